@@ -1,0 +1,382 @@
+//! Flags and environment variables, read into one validated [`Config`].
+//!
+//! Every flag `--some-name VALUE` is also the environment variable `THREADCAST_SOME_NAME`; a flag
+//! wins over a variable.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::hub::outbox::Fanout;
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address and port to listen on; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Folder served instead of the page inside the binary.
+    pub www: Option<PathBuf>,
+    /// How often a metrics event is published; zero: never.
+    pub tick: Duration,
+    /// After how long without any event an SSE client gets a comment line; zero: never.
+    pub heartbeat: Duration,
+    /// How often a WebSocket client is pinged; silent for two of these, it is dropped. Zero: never.
+    pub ping: Duration,
+    /// How many events are kept for clients that come back.
+    pub history: usize,
+    /// How many messages may wait for a client that does not keep up.
+    pub queue: usize,
+    /// How many SSE and WebSocket clients there may be; `None`: as many as descriptors allow.
+    pub max_clients: Option<usize>,
+    /// The longest body, and the longest WebSocket message, in bytes.
+    pub max_message: usize,
+    /// How long a request's header may take, and its body again.
+    pub header_timeout: Duration,
+    /// How long clients may take to go when the server shuts down.
+    pub drain: Duration,
+    /// Origins besides the server's own that browsers may connect and publish from; `*`: any.
+    pub allow_origin: Vec<String>,
+    /// What publishers must know; `None`: only a server on loopback lets them publish.
+    pub token: Option<String>,
+    /// Which way events go to clients.
+    pub fanout: Fanout,
+    /// The least severe messages that are logged.
+    pub log: LevelFilter,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            www: None,
+            tick: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(15),
+            ping: Duration::from_secs(30),
+            history: 1000,
+            queue: 256,
+            max_clients: None,
+            max_message: 1 << 20,
+            header_timeout: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+            allow_origin: Vec::new(),
+            token: None,
+            fanout: Fanout::Direct,
+            log: LevelFilter::Info,
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve.
+    Run(Box<Config>),
+    /// Print [`HELP`].
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// A flag or variable that cannot be used. Displayed as one line that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFlag(String);
+
+impl fmt::Display for BadFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One line, whatever was typed.
+        f.write_str(&self.0.replace(['\n', '\r'], " "))
+    }
+}
+
+impl std::error::Error for BadFlag {}
+
+/// The text of `--help`.
+pub const HELP: &str = "\
+threadcast: Server-Sent Events and WebSockets on one port, one blocking thread per connection
+
+Usage: threadcast [FLAGS]
+
+  --listen ADDR:PORT         where to listen; port 0 lets the system choose [127.0.0.1:3000]
+  --www DIR                  serve this folder instead of the built-in page
+  --tick DURATION            how often system metrics are published, 0 = never [2s]
+  --heartbeat DURATION       comment line to an SSE client after this long without an event [15s]
+  --ping DURATION            ping to a WebSocket client; silent for two of these, it is dropped [30s]
+  --history N                events kept for clients that come back [1000]
+  --queue N                  messages that may wait for a slow client [256]
+  --max-clients N            SSE and WebSocket clients together [what descriptors allow]
+  --max-message BYTES        longest published body and WebSocket message [1048576]
+  --header-timeout DURATION  time for a request's header, and again for its body [10s]
+  --drain DURATION           time for clients to go at shutdown [5s]
+  --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
+  --token TOKEN              publishers must send 'Authorization: Bearer TOKEN'
+  --token-file FILE          the same, read from a file
+  --fanout direct|handoff    who writes an event: the broadcaster, or each client's thread [direct]
+  --log LEVEL                off, error, warn, info, debug or trace [info]
+  --help, --version
+
+A DURATION is a number with a unit: 500ms, 2s, 1m. Each flag is also an environment variable:
+--max-clients is THREADCAST_MAX_CLIENTS (several origins: separated by commas). Flags win.
+";
+
+const FLAGS: &[&str] = &[
+    "listen",
+    "www",
+    "tick",
+    "heartbeat",
+    "ping",
+    "history",
+    "queue",
+    "max-clients",
+    "max-message",
+    "header-timeout",
+    "drain",
+    "allow-origin",
+    "token",
+    "token-file",
+    "fanout",
+    "log",
+];
+
+impl Config {
+    /// Reads the command line (without the program's name) and the environment.
+    ///
+    /// # Errors
+    /// A line that names the flag or variable and says what is wrong with it.
+    pub fn read(
+        arguments: impl IntoIterator<Item = std::ffi::OsString>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Command, BadFlag> {
+        let mut config = Config::default();
+        for flag in FLAGS {
+            let name = format!("THREADCAST_{}", flag.to_uppercase().replace('-', "_"));
+            if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
+                config
+                    .set(flag, &value)
+                    .map_err(|why| BadFlag(format!("{name}: {why}")))?;
+            }
+        }
+        let from_environment = std::mem::take(&mut config.allow_origin);
+        let mut parser = lexopt::Parser::from_args(arguments);
+        let unusable = |error: lexopt::Error| BadFlag(error.to_string());
+        while let Some(argument) = parser.next().map_err(unusable)? {
+            let flag = match argument {
+                lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Ok(Command::Help),
+                lexopt::Arg::Long("version") | lexopt::Arg::Short('V') => {
+                    return Ok(Command::Version);
+                }
+                lexopt::Arg::Long(flag) => FLAGS.iter().find(|known| **known == flag).copied(),
+                _ => None,
+            };
+            let Some(flag) = flag else {
+                let unknown = argument.unexpected();
+                return Err(BadFlag(format!("{unknown}; see --help")));
+            };
+            let value = parser.value().map_err(unusable)?;
+            let value = value
+                .to_str()
+                .ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
+            config
+                .set(flag, value)
+                .map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
+        }
+        if config.allow_origin.is_empty() {
+            config.allow_origin = from_environment;
+        }
+        Ok(Command::Run(Box::new(config)))
+    }
+
+    fn set(&mut self, flag: &str, value: &str) -> Result<(), String> {
+        match flag {
+            "listen" => self.listen = address(value)?,
+            "www" => self.www = Some(folder(value)?),
+            "tick" => self.tick = duration(value)?,
+            "heartbeat" => self.heartbeat = duration(value)?,
+            "ping" => self.ping = duration(value)?,
+            "history" => self.history = number(value, 0)?,
+            "queue" => self.queue = number(value, 1)?,
+            "max-clients" => self.max_clients = Some(number(value, 1)?),
+            "max-message" => self.max_message = number(value, 1)?,
+            "header-timeout" => match duration(value)? {
+                Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
+                timeout => self.header_timeout = timeout,
+            },
+            "drain" => self.drain = duration(value)?,
+            "allow-origin" => {
+                for origin in value.split(',').map(str::trim) {
+                    self.allow_origin.push(checked_origin(origin)?);
+                }
+            }
+            "token" => self.token = Some(checked_token(value)?),
+            "token-file" => {
+                let text = std::fs::read_to_string(value)
+                    .map_err(|error| format!("cannot read {value:?}: {error}"))?;
+                self.token = Some(checked_token(text.trim_end_matches(['\r', '\n']))?);
+            }
+            "fanout" => {
+                self.fanout = match value {
+                    "direct" => Fanout::Direct,
+                    "handoff" => Fanout::Handoff,
+                    _ => return Err(format!("{value:?} is neither direct nor handoff")),
+                }
+            }
+            "log" => {
+                self.log = value.parse().map_err(|_| {
+                    format!("{value:?} is none of off, error, warn, info, debug, trace")
+                })?;
+            }
+            _ => unreachable!("only names from FLAGS come here"),
+        }
+        Ok(())
+    }
+}
+
+fn address(value: &str) -> Result<SocketAddr, String> {
+    let problem = |why: String| format!("{value:?} is no ADDR:PORT such as 127.0.0.1:3000{why}");
+    match value.to_socket_addrs() {
+        Ok(mut found) => found.next().ok_or_else(|| problem(String::new())),
+        Err(error) => Err(problem(format!(" ({error})"))),
+    }
+}
+
+fn folder(value: &str) -> Result<PathBuf, String> {
+    match std::fs::canonicalize(value) {
+        Ok(path) if path.is_dir() => Ok(path),
+        Ok(_) => Err(format!("{value:?} is not a folder")),
+        Err(error) => Err(format!("cannot open {value:?}: {error}")),
+    }
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(365 * 24 * 3600);
+    match humantime::parse_duration(value) {
+        Ok(duration) if duration <= most => Ok(duration),
+        Ok(_) => Err(format!("{value:?} is over a year")),
+        Err(_) => Err(format!(
+            "{value:?} is no duration such as 500ms, 2s, 1m or 0"
+        )),
+    }
+}
+
+fn number(value: &str, least: usize) -> Result<usize, String> {
+    match value.parse() {
+        Ok(number) if number >= least => Ok(number),
+        _ => Err(format!("{value:?} is no whole number of at least {least}")),
+    }
+}
+
+/// An origin as browsers send it (RFC 6454 section 6.2): scheme, host, port, and nothing else.
+fn checked_origin(origin: &str) -> Result<String, String> {
+    let host = origin
+        .split_once("://")
+        .map(|(_, host)| host)
+        .unwrap_or_default();
+    let plain = origin.bytes().all(|byte| byte.is_ascii_graphic());
+    match origin {
+        "*" | "null" => Ok(origin.to_owned()),
+        _ if plain && !host.is_empty() && !host.contains(['/', '?', '#', '@']) => {
+            Ok(origin.to_ascii_lowercase())
+        }
+        _ => Err(format!(
+            "{origin:?} is no origin such as https://example.org:8443"
+        )),
+    }
+}
+
+/// What can stand in `Authorization: Bearer` (RFC 6750 section 2.1, in effect).
+fn checked_token(token: &str) -> Result<String, String> {
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must be printable ASCII without spaces, and not empty".into());
+    }
+    Ok(token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Config, String> {
+        let arguments = arguments.iter().map(Into::into);
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        match Config::read(arguments, variable) {
+            Ok(Command::Run(config)) => Ok(*config),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let config = read(&[], &[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
+        assert_eq!(config.tick, Duration::from_secs(2));
+        assert_eq!(config.max_message, 1_048_576);
+        assert_eq!(config.fanout, Fanout::Direct);
+    }
+
+    #[test]
+    fn a_flag_wins_over_a_variable() {
+        let variables = [
+            ("THREADCAST_QUEUE", "7"),
+            ("THREADCAST_HEADER_TIMEOUT", "3s"),
+        ];
+        let config = read(&["--queue", "9"], &variables).unwrap();
+        assert_eq!(
+            (config.queue, config.header_timeout),
+            (9, Duration::from_secs(3))
+        );
+        let config = read(
+            &[
+                "--allow-origin=https://a.example",
+                "--allow-origin",
+                "http://B.example:81",
+            ],
+            &[("THREADCAST_ALLOW_ORIGIN", "https://c.example")],
+        );
+        assert_eq!(
+            config.unwrap().allow_origin,
+            ["https://a.example", "http://b.example:81"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_in_one_line() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["--tick", "soon"], "--tick"),
+            (&["--tick"], "--tick"),
+            (&["--queue", "0"], "--queue"),
+            (&["--queue", "-1"], "--queue"),
+            (&["--header-timeout", "0"], "--header-timeout"),
+            (&["--listen", "nowhere"], "--listen"),
+            (&["--fanout", "both"], "--fanout"),
+            (&["--log", "loud"], "--log"),
+            (&["--token", "with space"], "--token"),
+            (&["--token-file", "/does/not/exist"], "--token-file"),
+            (&["--www", "/does/not/exist"], "--www"),
+            (&["--allow-origin", "example.org/path"], "--allow-origin"),
+            (&["--nonsense"], "--nonsense"),
+            (&["extra\nline"], "extra"),
+        ];
+        for (arguments, name) in cases {
+            let error = read(arguments, &[]).unwrap_err();
+            assert!(
+                error.contains(name) && !error.contains('\n'),
+                "{arguments:?}: {error}"
+            );
+        }
+        let error = read(&[], &[("THREADCAST_PING", "x")]).unwrap_err();
+        assert!(error.starts_with("THREADCAST_PING: "), "{error}");
+    }
+
+    #[test]
+    fn help_names_every_flag() {
+        for flag in FLAGS {
+            assert!(HELP.contains(&format!("--{flag} ")), "{flag}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A plain HTTP answer (RFC 9110, RFC 9112): made, and turned into bytes.
+//!
+//! tiny_http could write it, but refuses to send `Connection: close`, and every plain answer of
+//! this server carries that: it is what gives the listener's worker back at once.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+/// Status, header fields and body of one answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code, for example 404.
+    pub status: u16,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
+    body: Cow<'static, [u8]>,
+}
+
+impl Answer {
+    /// An answer with a body of the media type `content_type`.
+    pub fn new(
+        status: u16,
+        content_type: impl Into<Cow<'static, str>>,
+        body: impl Into<Cow<'static, [u8]>>,
+    ) -> Answer {
+        Answer {
+            status,
+            headers: vec![("Content-Type", content_type.into())],
+            body: body.into(),
+        }
+    }
+
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Answer {
+        Answer {
+            status,
+            headers: Vec::new(),
+            body: Cow::Borrowed(&[]),
+        }
+    }
+
+    /// A JSON answer.
+    pub fn json(status: u16, value: &Value) -> Answer {
+        let mut body = value.to_string().into_bytes();
+        body.push(b'\n');
+        Answer::new(status, "application/json", body).with("Cache-Control", "no-store")
+    }
+
+    /// The one form of every error: `{"error":{"code":…,"message":…}}`. `message` says what was
+    /// wrong and what to do.
+    pub fn error(status: u16, code: &str, message: impl AsRef<str>) -> Answer {
+        Answer::json(
+            status,
+            &json!({"error": {"code": code, "message": message.as_ref()}}),
+        )
+    }
+
+    /// The same answer with one more header field. Values come from this crate's code, or from
+    /// header fields of the request, which cannot hold a line break.
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Answer {
+        let value = value.into();
+        debug_assert!(!value.contains(['\r', '\n', '\0']));
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The answer as it goes over the wire. For a HEAD request the body is left out, its length
+    /// is not (RFC 9110 section 9.3.2).
+    pub fn to_bytes(&self, head_only: bool) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256 + self.body.len());
+        let status = self.status;
+        let _ = write!(bytes, "HTTP/1.1 {status} {}\r\n", reason(status));
+        let _ = write!(
+            bytes,
+            "Date: {}\r\n",
+            httpdate::fmt_http_date(SystemTime::now())
+        );
+        for (name, value) in &self.headers {
+            let _ = write!(bytes, "{name}: {value}\r\n");
+        }
+        // RFC 9110 section 8.6: no length where there cannot be a body, and none that lies.
+        if !matches!(status, 204 | 304) {
+            let _ = write!(bytes, "Content-Length: {}\r\n", self.body.len());
+        }
+        bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+        if !head_only {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+}
+
+/// The reason phrase of every status that this server sends.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Answer;
+
+    #[test]
+    fn head_keeps_the_length_and_leaves_out_the_body() {
+        let answer = Answer::new(200, "text/plain", &b"hello"[..]);
+        let full = String::from_utf8(answer.to_bytes(false)).unwrap();
+        let head = String::from_utf8(answer.to_bytes(true)).unwrap();
+        assert!(full.starts_with("HTTP/1.1 200 OK\r\nDate: "));
+        assert!(full.ends_with("Content-Length: 5\r\nConnection: close\r\n\r\nhello"));
+        assert!(head.ends_with("Content-Length: 5\r\nConnection: close\r\n\r\n"));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_have_a_body_has_no_length() {
+        for status in [204, 304] {
+            let bytes = String::from_utf8(Answer::empty(status).to_bytes(false)).unwrap();
+            assert!(!bytes.contains("Content-Length"), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn errors_have_one_form() {
+        let bytes = Answer::error(404, "not_found", "no \"such\" page").to_bytes(false);
+        let text = String::from_utf8(bytes).unwrap();
+        let body = text.split("\r\n\r\n").nth(1).unwrap();
+        let value: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(value["error"]["code"], "not_found");
+        assert_eq!(value["error"]["message"], "no \"such\" page");
+    }
+}

@@ -1,0 +1,575 @@
+//! A client's outbox: the one place through which bytes reach its socket.
+//!
+//! The outbox is *free* or *taken*. Free: whoever has bytes (a broadcaster, an echo, a heartbeat)
+//! writes them under the lock, without waiting. What the socket does not take, and all that comes
+//! later, goes into the client's channel, and the outbox is taken: one of the client's own threads
+//! now writes, waiting for the peer but without the lock, until the channel is empty under the
+//! lock. So nobody waits for a slow client but its own thread, and order holds across both ways.
+//!
+//! In `handoff` mode the outbox is always taken: everything goes through the channel and wakes the
+//! client's thread. That is the pure model, and shows what waking a thread costs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::event::Event;
+use crate::listener::STACK;
+use crate::listener::connection::Link;
+use crate::listener::socket::{self, TcpState};
+use crate::send::{send_now, wait_writable};
+
+/// How long one message may take to be accepted by the peer.
+const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a client that has been given up may take to accept the message it is in the middle
+/// of, and the last words.
+pub const LAST_WORDS_GRACE: Duration = Duration::from_secs(5);
+
+/// The longest a blocked writer sleeps before it looks whether its client has been given up.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// One message on its way to a client.
+#[derive(Debug, Clone)]
+pub enum Chunk {
+    /// An event, in the form of an event stream.
+    Sse(Arc<Event>),
+    /// An event, as a WebSocket frame.
+    WebSocket(Arc<Event>),
+    /// Whole lines or frames that are for this client only.
+    Own(Box<[u8]>),
+    /// Whole lines that are always the same.
+    Fixed(&'static [u8]),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Sse(event) => event.sse(),
+            Chunk::WebSocket(event) => event.websocket(),
+            Chunk::Own(bytes) => bytes,
+            Chunk::Fixed(bytes) => bytes,
+        }
+    }
+
+    fn is_event(&self) -> bool {
+        matches!(self, Chunk::Sse(_) | Chunk::WebSocket(_))
+    }
+}
+
+/// Why a client's connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The client closed.
+    Closed,
+    /// The connection broke, or the client vanished.
+    Lost,
+    /// The client did not answer for two ping intervals.
+    Silent,
+    /// The client fell behind by more than its queue holds.
+    Slow,
+    /// The client did not accept one message in time.
+    Stuck,
+    /// The client broke the protocol.
+    Protocol,
+    /// The server is shutting down.
+    Shutdown,
+    /// The server failed to serve the client.
+    Internal,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Closed => "closed by the client",
+            Reason::Lost => "connection lost",
+            Reason::Silent => "no sign of life",
+            Reason::Slow => "too slow: its queue was full",
+            Reason::Stuck => "stuck: it did not accept a message in time",
+            Reason::Protocol => "protocol error",
+            Reason::Shutdown => "server shutdown",
+            Reason::Internal => "server failure",
+        })
+    }
+}
+
+/// How much may wait for one client.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Messages.
+    pub events: usize,
+    /// Bytes; one message always fits.
+    pub bytes: usize,
+}
+
+/// Which way events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fanout {
+    /// The broadcaster writes the socket itself where it can.
+    Direct,
+    /// Every event goes through the client's channel and wakes its thread.
+    Handoff,
+}
+
+/// Who writes what could not be written at once.
+enum Drainer {
+    /// A thread of the client's that sleeps in [`Outbox::run`].
+    Parked(Thread),
+    /// A thread that is started for the purpose, and ends when it has caught up. For a WebSocket,
+    /// whose own thread is blocked in `read`.
+    Spawned(String),
+}
+
+/// See the module's documentation.
+pub struct Outbox {
+    link: Link,
+    fanout: Fanout,
+    limits: Limits,
+    /// What is said last before the connection ends because the client is slow.
+    farewell: &'static [u8],
+    drainer: OnceLock<Drainer>,
+    sender: Sender<Chunk>,
+    receiver: Receiver<Chunk>,
+    state: Mutex<State>,
+    /// Signalled when room appears, when the outbox becomes free, and when it is over.
+    room: Condvar,
+    sent: AtomicU64,
+}
+
+struct State {
+    taken: bool,
+    /// A message that the socket has taken up to the offset. It goes before the channel.
+    partial: Option<(Chunk, usize)>,
+    waiting: usize,
+    waiting_bytes: usize,
+    last_write: Instant,
+    over: Option<Reason>,
+    /// Once it is over: until when what still waits, and the last words, may be written.
+    until: Instant,
+    last_words: Option<Box<[u8]>>,
+    done: bool,
+}
+
+/// What the client's thread is woken for.
+enum Work {
+    Write(Chunk, usize),
+    Idle,
+    Over,
+}
+
+impl Outbox {
+    /// An outbox that is taken by its maker, who writes the first bytes and then calls
+    /// [`Outbox::release`] or [`Outbox::run`].
+    pub fn new(link: Link, fanout: Fanout, limits: Limits, farewell: &'static [u8]) -> Arc<Outbox> {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let now = Instant::now();
+        Arc::new(Outbox {
+            link,
+            fanout,
+            limits,
+            farewell,
+            drainer: OnceLock::new(),
+            sender,
+            receiver,
+            state: Mutex::new(State {
+                taken: true,
+                partial: None,
+                waiting: 0,
+                waiting_bytes: 0,
+                last_write: now,
+                over: None,
+                until: now,
+                last_words: None,
+                done: false,
+            }),
+            room: Condvar::new(),
+            sent: AtomicU64::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client's socket, for reading and for its options.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Events written so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Messages and bytes that wait.
+    pub fn backlog(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.waiting, state.waiting_bytes)
+    }
+
+    /// Why the connection ends, if it does.
+    pub fn over(&self) -> Option<Reason> {
+        self.lock().over
+    }
+
+    /// The calling thread will write what cannot be written at once: it calls [`Outbox::run`].
+    pub fn drained_by_this_thread(&self) {
+        let _ = self.drainer.set(Drainer::Parked(thread::current()));
+    }
+
+    /// A thread of this name will be started to write what cannot be written at once.
+    pub fn drained_by(&self, name: String) {
+        let _ = self.drainer.set(Drainer::Spawned(name));
+    }
+
+    /// Hands a message over without waiting. Returns whether the client is still there.
+    pub fn offer(self: &Arc<Self>, chunk: Chunk, now: Instant) -> bool {
+        let mut state = self.lock();
+        if state.over.is_some() {
+            return false;
+        }
+        if !state.taken {
+            let length = chunk.bytes().len();
+            match send_now(self.link.stream(), chunk.bytes()) {
+                Ok(sent) if sent == length => {
+                    state.last_write = now;
+                    self.count(&chunk);
+                    return true;
+                }
+                Ok(sent) => state.partial = Some((chunk, sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    state.partial = Some((chunk, 0));
+                }
+                Err(_) => {
+                    drop(state);
+                    self.finish(Reason::Lost, None);
+                    return false;
+                }
+            }
+            state.taken = true;
+            state.waiting = 1;
+            state.waiting_bytes = length;
+            drop(state);
+            self.wake();
+            return true;
+        }
+        let length = chunk.bytes().len();
+        let full = state.waiting >= self.limits.events
+            || (state.waiting > 0 && state.waiting_bytes + length > self.limits.bytes);
+        if full {
+            drop(state);
+            self.finish(Reason::Slow, Some(self.farewell));
+            return false;
+        }
+        self.enqueue(&mut state, chunk);
+        // In direct mode the thread that has taken the outbox is awake already.
+        if self.fanout == Fanout::Handoff {
+            drop(state);
+            self.wake();
+        }
+        true
+    }
+
+    fn enqueue(&self, state: &mut State, chunk: Chunk) {
+        state.waiting += 1;
+        state.waiting_bytes += chunk.bytes().len();
+        let _ = self.sender.send(chunk);
+    }
+
+    /// Writes a whole message from the client's own thread, waiting for the peer and for whoever
+    /// is writing. After the end bytes are accepted and dropped.
+    pub fn write(self: &Arc<Self>, bytes: &[u8]) {
+        let mut state = self.lock();
+        // While the client is behind, its own messages leave half of the queue to events.
+        let room = (self.limits.events / 2).max(1);
+        loop {
+            if state.over.is_some() {
+                return;
+            }
+            if !state.taken {
+                break;
+            }
+            if self.fanout == Fanout::Handoff && state.waiting < room {
+                self.enqueue(&mut state, Chunk::Own(bytes.into()));
+                drop(state);
+                return self.wake();
+            }
+            state = self
+                .room
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        match send_now(self.link.stream(), bytes) {
+            Ok(sent) if sent == bytes.len() => return,
+            Ok(sent) => state.partial = Some((Chunk::Own(bytes.into()), sent)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                state.partial = Some((Chunk::Own(bytes.into()), 0));
+            }
+            Err(_) => {
+                drop(state);
+                return self.finish(Reason::Lost, None);
+            }
+        }
+        state.taken = true;
+        state.waiting = 1;
+        state.waiting_bytes = bytes.len();
+        drop(state);
+        self.drain();
+    }
+
+    /// Writes a chunk while the outbox is taken by the calling thread and nothing is in front of
+    /// it: the beginning of the stream, or a replay.
+    pub fn write_taken(&self, chunk: Chunk) {
+        self.write_out(&chunk, 0);
+    }
+
+    /// Gives the outbox that this thread has taken back, after what came meanwhile is written.
+    pub fn release(&self) {
+        self.drain();
+    }
+
+    /// Ends the connection. The first reason stays. What waits is still written where the server
+    /// shuts down, else dropped; then the last words are said.
+    pub fn finish(self: &Arc<Self>, reason: Reason, last_words: Option<&[u8]>) {
+        let mut state = self.lock();
+        if state.over.is_some() {
+            return;
+        }
+        state.over = Some(reason);
+        state.until = Instant::now() + LAST_WORDS_GRACE;
+        state.last_words = last_words.map(Into::into);
+        if reason != Reason::Shutdown {
+            while self.receiver.try_recv().is_ok() {}
+            state.waiting = 0;
+            state.waiting_bytes = 0;
+        }
+        let was_taken = state.taken;
+        state.taken = true;
+        drop(state);
+        self.room.notify_all();
+        if was_taken {
+            // Its writer is at work, or asleep in handoff mode.
+            if let Some(Drainer::Parked(thread)) = self.drainer.get() {
+                thread.unpark();
+            }
+        } else if let Some(Drainer::Parked(thread)) = self.drainer.get() {
+            thread.unpark();
+        } else {
+            self.say_last_words_now();
+        }
+    }
+
+    /// For a WebSocket whose outbox was free: the last words fit into the socket's buffer, or a
+    /// thread must wait for them.
+    fn say_last_words_now(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let words = state.last_words.take().unwrap_or_default();
+        match send_now(self.link.stream(), &words) {
+            Ok(sent) if sent < words.len() => {
+                state.partial = Some((Chunk::Own(words), sent));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !words.is_empty() => {
+                state.partial = Some((Chunk::Own(words), 0));
+            }
+            _ => {
+                drop(state);
+                return self.hang_up();
+            }
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// Sleeps until there is something to write, writes it, and so on until the connection is
+    /// over. The life of an SSE client's thread, and of a WebSocket's writer in handoff mode.
+    pub fn run(&self) -> Reason {
+        loop {
+            self.drain();
+            loop {
+                {
+                    let state = self.lock();
+                    if let (true, Some(reason)) = (state.done, state.over) {
+                        return reason;
+                    }
+                    if state.partial.is_some() || state.waiting > 0 || state.over.is_some() {
+                        break;
+                    }
+                }
+                thread::park();
+            }
+        }
+    }
+
+    /// Writes what waits, in order, until nothing does; then gives the outbox back.
+    fn drain(&self) {
+        loop {
+            match self.next_work() {
+                Work::Write(chunk, offset) => {
+                    let written = self.write_out(&chunk, offset);
+                    let mut state = self.lock();
+                    state.waiting = state.waiting.saturating_sub(1);
+                    state.waiting_bytes = state.waiting_bytes.saturating_sub(chunk.bytes().len());
+                    state.last_write = Instant::now();
+                    drop(state);
+                    self.room.notify_all();
+                    if written {
+                        self.count(&chunk);
+                    }
+                }
+                Work::Idle => return,
+                Work::Over => return self.hang_up(),
+            }
+        }
+    }
+
+    fn next_work(&self) -> Work {
+        let mut state = self.lock();
+        if let Some((chunk, offset)) = state.partial.take() {
+            return Work::Write(chunk, offset);
+        }
+        if let Ok(chunk) = self.receiver.try_recv() {
+            return Work::Write(chunk, 0);
+        }
+        if state.over.is_some() {
+            return match state.last_words.take() {
+                Some(words) => Work::Write(Chunk::Own(words), 0),
+                None => Work::Over,
+            };
+        }
+        if self.fanout == Fanout::Direct {
+            state.taken = false;
+            drop(state);
+            self.room.notify_all();
+        }
+        Work::Idle
+    }
+
+    /// Writes all of a chunk from `offset` on, waiting for the peer. Returns whether it was
+    /// written; if not, the connection is over.
+    fn write_out(&self, chunk: &Chunk, offset: usize) -> bool {
+        let mut left = &chunk.bytes()[offset..];
+        let mut deadline = Instant::now() + MESSAGE_DEADLINE;
+        while !left.is_empty() {
+            match send_now(self.link.stream(), left) {
+                Ok(sent) => left = &left[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    {
+                        let state = self.lock();
+                        if state.over.is_some() {
+                            deadline = deadline.min(state.until);
+                        }
+                    }
+                    let now = Instant::now();
+                    if now >= deadline {
+                        self.give_up(Reason::Stuck);
+                        return false;
+                    }
+                    if wait_writable(self.link.stream(), deadline.min(now + SLICE)).is_err() {
+                        self.give_up(Reason::Lost);
+                        return false;
+                    }
+                }
+                Err(_) => {
+                    self.give_up(Reason::Lost);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Nothing more can be written.
+    fn give_up(&self, reason: Reason) {
+        let mut state = self.lock();
+        state.over.get_or_insert(reason);
+        state.last_words = None;
+        state.partial = None;
+        while self.receiver.try_recv().is_ok() {}
+        state.waiting = 0;
+        state.waiting_bytes = 0;
+        drop(state);
+        let _ = self.link.stream().shutdown(std::net::Shutdown::Both);
+        self.room.notify_all();
+    }
+
+    /// All has been said: tells the peer so, and whoever waits in [`Outbox::wait_done`].
+    fn hang_up(&self) {
+        let _ = self.link.stream().shutdown(std::net::Shutdown::Write);
+        self.lock().done = true;
+        self.room.notify_all();
+    }
+
+    /// Waits until the last words are written, or given up; at most until `deadline`.
+    pub fn wait_done(&self, deadline: Instant) {
+        let mut state = self.lock();
+        while !state.done {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.room.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn wake(self: &Arc<Self>) {
+        match self.drainer.get() {
+            Some(Drainer::Parked(thread)) => thread.unpark(),
+            Some(Drainer::Spawned(name)) => {
+                let outbox = Arc::clone(self);
+                let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
+                if thread.spawn(move || outbox.drain()).is_err() {
+                    self.give_up(Reason::Internal);
+                }
+            }
+            // The maker still holds the outbox, and will look.
+            None => {}
+        }
+    }
+
+    fn count(&self, chunk: &Chunk) {
+        if chunk.is_event() {
+            self.sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What the broadcaster does now and then for a client that only listens: notices that it has
+    /// gone, and sends `beat` when nothing was written for `idle`.
+    pub fn tend(self: &Arc<Self>, beat: &'static [u8], idle: Duration, now: Instant) {
+        if socket::state(self.link.stream()) != TcpState::Established {
+            return self.finish(Reason::Closed, None);
+        }
+        let due = {
+            let state = self.lock();
+            let asleep = state.waiting == 0 && state.over.is_none();
+            asleep && now.saturating_duration_since(state.last_write) >= idle
+        };
+        if due && !idle.is_zero() {
+            self.offer(Chunk::Fixed(beat), now);
+        }
+    }
+
+    /// Cuts the connection of a client that has been given up and has had time enough to hear why.
+    pub fn enforce_end(&self, now: Instant) {
+        let overdue = {
+            let state = self.lock();
+            state.over.is_some() && now > state.until
+        };
+        if overdue {
+            self.cut();
+        }
+    }
+
+    /// Cuts the connection, whatever is still to be said: the drain time is over.
+    pub fn cut(&self) {
+        self.give_up(Reason::Shutdown);
+        self.hang_up();
+        if let Some(Drainer::Parked(thread)) = self.drainer.get() {
+            thread.unpark();
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! **threadcast**: Server-Sent Events and WebSockets on one port, with one blocking thread per
+//! connection and no async runtime.
+//!
+//! # The way of an event
+//!
+//! ```text
+//! tiny_http accept ── requests ──► dispatcher ──► one thread per request
+//!                                     SSE: asleep           WebSocket: blocked in read
+//! POST /publish ─┐
+//! tick           ├─► hub: id + history ──► broadcaster 1..cores (one channel each)
+//!                                              each owns its share of the subscribers
+//!                                              └─► client socket, or the client's channel
+//! ```
+//!
+//! To follow one event read [`publish`], [`hub`], [`hub::broadcaster`], [`hub::outbox`], and then
+//! [`sse`] or [`websocket::session`]. How a blocking HTTP library is made to give its sockets away
+//! is told in [`listener::socket`], what happens when its accept loop dies in [`listener`].
+//!
+//! # Embedding
+//!
+//! ```
+//! use threadcast::{Config, Server};
+//!
+//! let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+//! let server = Server::start(config)?;
+//! println!("listening on http://{}", server.address());
+//! assert!(server.shutdown());
+//! # Ok::<(), threadcast::StartError>(())
+//! ```
+#![deny(unsafe_code)]
+
+#[cfg(not(unix))]
+compile_error!(
+    "threadcast needs a Unix: it takes sockets back from its HTTP library by descriptor"
+);
+
+pub mod assets;
+pub mod clients;
+pub mod config;
+pub mod http;
+pub mod hub;
+pub mod listener;
+pub mod origin;
+pub mod publish;
+pub mod router;
+pub mod send;
+pub mod sources;
+pub mod sse;
+pub mod stats;
+pub mod websocket;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
+
+pub use config::Config;
+
+use assets::Assets;
+use clients::{Clients, Transport};
+use http::Answer;
+use hub::Hub;
+use hub::outbox::{Limits, Reason};
+use listener::{Counters, Listener};
+use origin::Origins;
+use sources::tick::Tick;
+
+/// The bytes that may wait for one client, unless messages may be longer.
+const MAX_WAITING_BYTES: usize = 4 << 20;
+
+/// Descriptors kept free for connections that are no clients: requests, and those yet unclaimed.
+const SPARE_DESCRIPTORS: u64 = 256;
+
+/// After the drain time, how long the threads whose connections were cut may take to end.
+const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// What all handlers share.
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// Where events go.
+    pub hub: Arc<Hub>,
+    /// Who is connected.
+    pub clients: Arc<Clients>,
+    /// The page.
+    pub assets: Assets,
+    /// Which pages may connect.
+    pub origins: Origins,
+    /// What the listener counts.
+    pub counters: Arc<Counters>,
+    /// Whether only this machine can reach the server.
+    pub is_loopback: bool,
+    /// When the server started.
+    pub started: Instant,
+    draining: AtomicBool,
+}
+
+impl App {
+    /// Whether the server is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// How much may wait for one client.
+    pub fn limits(&self) -> Limits {
+        let bytes = MAX_WAITING_BYTES.max(2 * self.config.max_message);
+        Limits {
+            events: self.config.queue,
+            bytes,
+        }
+    }
+
+    /// The answer when there are as many clients as there may be.
+    pub fn full(&self) -> Answer {
+        let message = format!(
+            "all {} places are taken; try again later",
+            self.clients.limit()
+        );
+        Answer::error(503, "full", message).with("Retry-After", "5")
+    }
+}
+
+/// A running server. Dropped without [`Server::shutdown`] it shuts down in the same way.
+pub struct Server {
+    app: Arc<App>,
+    listener: Listener,
+    tick: Mutex<Option<Tick>>,
+    address: SocketAddr,
+}
+
+/// Why a server could not start. Displayed as one line.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    Bind(SocketAddr, io::Error),
+    /// Threads cannot be started.
+    Threads(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "{address} is in use; stop what listens there or choose --listen"
+                )
+            }
+            StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            StartError::Threads(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Server {
+    /// Listens, and starts the threads.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: Config) -> Result<Server, StartError> {
+        let descriptors = listener::socket::raise_descriptor_limit();
+        let counters = Arc::new(Counters::default());
+        let options = listener::Options {
+            address: config.listen,
+            header_timeout: config.header_timeout,
+            user_timeout: user_timeout(config.heartbeat),
+            counters: Arc::clone(&counters),
+        };
+        let bind_error = |error| StartError::Bind(config.listen, error);
+        let socket = listener::bind(&options).map_err(bind_error)?;
+        let address = socket.local_addr().map_err(bind_error)?;
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let hub = Hub::start(
+            config.history,
+            cores,
+            config.heartbeat,
+            hub::event::wall_clock,
+        )
+        .map_err(StartError::Threads)?;
+        let limit = config
+            .max_clients
+            .unwrap_or_else(|| default_max_clients(descriptors));
+        let app = Arc::new(App {
+            hub,
+            clients: Clients::new(limit),
+            assets: Assets::new(config.www.clone()),
+            origins: Origins::new(config.allow_origin.clone()),
+            counters,
+            is_loopback: is_loopback(address.ip()),
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            config,
+        });
+        let tick = match app.config.tick {
+            Duration::ZERO => None,
+            interval => Some(Tick::start(&app, interval).map_err(StartError::Threads)?),
+        };
+        let handled = Arc::clone(&app);
+        let handler = Box::new(move |connection| router::route(&handled, connection));
+        let listener = Listener::start(socket, &options, handler).map_err(StartError::Threads)?;
+        Ok(Server {
+            app,
+            listener,
+            tick: Mutex::new(tick),
+            address,
+        })
+    }
+
+    /// The bound address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the handlers share: for embedding programs that publish themselves, and for tests.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Shuts down: says goodbye to every client, waits for them up to the drain time, cuts the
+    /// others, and ends the threads. While clients are leaving, new requests get 503.
+    ///
+    /// Returns whether every client left in time.
+    pub fn shutdown(&self) -> bool {
+        if self.app.draining.swap(true, Ordering::SeqCst) {
+            return true;
+        }
+        let deadline = Instant::now() + self.app.config.drain;
+        let tick = self.tick.lock().ok().and_then(|mut tick| tick.take());
+        if let Some(tick) = tick {
+            tick.stop();
+        }
+        let gone = self.see_clients_off(deadline);
+        self.listener.stop();
+        for client in self.app.clients.list() {
+            if let Some(outbox) = client.outbox() {
+                outbox.cut();
+            }
+        }
+        self.app.clients.wait_empty(Instant::now() + CUT_GRACE);
+        self.app.hub.stop();
+        gone
+    }
+
+    /// Says goodbye to all, also to those that were still on their way in; waits until nobody is
+    /// left.
+    fn see_clients_off(&self, deadline: Instant) -> bool {
+        loop {
+            for client in self.app.clients.list() {
+                let Some(outbox) = client.outbox() else {
+                    continue;
+                };
+                let farewell = match client.transport {
+                    Transport::Sse => sse::farewell(client.number),
+                    Transport::WebSocket => websocket::session::farewell(),
+                };
+                // Said once: to an outbox that is over this does nothing.
+                outbox.finish(Reason::Shutdown, Some(&farewell));
+            }
+            let now = Instant::now();
+            if self
+                .app
+                .clients
+                .wait_empty(deadline.min(now + Duration::from_millis(100)))
+            {
+                return true;
+            }
+            if now >= deadline {
+                return false;
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// How long sent data may go unacknowledged. A client that has vanished is then found out within
+/// two heartbeats and five seconds: one until a heartbeat is due, this, and a look a second.
+fn user_timeout(heartbeat: Duration) -> Duration {
+    match heartbeat {
+        Duration::ZERO => Duration::from_secs(20),
+        beat => beat + Duration::from_secs(4),
+    }
+}
+
+/// An SSE client costs two descriptors, a WebSocket one.
+fn default_max_clients(descriptors: Option<u64>) -> usize {
+    let descriptors = descriptors.unwrap_or(1 << 20).max(2 * SPARE_DESCRIPTORS);
+    ((descriptors - SPARE_DESCRIPTORS) / 2) as usize
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback(),
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
+        }
+    }
+}

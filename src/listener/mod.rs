@@ -1,0 +1,313 @@
+//! The listener: tiny_http, supervised, and every request with its own socket and thread.
+//!
+//! tiny_http's accept loop ends on any error of `accept`, and panics where a descriptor or a
+//! thread cannot be had; the process goes on, deaf. The loop owns one descriptor of the listening
+//! socket, so whether it lives can be read off that descriptor ([`socket::is_descriptor_of`]). A
+//! supervisor looks five times a second and starts a new `Server` on the same socket. Requests
+//! that the old one has already accepted are still served.
+
+pub mod connection;
+pub mod reaper;
+pub mod socket;
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tiny_http::{Request, Server};
+
+use connection::{Connection, Unanswered};
+use reaper::Reaper;
+use socket::{ClaimError, Sockets};
+
+/// Connections that the kernel may keep ready for `accept` (its own limit, `somaxconn`, applies).
+const BACKLOG: i32 = 4096;
+
+/// How often the supervisor looks after the accept loop.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Stack of a client's thread. Only touched pages count as memory; this is address space.
+pub const STACK: usize = 256 * 1024;
+
+/// What is done with a request, in its own thread.
+pub type Handler = dyn Fn(Connection) + Send + Sync;
+
+/// How the listening socket is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// How long a request's header may take, and its body again.
+    pub header_timeout: Duration,
+    /// After how long without any acknowledgement of sent data a connection is given up
+    /// (`TCP_USER_TIMEOUT`).
+    pub user_timeout: Duration,
+    /// Where the listener counts.
+    pub counters: Arc<Counters>,
+}
+
+/// What happened since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests, upgrades included.
+    pub requests: AtomicU64,
+    /// Accept loops that were replaced.
+    pub restarts: AtomicU64,
+    /// Connections shut down because no request came of them.
+    pub reaped: AtomicU64,
+}
+
+/// A listening socket with its threads. See [`Listener::stop`].
+pub struct Listener {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    listener: TcpListener,
+    sockets: Arc<Sockets>,
+    reaper: Arc<Reaper>,
+    handler: Box<Handler>,
+    header_timeout: Duration,
+    stop: AtomicBool,
+    counters: Arc<Counters>,
+}
+
+/// One tiny_http server; there is more than one only after an accept loop has died.
+struct Generation {
+    server: Server,
+    retired: Mutex<Option<Instant>>,
+}
+
+/// Makes the listening socket. What is set here, every accepted connection inherits (Linux).
+///
+/// # Errors
+/// What the system says, for example that the port is in use.
+pub fn bind(options: &Options) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+    let socket = Socket::new(
+        Domain::for_address(options.address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A restarted server must not wait for its predecessor's connections to time out.
+    socket.set_reuse_address(true)?;
+    // An event is written whole, at once; waiting to fill a segment would only delay it.
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    socket::defer_accept(&socket, options.header_timeout)?;
+    socket.bind(&options.address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Listener {
+    /// Starts to serve requests from `listener`: `handler` is called with each, in a thread of its
+    /// own.
+    ///
+    /// # Errors
+    /// Where the first threads cannot be started.
+    pub fn start(
+        listener: TcpListener,
+        options: &Options,
+        handler: Box<Handler>,
+    ) -> io::Result<Listener> {
+        let sockets = Sockets::new(listener.local_addr()?.port());
+        let reaper = Reaper::new(
+            Arc::clone(&sockets),
+            options.header_timeout,
+            Arc::clone(&options.counters),
+        );
+        let shared = Arc::new(Shared {
+            listener,
+            sockets,
+            reaper,
+            handler,
+            header_timeout: options.header_timeout,
+            stop: AtomicBool::new(false),
+            counters: Arc::clone(&options.counters),
+        });
+        let (first, accept) = shared.start_generation()?;
+        let supervisor = {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name("supervisor".into())
+                .spawn(move || shared.supervise(first, accept))?
+        };
+        let reaper = {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name("reaper".into())
+                .spawn(move || shared.reaper.run(&shared.stop))?
+        };
+        Ok(Listener {
+            shared,
+            threads: Mutex::new(vec![supervisor, reaper]),
+        })
+    }
+
+    /// Refuses new connections and ends the listener's threads. Connections already handed to the
+    /// handler go on.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        socket::stop_listening(&self.shared.listener);
+        let threads = {
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *threads)
+        };
+        for thread in threads {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    /// Starts a tiny_http server and its dispatcher. Returns the server with the number of the
+    /// descriptor that its accept loop owns.
+    fn start_generation(self: &Arc<Self>) -> io::Result<(Arc<Generation>, i32)> {
+        let listener = self.listener.try_clone()?;
+        let accept = listener.as_raw_fd();
+        // `from_listener` panics where its thread cannot be started.
+        let server = std::panic::catch_unwind(|| Server::from_listener(listener, None))
+            .map_err(|_| io::Error::other("cannot start a thread for the accept loop"))?
+            .map_err(io::Error::other)?;
+        let generation = Arc::new(Generation {
+            server,
+            retired: Mutex::new(None),
+        });
+        let (shared, dispatched) = (Arc::clone(self), Arc::clone(&generation));
+        thread::Builder::new()
+            .name("dispatcher".into())
+            .spawn(move || shared.dispatch(&dispatched))?;
+        Ok((generation, accept))
+    }
+
+    /// Replaces an accept loop that has died. The body of the supervisor's thread.
+    fn supervise(self: &Arc<Self>, first: Arc<Generation>, accept: i32) {
+        let mut current = Some((first, accept));
+        while !self.stop.load(Ordering::SeqCst) {
+            thread::park_timeout(LOOK);
+            if let Some((generation, accept)) = &current {
+                if socket::is_descriptor_of(*accept, &self.listener) {
+                    continue;
+                }
+                if self.stop.load(Ordering::SeqCst) {
+                    break;
+                }
+                log::warn!("the accept loop ended; starting it again");
+                generation.retire();
+                current = None;
+            }
+            // Without descriptors and threads to spare a new loop would die at once.
+            if can_serve() {
+                current = self.start_generation().ok();
+                if current.is_some() {
+                    self.counters.restarts.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        if let Some((generation, _)) = current {
+            generation.retire();
+        }
+    }
+
+    /// Takes requests from one tiny_http server until it is retired and what it had accepted has
+    /// come, or been reaped. The body of a dispatcher's thread.
+    fn dispatch(self: &Arc<Self>, generation: &Generation) {
+        loop {
+            match generation.server.recv_timeout(Duration::from_millis(500)) {
+                Ok(Some(request)) => self.serve(request),
+                Ok(None) => {}
+                Err(error) => log::debug!("accept: {error}"),
+            }
+            let patience = match self.stop.load(Ordering::SeqCst) {
+                true => Duration::ZERO,
+                false => self.header_timeout + Duration::from_secs(1),
+            };
+            if generation
+                .retired()
+                .is_some_and(|since| since.elapsed() >= patience)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Claims the request's socket and starts its thread. Never blocks: whatever comes, the next
+    /// request must not wait.
+    fn serve(self: &Arc<Self>, request: Request) {
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        let unread = connection::counted_body(&request);
+        let claimed = match request.remote_addr() {
+            Some(peer) => self.sockets.claim(*peer),
+            None => Err(ClaimError::Gone),
+        };
+        let claim = match claimed {
+            Ok(claim) => claim,
+            Err(error) => {
+                log::debug!("request without a connection: {error:?}");
+                return socket::discard(request, unread);
+            }
+        };
+        let connection = Connection::new(request, claim, Arc::clone(&self.reaper));
+        let name = connection.thread_name();
+        // The slot gives the connection back where no thread can be started.
+        let slot = Arc::new(Mutex::new(Some(connection)));
+        let (shared, taken) = (Arc::clone(self), Arc::clone(&slot));
+        let started = thread::Builder::new()
+            .name(name)
+            .stack_size(STACK)
+            .spawn(move || {
+                let connection = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                drop(taken);
+                if let Some(connection) = connection {
+                    (shared.handler)(connection);
+                }
+            });
+        if let Err(error) = started {
+            log::debug!("no thread for a request: {error}");
+            if let Some(connection) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                connection.refuse(Unanswered::NoThread);
+            }
+        }
+    }
+}
+
+impl Generation {
+    fn retire(&self) {
+        *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.server.unblock();
+    }
+
+    fn retired(&self) -> Option<Instant> {
+        *self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a few descriptors and a thread can be had right now.
+fn can_serve() -> bool {
+    let spare: io::Result<Vec<File>> = (0..8).map(|_| File::open("/dev/null")).collect();
+    let thread = thread::Builder::new().stack_size(STACK).spawn(|| ());
+    match (spare, thread) {
+        (Ok(_), Ok(thread)) => thread.join().is_ok(),
+        _ => false,
+    }
+}

@@ -1,0 +1,672 @@
+//! Taking a connection's socket back from tiny_http.
+//!
+//! tiny_http hands out requests, never sockets, and keeps a worker thread on every connection. A
+//! server that streams needs the socket itself: to set deadlines, to write without blocking, to
+//! wake a blocked read. The request does tell its peer's address, and for one listener that
+//! address names one connection, so the socket can be found among this process's descriptors.
+//!
+//! tiny_http 0.12 owns each connection through two descriptors: the one it accepted (its
+//! *writer*, kept alive by the [`Request`]) and a duplicate (its *reader*, kept alive by the
+//! request only where the request has a body or asks for an upgrade, else by the worker that
+//! waits for the next request). Three operations build on that:
+//!
+//! * [`Sockets::claim`] duplicates a descriptor first and checks *the duplicate's* peer, so a
+//!   number that is closed and reused under our hands makes the claim miss, never hit a stranger.
+//! * [`Claim::detach`] replaces both of tiny_http's descriptors by `/dev/null`, after proving that
+//!   the request really holds them. What remains is one descriptor that is ours alone.
+//! * [`discard`] drops a request without waiting for, or allocating, a body nobody reads.
+//!
+//! This is the only file of the crate with `unsafe` in it. What it does to numbers it does not
+//! own is limited to system calls that look (`getpeername`, `getsockname`, `fstat`) or duplicate;
+//! these are harmless on any number, open or not. The one that changes a number is in `detach`.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tiny_http::Request;
+
+/// How many numbers above a connection's first descriptor are searched for its second one. The
+/// kernel gives the lowest free number, so the two nearly always stand side by side; where they do
+/// not, an SSE client merely stays visible to later scans.
+const TWIN_DISTANCE: RawFd = 256;
+
+/// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
+/// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
+const MAX_EARLY_BYTES: usize = 64 * 1024;
+
+/// Why a request's socket could not be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimError {
+    /// The connection is no longer open: the peer reset it, or it was answered and shut down.
+    Gone,
+    /// The connection is already claimed by an earlier request: this one was pipelined behind it.
+    /// The connection has been shut down.
+    Pipelined,
+    /// Two connections of this peer differ only in our own address; which one the request came
+    /// from cannot be told. Both have been shut down.
+    Ambiguous,
+}
+
+/// The descriptors of this process that belong to claimed connections of one listener.
+///
+/// The bit set is what keeps a claim's cost flat: a scan looks only at numbers that no claimed
+/// client owns, and the kernel's lowest-free rule puts a new connection near the front of those.
+pub struct Sockets {
+    port: u16,
+    /// No descriptor of this process has a number at or above this one.
+    limit: RawFd,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// One bit a descriptor number, set while that number certainly belongs to a claim.
+    owned: Vec<u64>,
+    claimed: HashMap<SocketAddr, Entry>,
+    settling: Vec<Settling>,
+}
+
+struct Entry {
+    inode: u64,
+    fd: RawFd,
+    /// tiny_http's writer, once it can be told from its reader.
+    writer: Option<RawFd>,
+}
+
+/// An SSE client's two tiny_http descriptors, until the worker has gone home and closed its own:
+/// the one that is left is the writer.
+struct Settling {
+    peer: SocketAddr,
+    inode: u64,
+    candidates: [RawFd; 2],
+}
+
+/// One accepted connection that no request has claimed yet, as [`Sockets::unclaimed`] sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Unclaimed {
+    /// A descriptor number that belonged to the connection when it was looked at.
+    fd: RawFd,
+    /// The kernel's name for the socket: equal for all its descriptors, unique while it lives.
+    pub inode: u64,
+    /// Bytes received so far; 0 where the system does not tell (only Linux does).
+    pub received: u64,
+}
+
+/// A connection that belongs to one request's handler, as an ordinary [`TcpStream`].
+///
+/// Dropping it releases the descriptor. It does not shut the connection down: tiny_http's own
+/// descriptors may still be open (see [`Claim::shutdown`]).
+pub struct Claim {
+    // Declared before `sockets`: the number is given back (in `drop`) before it is closed.
+    stream: TcpStream,
+    peer: SocketAddr,
+    inode: u64,
+    /// The descriptor that the claim was duplicated from: tiny_http's reader or its writer.
+    found: RawFd,
+    sockets: Arc<Sockets>,
+}
+
+impl Sockets {
+    /// A table for the connections of the listener on `port`.
+    pub fn new(port: u16) -> Arc<Sockets> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let limit = limit
+            .current
+            .map_or(RawFd::MAX, |n| n.min(1 << 20) as RawFd);
+        Arc::new(Sockets {
+            port,
+            limit,
+            table: Mutex::default(),
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds the connection whose peer is `peer` and duplicates one of its descriptors.
+    ///
+    /// # Errors
+    /// See [`ClaimError`]. In every case the request that asked must be [`discard`]ed.
+    pub fn claim(self: &Arc<Self>, peer: SocketAddr) -> Result<Claim, ClaimError> {
+        let mut table = self.table();
+        table.settle();
+        if let Some(entry) = table.claimed.get(&peer) {
+            // A reset connection has no peer any more; then the address may have come back.
+            if peer_of(entry.fd) == Some(peer) {
+                shutdown_raw(entry.fd);
+                return Err(ClaimError::Pipelined);
+            }
+        }
+        let (found, stream, inode) = self.find(&table, peer)?;
+        let fd = stream.as_raw_fd();
+        table.set_owned(fd, true);
+        table.claimed.insert(
+            peer,
+            Entry {
+                inode,
+                fd,
+                writer: None,
+            },
+        );
+        Ok(Claim {
+            stream,
+            peer,
+            inode,
+            found,
+            sockets: Arc::clone(self),
+        })
+    }
+
+    /// A duplicate of the connection with this peer, its inode, and the number it was found under.
+    fn find(&self, table: &Table, peer: SocketAddr) -> Result<(RawFd, TcpStream, u64), ClaimError> {
+        for fd in table
+            .unowned(0, self.limit)
+            .filter(|&fd| peer_of(fd) == Some(peer))
+        {
+            let Some(stream) = duplicate(fd) else {
+                continue;
+            };
+            let raw = stream.as_raw_fd();
+            let (Some(local), Some(inode)) = (local_of(raw), inode_of(raw)) else {
+                continue;
+            };
+            if peer_of(raw) != Some(peer) || local.port() != self.port {
+                continue;
+            }
+            // The second descriptor of the same connection, or another one that must not be mixed up
+            // with it: the same peer can reach a wildcard listener through two of our addresses.
+            let twin = table
+                .unowned(fd + 1, fd + TWIN_DISTANCE)
+                .filter(|&other| other != raw && peer_of(other) == Some(peer))
+                .find(|&other| local_of(other).is_some_and(|l| l.port() == self.port));
+            if let Some(other) = twin.filter(|&other| local_of(other) != Some(local)) {
+                shutdown_raw(raw);
+                shutdown_raw(other);
+                return Err(ClaimError::Ambiguous);
+            }
+            return match state(&stream) {
+                TcpState::Established | TcpState::CloseWait => Ok((fd, stream, inode)),
+                TcpState::Other => Err(ClaimError::Gone),
+            };
+        }
+        Err(ClaimError::Gone)
+    }
+
+    /// Every accepted connection that no request has claimed, each once.
+    pub fn unclaimed(&self) -> Vec<Unclaimed> {
+        let table = self.table();
+        let claimed: std::collections::HashSet<u64> =
+            table.claimed.values().map(|entry| entry.inode).collect();
+        let mut seen: HashMap<u64, Unclaimed> = HashMap::new();
+        for fd in table.unowned(0, self.limit) {
+            // The listener has no peer and a client socket of ours another local port.
+            if peer_of(fd).is_none() || local_of(fd).is_none_or(|l| l.port() != self.port) {
+                continue;
+            }
+            let Some(inode) = inode_of(fd) else { continue };
+            if !claimed.contains(&inode) && !seen.contains_key(&inode) {
+                seen.insert(
+                    inode,
+                    Unclaimed {
+                        fd,
+                        inode,
+                        received: tcp_info(fd).received,
+                    },
+                );
+            }
+        }
+        seen.into_values().collect()
+    }
+
+    /// Shuts an unclaimed connection down, unless a request has claimed it meanwhile. tiny_http's
+    /// worker then reads the end of the stream and goes home.
+    ///
+    /// Returns whether it was shut down.
+    pub fn reap(&self, target: &Unclaimed) -> bool {
+        // Under the lock nothing can be claimed; the duplicate keeps the number from changing.
+        let table = self.table();
+        let Some(stream) = duplicate(target.fd) else {
+            return false;
+        };
+        let same = inode_of(stream.as_raw_fd()) == Some(target.inode);
+        let claimed = table
+            .claimed
+            .values()
+            .any(|entry| entry.inode == target.inode);
+        same && !claimed && stream.shutdown(Shutdown::Both).is_ok()
+    }
+}
+
+impl Table {
+    fn is_owned(&self, fd: RawFd) -> bool {
+        let (word, bit) = (fd as usize / 64, fd as usize % 64);
+        self.owned.get(word).is_some_and(|w| w & (1 << bit) != 0)
+    }
+
+    fn set_owned(&mut self, fd: RawFd, owned: bool) {
+        let (word, bit) = (fd as usize / 64, fd as usize % 64);
+        if word >= self.owned.len() {
+            self.owned.resize(word + 1, 0);
+        }
+        if owned {
+            self.owned[word] |= 1 << bit;
+        } else {
+            self.owned[word] &= !(1 << bit);
+        }
+    }
+
+    /// The numbers from `from` up to `to` that no claim owns, a word of 64 at a time where all of
+    /// them are owned.
+    fn unowned(&self, from: RawFd, to: RawFd) -> impl Iterator<Item = RawFd> + '_ {
+        let mut next = from;
+        std::iter::from_fn(move || {
+            while next < to {
+                let full = next % 64 == 0 && self.owned.get(next as usize / 64) == Some(&u64::MAX);
+                if full {
+                    next += 64;
+                    continue;
+                }
+                let fd = next;
+                next += 1;
+                if !self.is_owned(fd) {
+                    return Some(fd);
+                }
+            }
+            None
+        })
+    }
+
+    /// Takes note of writers whose reader has been closed since the last look.
+    fn settle(&mut self) {
+        let mut settling = std::mem::take(&mut self.settling);
+        settling.retain(|pair| {
+            let open = pair.candidates.map(|fd| inode_of(fd) == Some(pair.inode));
+            let writer = match open {
+                [true, true] => return true,
+                [true, false] => pair.candidates[0],
+                [false, true] => pair.candidates[1],
+                [false, false] => return false,
+            };
+            let entry = self
+                .claimed
+                .get_mut(&pair.peer)
+                .filter(|entry| entry.inode == pair.inode);
+            if let Some(entry) = entry {
+                entry.writer = Some(writer);
+                self.set_owned(writer, true);
+            }
+            false
+        });
+        self.settling = settling;
+    }
+}
+
+impl Claim {
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The connection. Reads and writes on it are on the same socket that tiny_http uses.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Ends the connection in both directions, which wakes whoever is blocked on it.
+    pub fn shutdown(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Sends tiny_http's worker home while the connection goes on in the writing direction: its
+    /// read of the next request returns the end of the stream. For an SSE client, which has
+    /// nothing more to say.
+    pub fn stop_reading(&self) {
+        {
+            let mut table = self.sockets.table();
+            let twin = table
+                .unowned(self.found + 1, self.found + TWIN_DISTANCE)
+                .find(|&fd| inode_of(fd) == Some(self.inode));
+            if let Some(twin) = twin {
+                let candidates = [self.found, twin];
+                table.settling.push(Settling {
+                    peer: self.peer,
+                    inode: self.inode,
+                    candidates,
+                });
+            }
+        }
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+
+    /// Makes the socket ours alone: tiny_http's worker goes home, its two descriptors are closed
+    /// without touching the connection, and the bytes that it had already read are returned.
+    ///
+    /// Only for a request that asks for an upgrade: then, and only then, the request holds both
+    /// descriptors.
+    ///
+    /// # Errors
+    /// Where the request turns out not to hold them (no upgrade as tiny_http understands it, the
+    /// peer has closed, too much data behind the request), or the system refuses. The connection
+    /// cannot be used any more then: shut it down.
+    pub fn detach(&self, mut request: Request) -> io::Result<Vec<u8>> {
+        // The proof that the request's reader is this socket: the non-blocking mode belongs to the
+        // open file description, which we set through our own descriptor. A read on the request's
+        // side that ends in `WouldBlock` therefore went to the same description. (A connection
+        // that was reset and replaced by one from the same address and port reads as ended.) It
+        // also takes what tiny_http had buffered.
+        self.stream.set_nonblocking(true)?;
+        let early = drain(request.as_reader());
+        self.stream.set_nonblocking(false)?;
+        let early = match early {
+            Ok(early) => early,
+            Err(error) => {
+                discard(request, 0);
+                return Err(error);
+            }
+        };
+
+        let null = File::open("/dev/null")?;
+        let own = self.stream.as_raw_fd();
+        let table = self.sockets.table();
+        let mut twins = table
+            .unowned(0, self.sockets.limit)
+            .filter(|&fd| fd != own && inode_of(fd) == Some(self.inode));
+        let (Some(first), Some(second)) = (twins.next(), twins.next()) else {
+            drop(twins);
+            drop(table);
+            discard(request, 0);
+            return Err(io::Error::other("tiny_http's descriptors were not found"));
+        };
+        drop(twins);
+        drop(table);
+        for fd in [first, second] {
+            // SAFETY: `fd` is one of the two descriptors that `request` owns: both refer to this
+            // socket (their inode says so, and our own descriptor is excluded), the request was
+            // just proven to hold the reader and always holds the writer, no one else duplicates
+            // an unowned number but `claim`, `reap` and `unclaimed`, which never leave a duplicate
+            // of a claimed socket behind, and `request` is alive until below, so the number cannot
+            // have been closed or reused. Wrapping it in an `OwnedFd` transfers nothing:
+            // `into_raw_fd` gives the number back whatever happens, and tiny_http goes on owning
+            // it, now as `/dev/null`.
+            let mut target = unsafe { OwnedFd::from_raw_fd(fd) };
+            let replaced = rustix::io::dup3(&null, &mut target, rustix::io::DupFlags::CLOEXEC);
+            let _ = target.into_raw_fd();
+            replaced?;
+        }
+        // Not `drop(request)`: that would write an answer first (harmlessly, but why).
+        drop(request.into_writer());
+        Ok(early)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut table = self.sockets.table();
+        let raw = self.stream.as_raw_fd();
+        table.set_owned(raw, false);
+        table.settling.retain(|pair| pair.inode != self.inode);
+        if table
+            .claimed
+            .get(&self.peer)
+            .is_some_and(|entry| entry.inode == self.inode)
+        {
+            let entry = table.claimed.remove(&self.peer);
+            if let Some(writer) = entry.and_then(|entry| entry.writer) {
+                table.set_owned(writer, false);
+            }
+        }
+    }
+}
+
+/// Reads until the reader would block. The end of the stream, any other error and more than
+/// [`MAX_EARLY_BYTES`] are errors.
+fn drain(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut early = Vec::new();
+    let mut buffer = [0; 1024];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) if early.len() + n > MAX_EARLY_BYTES => {
+                return Err(io::Error::other("data before the handshake was answered"));
+            }
+            Ok(n) => early.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(early),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Drops a request that has been answered by other means, or will never be.
+///
+/// A plain drop answers 500 and, for a body with a `Content-Length`, allocates a buffer of all
+/// that was not read and waits for it: `Content-Length: 99999999999999` would abort the process.
+/// `unread` is that length, less what was read of the body; 0 where there is no such body. The
+/// connection must have been shut down before, or what is unread is waited for.
+pub fn discard(mut request: Request, unread: usize) {
+    /// Up to here the buffer is affordable: it is reserved, but only touched where bytes arrive.
+    const AFFORDABLE: usize = 16 << 20;
+    if unread > AFFORDABLE && !forget_unread(request.as_reader(), unread) {
+        // Keeping the request for ever costs its worker. It is the lesser evil, and loud.
+        log::error!("cannot discard a request body of {unread} bytes: keeping its worker");
+        std::mem::forget(request);
+        return;
+    }
+    // Taking the writer out keeps `Request` from answering; a writer that has written nothing
+    // closes without waiting for its turn.
+    drop(request.into_writer());
+}
+
+/// Sets the count of unread bytes in tiny_http's body reader to zero, and proves it by reading.
+///
+/// The reader is `FusedReader<EqualReader<…>>`, private types, without any way to say that the
+/// rest is not wanted. Its state is a handful of words, one of which is the count.
+fn forget_unread(reader: &mut dyn Read, unread: usize) -> bool {
+    // `as_reader` coerces `&mut Box<dyn Read + Send>`, so the value behind it is that box.
+    if size_of_val(reader) != size_of::<Box<dyn Read + Send>>() {
+        return false;
+    }
+    // SAFETY: `Request::as_reader` of the pinned tiny_http 0.12.0 returns a reference to the
+    // `Box<dyn Read + Send>` in its field `data_reader` (the size was checked); the cast only gives
+    // the reference its own type back, and the lifetime is that of the exclusive borrow.
+    let body: &mut Box<dyn Read + Send> =
+        unsafe { &mut *(reader as *mut dyn Read as *mut Box<dyn Read + Send>) };
+    let words = size_of_val(&**body) / size_of::<usize>();
+    let base = (&raw mut **body).cast::<usize>();
+    let mut count = None;
+    for word in 0..words {
+        // SAFETY: within the object, aligned (the type holds pointers, and so does its size), read
+        // as bytes of unknown initialisation only through `MaybeUninit`-free integers: every word
+        // of this type is a pointer, an integer or an enum tag with padding; the volatile read
+        // keeps the compiler from drawing conclusions from the padding.
+        let value = unsafe { base.add(word).read_volatile() };
+        if value == unread && count.replace(word).is_some() {
+            return false; // two words look alike: do not guess
+        }
+    }
+    let Some(word) = count else { return false };
+    // SAFETY: the only word of the object that equals a length of over 16 MiB is the count of
+    // unread bytes (a plain `usize`; any value is valid), and the object is borrowed exclusively.
+    unsafe { base.add(word).write_volatile(0) };
+    matches!(body.read(&mut [0]), Ok(0))
+}
+
+/// States of a TCP connection that matter here (RFC 9293 section 3.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpState {
+    /// Open in both directions, or the system does not tell.
+    Established,
+    /// The peer has closed its side and may still read.
+    CloseWait,
+    /// Any other: closing or closed.
+    Other,
+}
+
+/// The state of a connection, without reading or writing. On systems without `TCP_INFO` always
+/// [`TcpState::Established`]: there a vanished peer shows at the next write.
+pub fn state(stream: &TcpStream) -> TcpState {
+    tcp_info(stream.as_raw_fd()).state
+}
+
+/// Bytes received on a connection so far; 0 where the system does not tell (only Linux does).
+pub fn received(stream: &TcpStream) -> u64 {
+    tcp_info(stream.as_raw_fd()).received
+}
+
+struct TcpInfo {
+    state: TcpState,
+    received: u64,
+}
+
+#[cfg(target_os = "linux")]
+fn tcp_info(fd: RawFd) -> TcpInfo {
+    // SAFETY: `tcp_info` is a C struct of integers, for which all-zero is a value; the kernel
+    // writes at most `length` bytes of it; a number that is no TCP socket makes the call fail.
+    let (info, result) = unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let target = (&raw mut info).cast();
+        let result = libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            target,
+            &raw mut length,
+        );
+        (info, result)
+    };
+    // The kernel's numbering, include/net/tcp_states.h.
+    let state = match info.tcpi_state {
+        1 if result == 0 => TcpState::Established,
+        8 if result == 0 => TcpState::CloseWait,
+        _ => TcpState::Other,
+    };
+    TcpInfo {
+        state,
+        received: info.tcpi_bytes_received,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tcp_info(_fd: RawFd) -> TcpInfo {
+    TcpInfo {
+        state: TcpState::Established,
+        received: 0,
+    }
+}
+
+/// Whether `fd` still is a descriptor of the listening socket `listener`: it stops being one when
+/// tiny_http's accept loop ends, for whatever reason, because the loop owns it.
+pub fn is_descriptor_of(fd: RawFd, listener: &TcpListener) -> bool {
+    let inode = inode_of(listener.as_raw_fd());
+    inode.is_some() && inode == inode_of(fd)
+}
+
+/// Keeps connections that have not sent anything out of `accept` for up to `timeout`.
+///
+/// # Errors
+/// What the system says; nothing is done, and no error given, where there is no such option.
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
+pub fn defer_accept(listener: &socket2::Socket, timeout: std::time::Duration) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let seconds = timeout.as_secs().clamp(1, 60) as libc::c_int;
+        // SAFETY: the option's value is one `c_int`, and the length says so.
+        let result = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Ends a blocked `accept` on every descriptor of this listener; new connections are refused.
+pub fn stop_listening(listener: &TcpListener) {
+    shutdown_raw(listener.as_raw_fd());
+}
+
+fn shutdown_raw(fd: RawFd) {
+    // SAFETY: a system call on an integer. Callers pass numbers that they own or, under the
+    // table's lock, have just recognised; no memory is involved.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+fn duplicate(fd: RawFd) -> Option<TcpStream> {
+    // SAFETY: a system call on an integer, which may be closed or anything: then it fails, or the
+    // duplicate is recognised as a stranger by the caller and closed.
+    let new = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    // SAFETY: a non-negative result is a new descriptor that nobody else knows of.
+    (new >= 0).then(|| unsafe { TcpStream::from_raw_fd(new) })
+}
+
+fn inode_of(fd: RawFd) -> Option<u64> {
+    // SAFETY: `stat` is a C struct of integers, for which all-zero is a value; the call writes
+    // only to it, and fails on a number that is not open.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        (libc::fstat(fd, &raw mut stat) == 0).then_some(stat.st_ino as u64)
+    }
+}
+
+fn peer_of(fd: RawFd) -> Option<SocketAddr> {
+    address(|storage, length| {
+        // SAFETY: `address` passes a buffer and its length; a closed number makes the call fail.
+        unsafe { libc::getpeername(fd, storage, length) }
+    })
+}
+
+fn local_of(fd: RawFd) -> Option<SocketAddr> {
+    address(|storage, length| {
+        // SAFETY: as in `peer_of`.
+        unsafe { libc::getsockname(fd, storage, length) }
+    })
+}
+
+fn address(
+    call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
+) -> Option<SocketAddr> {
+    // SAFETY: the closure is handed a buffer of `*length` bytes and reports success only if the
+    // system has filled it and set the length, as both calls above are specified to do.
+    let result = unsafe {
+        socket2::SockAddr::try_init(|storage, length| match call(storage.cast(), length) {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        })
+    };
+    result.ok().and_then(|((), address)| address.as_socket())
+}
+
+/// Raises the soft limit of open descriptors to the hard one: every client costs one or two.
+///
+/// Returns the limit in force, or `None` where there is none.
+pub fn raise_descriptor_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return current;
+    }
+    match setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    }
+}

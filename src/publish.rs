@@ -1,0 +1,182 @@
+//! `POST /publish`: one event, or with `application/x-ndjson` one a line.
+
+use serde_json::{Value, json};
+use tiny_http::Method;
+
+use crate::App;
+use crate::http::Answer;
+use crate::hub::event::{DEFAULT_TOPIC, Draft};
+use crate::listener::connection::{BodyError, Connection};
+use crate::router::Query;
+
+/// Serves the request: checks who asks, reads the body, publishes, and answers
+/// `{"id":…,"subscribers":N}` (of the last event, with `"events":N`, for several).
+pub fn serve(app: &App, mut connection: Connection, query: &Query) {
+    let origin = match app.origins.check(&connection) {
+        Ok(origin) => origin,
+        Err(answer) => return connection.answer(&answer),
+    };
+    let answer = match connection.request().method() {
+        // What a browser asks before a page of another origin may publish (the CORS preflight).
+        Method::Options => Answer::empty(204)
+            .with("Allow", "POST, OPTIONS")
+            .with("Access-Control-Allow-Methods", "POST")
+            .with(
+                "Access-Control-Allow-Headers",
+                "authorization, content-type",
+            )
+            .with("Access-Control-Max-Age", "600"),
+        _ => match accept(app, &mut connection, query) {
+            Ok(answer) | Err(answer) => answer,
+        },
+    };
+    connection.answer(&match origin {
+        Some(origin) => answer
+            .with("Access-Control-Allow-Origin", origin)
+            .with("Vary", "Origin"),
+        None => answer,
+    });
+}
+
+fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Answer, Answer> {
+    authorise(app, connection)?;
+    let topic = query.single_topic()?.unwrap_or(DEFAULT_TOPIC).to_owned();
+    let limit = app.config.max_message;
+    let body = connection.read_body(limit).map_err(|error| match error {
+        BodyError::TooLong => {
+            let message = format!("the body is longer than {limit} bytes (--max-message)");
+            Answer::error(413, "too_large", message)
+        }
+        BodyError::TooLate => Answer::error(408, "timeout", "the body did not arrive in time"),
+        BodyError::Broken => Answer::error(400, "bad_body", "the body ended early or is malformed"),
+    })?;
+    let body = String::from_utf8(body)
+        .map_err(|_| Answer::error(400, "not_utf8", "events are text; send UTF-8"))?;
+    let content_type = connection.header("Content-Type").unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/x-ndjson") {
+        return publish_lines(app, &body, &topic, query.event.as_deref());
+    }
+    let draft = Draft::new(&topic, query.event.as_deref(), &body)
+        .map_err(|why| Answer::error(400, "bad_event", why.0))?;
+    let receipt = app.hub.publish(draft);
+    let answer = json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers});
+    Ok(Answer::json(200, &answer))
+}
+
+/// All lines are checked before the first is published: either all are, or none.
+fn publish_lines(app: &App, body: &str, topic: &str, name: Option<&str>) -> Result<Answer, Answer> {
+    let mut drafts = Vec::new();
+    for (number, line) in body
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let draft = parse_line(line, topic, name)
+            .map_err(|why| Answer::error(400, "bad_line", format!("line {}: {why}", number + 1)))?;
+        drafts.push(draft);
+    }
+    let events = drafts.len();
+    let receipts: Vec<_> = drafts
+        .into_iter()
+        .map(|draft| app.hub.publish(draft))
+        .collect();
+    let Some(last) = receipts.last() else {
+        return Err(Answer::error(400, "no_events", "the body holds no lines"));
+    };
+    let answer =
+        json!({"id": last.id.to_string(), "subscribers": last.subscribers, "events": events});
+    Ok(Answer::json(200, &answer))
+}
+
+/// One line: `{"topic":…,"event":…,"data":…}`, the first two optional. Data that is a string is
+/// published as it is, anything else as its JSON.
+fn parse_line(line: &str, topic: &str, name: Option<&str>) -> Result<Draft, String> {
+    let value: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
+    let Value::Object(mut fields) = value else {
+        return Err("no JSON object with \"data\"".to_owned());
+    };
+    let mut text = |field: &str| match fields.remove(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("{field:?} must be a string")),
+    };
+    let own_topic = text("topic")?;
+    let own_name = text("event")?;
+    let data = match fields.remove("data") {
+        None => return Err("\"data\" is missing".to_owned()),
+        Some(Value::String(text)) => text,
+        Some(other) => other.to_string(),
+    };
+    let topic = own_topic.as_deref().unwrap_or(topic);
+    if topic == "*" {
+        return Err("topic * means all; publish on one".to_owned());
+    }
+    Draft::new(topic, own_name.as_deref().or(name), &data).map_err(|why| why.0)
+}
+
+/// Who may publish: with a token those who know it, without one those on this machine.
+///
+/// # Errors
+/// 401 or 403, with the reason.
+fn authorise(app: &App, connection: &Connection) -> Result<(), Answer> {
+    let Some(token) = &app.config.token else {
+        if app.is_loopback {
+            return Ok(());
+        }
+        let message = "publishing needs --token unless the server listens on loopback only";
+        return Err(Answer::error(403, "forbidden", message));
+    };
+    let given = connection.header("Authorization").unwrap_or_default();
+    let given = match given.split_once(' ') {
+        Some((scheme, given)) if scheme.eq_ignore_ascii_case("bearer") => given.trim(),
+        _ => "",
+    };
+    if equal_in_constant_time(given.as_bytes(), token.as_bytes()) {
+        return Ok(());
+    }
+    let message = "send 'Authorization: Bearer' with the server's token";
+    Err(Answer::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer"))
+}
+
+/// Compares every byte whatever the first ones are, so that the time taken tells nothing about
+/// how much of a guess was right. (The length is no secret.)
+fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
+    let differences = left.iter().zip(right).fold(0, |all, (a, b)| all | (a ^ b));
+    left.len() == right.len() && std::hint::black_box(differences) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        assert!(equal_in_constant_time(b"secret", b"secret"));
+        for other in [&b""[..], b"secre", b"secrets", b"Secret", b"secreT"] {
+            assert!(!equal_in_constant_time(other, b"secret"));
+        }
+    }
+
+    #[test]
+    fn lines_may_name_topic_and_event() {
+        let parse = |line| parse_line(line, "t", Some("e"));
+        let draft = |topic, name, data| Ok(Draft::new(topic, name, data).unwrap());
+        assert_eq!(parse(r#"{"data":"x"}"#), draft("t", Some("e"), "x"));
+        assert_eq!(
+            parse(r#"{"data":{"a":[1]}}"#),
+            draft("t", Some("e"), r#"{"a":[1]}"#)
+        );
+        let line = r#"{"topic":"u","event":"f","data":"two\nlines"}"#;
+        assert_eq!(parse(line), draft("u", Some("f"), "two\nlines"));
+        for bad in [
+            "",
+            "1",
+            "{}",
+            r#"{"data":"x","topic":1}"#,
+            r#"{"data":"x","event":"a\nb"}"#,
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

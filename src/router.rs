@@ -1,0 +1,202 @@
+//! From a request to its handler.
+
+use std::collections::BTreeSet;
+
+use tiny_http::Method;
+
+use crate::http::Answer;
+use crate::hub::Topics;
+use crate::hub::event::check_name;
+use crate::listener::connection::Connection;
+use crate::websocket::handshake;
+use crate::websocket::session::{self, Kind};
+use crate::{App, assets, publish, sse, stats};
+
+/// The topic name that stands for all topics in a subscription.
+const ALL: &str = "*";
+
+/// The query parameters that any handler understands; others are ignored.
+#[derive(Debug, Default)]
+pub struct Query {
+    topics: BTreeSet<String>,
+    /// `event=`: the name of a published event.
+    pub event: Option<String>,
+    /// `last_event_id=`: for clients that cannot send the header field.
+    pub last_event_id: Option<String>,
+}
+
+impl Query {
+    /// Reads the part of a request target behind the `?`.
+    ///
+    /// # Errors
+    /// A topic or event that could not have been published (see [`check_name`]).
+    pub fn parse(query: &str) -> Result<Query, Answer> {
+        let bad = |message: String| Answer::error(400, "bad_query", message);
+        let mut parsed = Query::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "topic" => {
+                    check_name("topic", &value).map_err(|why| bad(why.0))?;
+                    parsed.topics.insert(value.into_owned());
+                }
+                "event" => {
+                    check_name("event", &value).map_err(|why| bad(why.0))?;
+                    parsed.event = Some(value.into_owned());
+                }
+                "last_event_id" => parsed.last_event_id = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// The topics asked for, if any were; `*` asks for all.
+    pub fn topics(&self) -> Option<Topics> {
+        if self.topics.contains(ALL) {
+            return Some(Topics::All);
+        }
+        let names = self.topics.iter().map(String::as_str);
+        (!self.topics.is_empty()).then(|| Topics::named(names))
+    }
+
+    /// The topics asked for, or all.
+    pub fn topics_or_all(&self) -> Topics {
+        self.topics().unwrap_or(Topics::All)
+    }
+
+    /// The one topic to publish on, if it was named.
+    ///
+    /// # Errors
+    /// Where several were, or the name is reserved.
+    pub fn single_topic(&self) -> Result<Option<&str>, Answer> {
+        let bad = |message| Err(Answer::error(400, "bad_query", message));
+        match self.topics.len() {
+            0 | 1 if self.topics.contains(ALL) => bad("topic * means all; publish on one"),
+            0 | 1 => Ok(self.topics.first().map(String::as_str)),
+            _ => bad("an event has one topic; name it once"),
+        }
+    }
+}
+
+/// Serves one request, in its own thread.
+pub fn route(app: &App, connection: Connection) {
+    let (path, query) = match connection.request().url().split_once('?') {
+        Some((path, query)) => (path.to_owned(), query),
+        None => (connection.request().url().to_owned(), ""),
+    };
+    let query = match Query::parse(query) {
+        Ok(query) => query,
+        Err(answer) => return connection.answer(&answer),
+    };
+    if !path.starts_with('/') {
+        let message = "the request target must be a path beginning with /";
+        return connection.answer(&Answer::error(400, "bad_target", message));
+    }
+    if app.is_draining() && path != "/healthz" {
+        return connection.answer(&draining());
+    }
+    let method = connection.request().method().clone();
+    let read = matches!(method, Method::Get | Method::Head);
+    match (&*path, &method) {
+        ("/ws", _) => websocket(app, connection, Kind::Client, &query),
+        ("/echo", _) => websocket(app, connection, Kind::Echo, &query),
+        ("/", _) if handshake::is_asked_for(&connection) => {
+            websocket(app, connection, Kind::Client, &query);
+        }
+        ("/events", Method::Get) if has_body(&connection) => {
+            let message = "GET /events takes no body";
+            connection.answer(&Answer::error(400, "unexpected_body", message));
+        }
+        ("/events", Method::Get) => sse::serve(app, connection, &query),
+        ("/events", Method::Head) => sse::head(connection),
+        ("/publish", Method::Post | Method::Options) => publish::serve(app, connection, &query),
+        ("/publish", _) => connection.answer(&method_not_allowed("POST, OPTIONS")),
+        ("/healthz", _) if read => connection.answer(&health(app)),
+        ("/metrics", _) if read => connection.answer(&stats::metrics(app)),
+        ("/stats", _) if read => connection.answer(&stats::stats(app)),
+        (path, _) if read => {
+            let answer = app.assets.answer(path, connection.header("If-None-Match"));
+            connection.answer(&answer);
+        }
+        (path, _) if is_known(path) || app.assets.has(path) => {
+            connection.answer(&method_not_allowed("GET, HEAD"));
+        }
+        _ => connection.answer(&assets::not_found()),
+    }
+}
+
+fn websocket(app: &App, connection: Connection, kind: Kind, query: &Query) {
+    match app.origins.check(&connection) {
+        Ok(_) => session::serve(app, connection, kind, query),
+        Err(answer) => connection.answer(&answer),
+    }
+}
+
+fn is_known(path: &str) -> bool {
+    matches!(path, "/events" | "/healthz" | "/metrics" | "/stats")
+}
+
+fn has_body(connection: &Connection) -> bool {
+    let request = connection.request();
+    request.body_length().unwrap_or(0) > 0 || connection.header("Transfer-Encoding").is_some()
+}
+
+fn method_not_allowed(allow: &'static str) -> Answer {
+    let message = format!("use {allow}");
+    Answer::error(405, "method_not_allowed", message).with("Allow", allow)
+}
+
+fn draining() -> Answer {
+    Answer::error(
+        503,
+        "draining",
+        "the server is shutting down; connect again later",
+    )
+    .with("Retry-After", "1")
+}
+
+fn health(app: &App) -> Answer {
+    match app.is_draining() {
+        true => draining(),
+        false => Answer::json(200, &serde_json::json!({"status": "ok"})),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_decoded_and_deduplicated() {
+        let query = Query::parse("topic=a&topic=b%20c&topic=a&x=1&event=e").unwrap();
+        assert_eq!(query.topics(), Some(Topics::named(["a", "b c"])));
+        assert_eq!(query.event.as_deref(), Some("e"));
+        assert_eq!(Query::parse("").unwrap().topics(), None);
+        assert_eq!(
+            Query::parse("topic=a&topic=*").unwrap().topics(),
+            Some(Topics::All)
+        );
+    }
+
+    #[test]
+    fn a_publisher_names_one_topic() {
+        let single = |query| {
+            let query = Query::parse(query).unwrap();
+            query
+                .single_topic()
+                .map(|topic| topic.map(str::to_owned))
+                .map_err(|_| ())
+        };
+        assert_eq!(single(""), Ok(None));
+        assert_eq!(single("topic=a"), Ok(Some("a".to_owned())));
+        assert_eq!(single("topic=a&topic=b"), Err(()));
+        assert_eq!(single("topic=*"), Err(()));
+    }
+
+    #[test]
+    fn line_breaks_in_names_are_refused() {
+        assert!(Query::parse("topic=a%0Ab").is_err());
+        assert!(Query::parse("event=a%0Db").is_err());
+        assert!(Query::parse("topic=").is_err());
+    }
+}

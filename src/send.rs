@@ -1,0 +1,88 @@
+//! Writing to a socket without waiting, and with one deadline over the whole of what is written.
+//!
+//! `SO_SNDTIMEO` would start anew with every `send`: a peer that takes one byte at a time could
+//! hold a thread for ever. Here a blocked writer waits in `poll`, which ends when the peer reads,
+//! when the deadline passes, or when anybody shuts the socket down.
+
+use std::io;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SendFlags;
+
+/// Sends as much as the socket's buffer takes now: at least one byte, at most all.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] where nothing fits; anything else means that the connection is
+/// over.
+pub fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Sends all of `bytes`, waiting for the peer until `deadline`.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] at the deadline; anything else as for [`send_now`].
+pub fn send_all(stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match send_now(stream, bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !wait(stream, PollFlags::OUT, deadline)? {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the socket can be written; returns whether it can (false at the deadline).
+///
+/// # Errors
+/// What `poll` says.
+pub fn wait_writable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> {
+    wait(stream, PollFlags::OUT, deadline)
+}
+
+/// Ends our side of the stream and reads what the peer still sends, until it closes, or `grace` is
+/// over, or `most` bytes came.
+///
+/// A socket closed with unread bytes in it answers with a reset, and a reset destroys what the
+/// peer has not read yet: our last words (RFC 9112 section 9.6).
+pub fn linger(stream: &TcpStream, grace: Duration, most: usize) {
+    let deadline = Instant::now() + grace;
+    let mut left = most;
+    let mut buffer = [0; 4096];
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    while left > 0 && matches!(wait(stream, PollFlags::IN, deadline), Ok(true)) {
+        let flags = rustix::net::RecvFlags::DONTWAIT;
+        match rustix::net::recv(stream, &mut buffer[..], flags) {
+            Ok((read, _)) if read > 0 => left = left.saturating_sub(read),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+fn wait(stream: &TcpStream, flags: PollFlags, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(stream, flags)], timeout.as_ref()) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

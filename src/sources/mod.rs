@@ -1,0 +1,3 @@
+//! Where events come from besides publishers.
+
+pub mod tick;

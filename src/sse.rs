@@ -1,0 +1,116 @@
+//! A Server-Sent Events client, from its request to its end.
+//!
+//! Its thread writes the head of the stream, what the client missed, and then sleeps. In `direct`
+//! mode it wakes only when the broadcaster could not write an event at once, and writes it, waiting
+//! for the client; in `handoff` mode it wakes for every event. See [`crate::hub::outbox`].
+
+use std::sync::Arc;
+
+use crate::App;
+use crate::clients::Transport;
+use crate::http::Answer;
+use crate::hub::LastSeen;
+use crate::hub::broadcaster::{Form, Subscriber};
+use crate::hub::event::{EventId, encode_sse};
+use crate::hub::history::Replay;
+use crate::hub::outbox::{Chunk, Outbox};
+use crate::listener::connection::Connection;
+use crate::router::Query;
+
+/// The head of every stream. Its length is not known, so closing ends it (RFC 9112 section 6.3).
+/// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
+const HEAD: &str = "HTTP/1.1 200 OK\r\n\
+    Content-Type: text/event-stream\r\n\
+    Cache-Control: no-cache, no-transform\r\n\
+    X-Accel-Buffering: no\r\n\
+    Access-Control-Allow-Origin: *\r\n\
+    X-Content-Type-Options: nosniff\r\n\
+    Connection: close\r\n\r\n";
+
+/// How long a client waits before it comes back, in milliseconds, and its greeting.
+const GREETING: &str = "retry: 2000\n\ndata: {\"message\":\"Connection established\"}\n\n";
+
+/// The answer to a HEAD request.
+pub fn head(connection: Connection) {
+    let answer = Answer::new(200, "text/event-stream", &[][..])
+        .with("Cache-Control", "no-cache, no-transform")
+        .with("X-Accel-Buffering", "no")
+        .with("Access-Control-Allow-Origin", "*");
+    connection.answer(&answer);
+}
+
+/// Serves the client until it leaves, is too slow, or the server shuts down.
+pub fn serve(app: &App, connection: Connection, query: &Query) {
+    let last = query.last_seen(&connection);
+    let Some(stay) = app.clients.enter(Transport::Sse, connection.peer()) else {
+        return connection.answer(&app.full());
+    };
+    let link = connection.into_one_way();
+    let outbox = Outbox::new(link, app.config.fanout, app.limits(), &[]);
+    outbox.drained_by_this_thread();
+    stay.show(&outbox);
+
+    outbox.write_taken(Chunk::Own([HEAD, GREETING].concat().into_bytes().into()));
+    let subscriber = Subscriber {
+        client: stay.number(),
+        outbox: Arc::clone(&outbox),
+        topics: query.topics_or_all(),
+        form: Form::Sse,
+    };
+    let (subscription, replay) = app.hub.subscribe(subscriber, last);
+    write_replay(&outbox, replay);
+    let reason = outbox.run();
+
+    drop(subscription);
+    outbox.cut();
+    stay.leave(reason);
+}
+
+fn write_replay(outbox: &Outbox, replay: Replay) {
+    if let Some(resumed) = replay.gap {
+        let gap = encode_sse(Some(resumed), Some("gap"), &gap_data(resumed));
+        outbox.write_taken(Chunk::Own(gap.into()));
+    }
+    for event in replay.events {
+        outbox.write_taken(Chunk::Sse(event));
+    }
+}
+
+/// What a `gap` event says: from `resumed` on nothing is missing.
+pub fn gap_data(resumed: EventId) -> String {
+    format!("{{\"resumed\":\"{resumed}\"}}")
+}
+
+/// What a client is told when the server shuts down: when to come back. Spread over two seconds,
+/// so that not all of them come at once.
+pub fn farewell(client: u64) -> Vec<u8> {
+    // Any number that differs between neighbours will do; this is Knuth's multiplicative hash.
+    let jitter = client.wrapping_mul(2_654_435_761) % 2_000;
+    format!("retry: {}\n\n", 1_000 + jitter).into_bytes()
+}
+
+impl Query {
+    /// What the client saw last: its header field, or for those that cannot send one the query.
+    pub fn last_seen(&self, connection: &Connection) -> LastSeen {
+        let text = connection
+            .header("Last-Event-ID")
+            .or(self.last_event_id.as_deref());
+        match text {
+            None | Some("") => LastSeen::Nothing,
+            Some(text) => text.parse().map_or(LastSeen::Unknown, LastSeen::Event),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn farewells_are_spread() {
+        let all: std::collections::HashSet<_> = (0..200).map(super::farewell).collect();
+        assert!(all.len() > 150, "{}", all.len());
+        assert!(
+            all.iter()
+                .all(|one| one.starts_with(b"retry: ") && one.ends_with(b"\n\n"))
+        );
+    }
+}

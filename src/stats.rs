@@ -1,0 +1,206 @@
+//! What the server tells about itself: `/stats` as JSON for the page, `/metrics` for Prometheus.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use serde_json::json;
+
+use crate::App;
+use crate::http::Answer;
+
+/// How many clients `/stats` describes one by one.
+const MAX_LISTED: usize = 200;
+
+/// What the system knows of this process; 0 where it does not tell (only Linux does).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessInfo {
+    /// Memory in use, in bytes.
+    pub resident_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+}
+
+impl ProcessInfo {
+    /// Looks now.
+    pub fn read() -> ProcessInfo {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|rest| rest.split_whitespace().next());
+            number
+                .and_then(|number| number.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        // The listing's own descriptor does not count.
+        let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() - 1);
+        ProcessInfo {
+            resident_bytes: field("VmRSS:") * 1024,
+            threads: field("Threads:"),
+            descriptors: descriptors as u64,
+        }
+    }
+}
+
+/// The sums over all broadcasters.
+#[derive(Debug, Default)]
+struct FanOut {
+    /// Events that went out; every broadcaster handles each.
+    events: u64,
+    /// Microseconds: in all, for the latest event, for the slowest.
+    total: u64,
+    last: u64,
+    longest: u64,
+}
+
+fn fan_out(app: &App) -> FanOut {
+    app.hub
+        .timings()
+        .fold(FanOut::default(), |sum, timing| FanOut {
+            events: sum.events.max(timing.events.load(Relaxed)),
+            total: sum.total + timing.nanos.load(Relaxed) / 1_000,
+            last: sum.last.max(timing.last.load(Relaxed) / 1_000),
+            longest: sum.longest.max(timing.longest.load(Relaxed) / 1_000),
+        })
+}
+
+/// `GET /stats`.
+pub fn stats(app: &App) -> Answer {
+    let process = ProcessInfo::read();
+    let fan_out = fan_out(app);
+    let (sse, websocket) = app.clients.counts();
+    let mut clients = app.clients.list();
+    clients.sort_by_key(|client| client.number);
+    let listed: Vec<_> = clients
+        .iter()
+        .take(MAX_LISTED)
+        .map(|client| {
+            let outbox = client.outbox();
+            let (queue, queue_bytes) = outbox.map_or((0, 0), |outbox| outbox.backlog());
+            let state = match outbox.map(|outbox| outbox.over()) {
+                None => "connecting",
+                Some(Some(_)) => "closing",
+                Some(None) if queue > 0 => "behind",
+                Some(None) => "live",
+            };
+            json!({
+                "transport": client.transport.to_string(),
+                "address": client.peer.to_string(),
+                "seconds": client.since.elapsed().as_secs(),
+                "state": state,
+                "queue": queue,
+                "queueBytes": queue_bytes,
+                "sent": outbox.map_or(0, |outbox| outbox.sent()),
+            })
+        })
+        .collect();
+    let answer = json!({
+        "uptimeSeconds": app.started.elapsed().as_secs(),
+        "draining": app.is_draining(),
+        "threads": process.threads,
+        "descriptors": process.descriptors,
+        "memoryBytes": process.resident_bytes,
+        "clients": {
+            "sse": sse,
+            "websocket": websocket,
+            "limit": app.clients.limit(),
+            "listed": listed,
+        },
+        "fanOut": {
+            "events": fan_out.events,
+            "lastMicros": fan_out.last,
+            "longestMicros": fan_out.longest,
+            "totalMicros": fan_out.total,
+        },
+        "listener": {
+            "restarts": app.counters.restarts.load(Relaxed),
+            "reaped": app.counters.reaped.load(Relaxed),
+            "requests": app.counters.requests.load(Relaxed),
+        },
+    });
+    Answer::json(200, &answer)
+}
+
+/// `GET /metrics`, in the OpenMetrics text format.
+pub fn metrics(app: &App) -> Answer {
+    let process = ProcessInfo::read();
+    let fan_out = fan_out(app);
+    let (sse, websocket) = app.clients.counts();
+    let mut registry = Registry::with_prefix("threadcast");
+    let gauges = [
+        ("clients_sse", "Connected SSE clients", sse as u64),
+        (
+            "clients_websocket",
+            "Connected WebSocket clients",
+            websocket as u64,
+        ),
+        (
+            "clients_limit",
+            "Most clients there may be",
+            app.clients.limit() as u64,
+        ),
+        ("threads", "Threads of the server", process.threads),
+        (
+            "descriptors",
+            "Open descriptors of the server",
+            process.descriptors,
+        ),
+        (
+            "memory_bytes",
+            "Resident memory of the server",
+            process.resident_bytes,
+        ),
+        (
+            "draining",
+            "1 while the server shuts down",
+            u64::from(app.is_draining()),
+        ),
+        (
+            "fan_out_last_microseconds",
+            "Time to hand out the latest event",
+            fan_out.last,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        registry.register(name, help, ConstGauge::new(value as i64));
+    }
+    let counters = [
+        (
+            "requests",
+            "HTTP requests, upgrades included",
+            app.counters.requests.load(Relaxed),
+        ),
+        ("events", "Events published and handed out", fan_out.events),
+        (
+            "fan_out_microseconds",
+            "Time spent in handing out events",
+            fan_out.total,
+        ),
+        (
+            "accept_restarts",
+            "Accept loops replaced",
+            app.counters.restarts.load(Relaxed),
+        ),
+        (
+            "reaped",
+            "Connections closed without a request",
+            app.counters.reaped.load(Relaxed),
+        ),
+    ];
+    for (name, help, value) in counters {
+        registry.register(name, help, ConstCounter::new(value));
+    }
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => Answer::new(
+            200,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            text.into_bytes(),
+        ),
+        Err(_) => Answer::error(500, "internal", "the metrics could not be written"),
+    }
+}

@@ -1,0 +1,110 @@
+//! The opening handshake, server side (RFC 6455 section 4.2).
+
+use tiny_http::{HTTPVersion, Method};
+use tungstenite::handshake::derive_accept_key;
+
+use crate::http::Answer;
+use crate::listener::connection::Connection;
+
+/// The only version there is (section 4.1).
+const VERSION: &str = "13";
+
+/// Whether a request asks for a WebSocket, rightly or wrongly.
+pub fn is_asked_for(connection: &Connection) -> bool {
+    connection.header_has("Upgrade", "websocket")
+}
+
+/// Checks an upgrade request. The result is the answer's head, `101 Switching Protocols`.
+///
+/// # Errors
+/// The answer that says what is missing: 426 for a request for something else or another
+/// version, 405 for a method other than GET, 400 for anything malformed. Origins are the
+/// router's business.
+pub fn check(connection: &Connection) -> Result<Vec<u8>, Answer> {
+    let request = connection.request();
+    let bad = |message: &str| Err(Answer::error(400, "bad_handshake", message));
+    if *request.method() != Method::Get {
+        return Err(
+            Answer::error(405, "method_not_allowed", "a WebSocket starts with GET")
+                .with("Allow", "GET"),
+        );
+    }
+    if !is_asked_for(connection) {
+        return Err(upgrade_required(
+            "this is a WebSocket: connect with a WebSocket client",
+        ));
+    }
+    if *request.http_version() != HTTPVersion(1, 1) {
+        return bad("a WebSocket handshake is an HTTP/1.1 request");
+    }
+    // The first field alone decides for tiny_http whether the request keeps the whole connection.
+    let connection_field = connection.header("Connection").unwrap_or_default();
+    if !connection_field
+        .split(',')
+        .any(|one| one.trim().eq_ignore_ascii_case("upgrade"))
+    {
+        return bad("send 'Connection: Upgrade', in one header field");
+    }
+    if request.body_length().unwrap_or(0) > 0 || connection.header("Transfer-Encoding").is_some() {
+        return bad("a WebSocket handshake has no body");
+    }
+    if connection.header("Expect").is_some() {
+        return bad("a WebSocket handshake expects no 100 Continue");
+    }
+    match connection.header("Sec-WebSocket-Version") {
+        Some(VERSION) => {}
+        Some(_) => return Err(upgrade_required("only WebSocket version 13 is spoken here")),
+        None => return bad("Sec-WebSocket-Version is missing; send 13"),
+    }
+    let key = match connection.header("Sec-WebSocket-Key") {
+        Some(key) if is_key(key) => key,
+        Some(_) => return bad("Sec-WebSocket-Key must be 16 bytes in base64"),
+        None => return bad("Sec-WebSocket-Key is missing"),
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    Ok(format!(
+        "HTTP/1.1 101 Switching Protocols\r\n\
+         Connection: Upgrade\r\n\
+         Upgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+    .into_bytes())
+}
+
+/// Section 4.4: the versions that would be understood are named.
+fn upgrade_required(message: &str) -> Answer {
+    Answer::error(426, "upgrade_required", message)
+        .with("Upgrade", "websocket")
+        .with("Sec-WebSocket-Version", VERSION)
+}
+
+/// 16 bytes in base64 are 22 digits and two signs of padding; the last digit carries two bits.
+fn is_key(key: &str) -> bool {
+    let digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    let Some(digits) = key.strip_suffix("==").map(str::as_bytes) else {
+        return false;
+    };
+    digits.len() == 22 && digits.iter().all(|byte| digit(*byte)) && b"AQgw".contains(&digits[21])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_key;
+
+    #[test]
+    fn keys_are_sixteen_bytes_in_base64() {
+        assert!(is_key("dGhlIHNhbXBsZSBub25jZQ==")); // the one of RFC 6455 section 1.3
+        assert!(is_key("AAAAAAAAAAAAAAAAAAAAAA=="));
+        for bad in [
+            "",
+            "==",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZR==",
+            "dGhlIHNhbXBsZSBub25j",
+            "dGhlIHNhbXBsZSBub25jZQ==x",
+            "dGhlIHNhbXBsZSBub25jZ!==",
+        ] {
+            assert!(!is_key(bad), "{bad:?}");
+        }
+    }
+}

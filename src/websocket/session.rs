@@ -1,0 +1,327 @@
+//! A WebSocket client, from its handshake to its end.
+//!
+//! Its thread is blocked in `read`, and answers what it reads. Events come from the broadcaster
+//! through the client's [`Outbox`]; tungstenite writes its frames into the same outbox, each
+//! whole, so they never interleave.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tungstenite::error::ProtocolError;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::frame::{CloseFrame, Frame};
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Error, Message, WebSocket};
+
+use super::handshake;
+use crate::App;
+use crate::clients::Transport;
+use crate::hub::broadcaster::{Form, Subscriber};
+use crate::hub::event::{frame, text_frame};
+use crate::hub::outbox::{Chunk, Fanout, LAST_WORDS_GRACE, Outbox, Reason};
+use crate::hub::{LastSeen, Subscription};
+use crate::listener::STACK;
+use crate::listener::connection::Connection;
+use crate::router::Query;
+use crate::send::linger;
+use crate::sources::tick::timestamp;
+
+/// tungstenite's own default of 128 KiB would be most of an idle client's memory.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// The first message on `/ws`.
+const WELCOME: &str = r#"{"type":"info","message":"Welcome to WS Server"}"#;
+
+/// The close frame for a client that is too slow: 1013, `Try Again Later` (IANA registry of close
+/// codes). Come back, with the id of the last event.
+const TOO_SLOW: &[u8] = b"\x88\x0a\x03\xf5too slow";
+
+/// What is done with messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `/ws`: a welcome, answers in JSON, events.
+    Client,
+    /// `/echo`: every message comes back as it was, and nothing else does.
+    Echo,
+}
+
+/// The socket as tungstenite sees it.
+struct Stream {
+    outbox: Arc<Outbox>,
+    last_read: Instant,
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.outbox.link().stream();
+        let read = socket.read(buffer)?;
+        self.last_read = Instant::now();
+        Ok(read)
+    }
+}
+
+impl Write for Stream {
+    /// tungstenite passes whole frames here (its write buffer is set to none); each is accepted
+    /// whole.
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.outbox.write(buffer);
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Serves the client until it leaves, is too slow, silent or wrong, or the server shuts down.
+pub fn serve(app: &App, connection: Connection, kind: Kind, query: &Query) {
+    let head = match handshake::check(&connection) {
+        Ok(head) => head,
+        Err(answer) => return connection.answer(&answer),
+    };
+    let last = query.last_seen(&connection);
+    let peer = connection.peer();
+    let Some(stay) = app.clients.enter(Transport::WebSocket, peer) else {
+        return connection.answer(&app.full());
+    };
+    let (link, early) = match connection.into_stream() {
+        Ok(taken) => taken,
+        Err(error) => {
+            log::debug!("websocket {peer}: {error}");
+            return stay.leave(Reason::Lost);
+        }
+    };
+    let topics = query.topics().filter(|_| kind == Kind::Client);
+    // Without events there is nothing to hand off.
+    let fanout = if topics.is_some() {
+        app.config.fanout
+    } else {
+        Fanout::Direct
+    };
+    let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW);
+    stay.show(&outbox);
+
+    let mut first = head;
+    if kind == Kind::Client {
+        first.extend_from_slice(&text_frame(WELCOME.to_owned()));
+    }
+    outbox.write_taken(Chunk::Own(first.into()));
+    let subscription = topics.map(|topics| {
+        let subscriber = Subscriber {
+            client: stay.number(),
+            outbox: Arc::clone(&outbox),
+            topics,
+            form: Form::WebSocket,
+        };
+        subscribe(app, subscriber, last)
+    });
+    let reason = match start_writing(&outbox, fanout, &peer.to_string()) {
+        Ok(()) => Session::new(app, &outbox, early, kind).run(),
+        Err(_) => Reason::Internal,
+    };
+
+    drop(subscription);
+    let reason = outbox.over().unwrap_or(reason);
+    outbox.finish(reason, None);
+    outbox.cut();
+    stay.leave(reason);
+}
+
+fn subscribe(app: &App, subscriber: Subscriber, last: LastSeen) -> Subscription {
+    let outbox = Arc::clone(&subscriber.outbox);
+    let (subscription, replay) = app.hub.subscribe(subscriber, last);
+    if let Some(resumed) = replay.gap {
+        let text = format!(
+            r#"{{"type":"event","id":"{resumed}","topic":"","event":"gap","data":{}}}"#,
+            serde_json::Value::from(crate::sse::gap_data(resumed))
+        );
+        outbox.write_taken(Chunk::Own(text_frame(text).into()));
+    }
+    for event in replay.events {
+        outbox.write_taken(Chunk::WebSocket(event));
+    }
+    subscription
+}
+
+/// Gives the outbox back. In handoff mode a second thread of the client's takes it for good, since
+/// its own is blocked in `read`.
+fn start_writing(outbox: &Arc<Outbox>, fanout: Fanout, peer: &str) -> io::Result<()> {
+    let name = format!("wsw {peer}");
+    if fanout == Fanout::Direct {
+        outbox.drained_by(name);
+        outbox.release();
+        return Ok(());
+    }
+    let (ready, wait) = std::sync::mpsc::channel();
+    let writer = Arc::clone(outbox);
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(STACK)
+        .spawn(move || {
+            writer.drained_by_this_thread();
+            let _ = ready.send(());
+            writer.run()
+        })?;
+    let _ = wait.recv();
+    Ok(())
+}
+
+struct Session<'a> {
+    outbox: &'a Arc<Outbox>,
+    socket: WebSocket<Stream>,
+    kind: Kind,
+    ping: Duration,
+    last_ping: Instant,
+}
+
+impl<'a> Session<'a> {
+    fn new(app: &App, outbox: &'a Arc<Outbox>, early: Vec<u8>, kind: Kind) -> Session<'a> {
+        let limit = Some(app.config.max_message);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let now = Instant::now();
+        let stream = Stream {
+            outbox: Arc::clone(outbox),
+            last_read: now,
+        };
+        let socket = WebSocket::from_partially_read(stream, early, Role::Server, Some(config));
+        Session {
+            outbox,
+            socket,
+            kind,
+            ping: app.config.ping,
+            last_ping: now,
+        }
+    }
+
+    fn run(mut self) -> Reason {
+        // The read's timeout is what wakes this thread for pings, and from a client that is gone.
+        let timeout = (!self.ping.is_zero()).then_some(self.ping);
+        if self
+            .outbox
+            .link()
+            .stream()
+            .set_read_timeout(timeout)
+            .is_err()
+        {
+            return Reason::Lost;
+        }
+        loop {
+            let result = match self.socket.read() {
+                Ok(message) => self.answer(message),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(()) => {}
+                Err(Error::Io(error)) if is_timeout(&error) => {}
+                Err(error) => return self.end(error),
+            }
+            if let Some(reason) = self.check_pulse() {
+                return reason;
+            }
+        }
+    }
+
+    fn answer(&mut self, message: Message) -> Result<(), Error> {
+        match (self.kind, message) {
+            (Kind::Client, Message::Text(text)) => {
+                let original = serde_json::Value::from(text.as_str());
+                let processed = timestamp();
+                let answer = format!(
+                    r#"{{"type":"response","original":{original},"processedAt":"{processed}"}}"#
+                );
+                self.socket.send(Message::text(answer))
+            }
+            (_, message @ (Message::Text(_) | Message::Binary(_))) => self.socket.send(message),
+            // tungstenite has prepared the pong, or the answering close frame: send it.
+            (_, Message::Ping(_) | Message::Close(_)) => self.socket.flush(),
+            (_, Message::Pong(_) | Message::Frame(_)) => Ok(()),
+        }
+    }
+
+    /// Pings every interval. A client that has sent nothing for two of them is gone.
+    fn check_pulse(&mut self) -> Option<Reason> {
+        if self.ping.is_zero() {
+            return None;
+        }
+        if self.last_ping.elapsed() < self.ping {
+            return None;
+        }
+        // Read timeouts may come a little early; a whole interval more would be late.
+        let slack = self.ping / 20;
+        if self.socket.get_ref().last_read.elapsed() + slack >= self.ping * 2 {
+            return Some(Reason::Silent);
+        }
+        self.last_ping = Instant::now();
+        self.outbox.write(&frame(Frame::ping(Vec::new())));
+        None
+    }
+
+    /// Ends the session after an error of tungstenite's, which returns it but tells the client
+    /// nothing: the close frame is ours to send (RFC 6455 section 7.1.7).
+    fn end(self, error: Error) -> Reason {
+        let (code, reason) = match &error {
+            Error::ConnectionClosed | Error::AlreadyClosed => return Reason::Closed,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
+                return Reason::Lost;
+            }
+            Error::Capacity(_) => (CloseCode::Size, "message too long"),
+            Error::Utf8(_) => (CloseCode::Invalid, "text is not UTF-8"),
+            Error::Protocol(ProtocolError::InvalidCloseSequence) => {
+                (CloseCode::Protocol, "invalid close frame")
+            }
+            Error::Protocol(_) => (CloseCode::Protocol, "protocol error"),
+            _ => (CloseCode::Error, "server failure"),
+        };
+        log::debug!("websocket: {error}");
+        let close = CloseFrame {
+            code,
+            reason: reason.into(),
+        };
+        self.outbox
+            .finish(Reason::Protocol, Some(&frame(Frame::close(Some(close)))));
+        self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
+        // What the client is still sending would make the system reset the connection, and the
+        // close frame be lost.
+        linger(
+            self.outbox.link().stream(),
+            Duration::from_secs(1),
+            64 << 20,
+        );
+        Reason::Protocol
+    }
+}
+
+/// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
+pub fn farewell() -> Vec<u8> {
+    let close = CloseFrame {
+        code: CloseCode::Away,
+        reason: "server shutdown".into(),
+    };
+    frame(Frame::close(Some(close)))
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slow_clients_close_frame_is_well_formed() {
+        let close = CloseFrame {
+            code: CloseCode::Again,
+            reason: "too slow".into(),
+        };
+        assert_eq!(frame(Frame::close(Some(close))), TOO_SLOW);
+    }
+}

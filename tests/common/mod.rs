@@ -1,0 +1,215 @@
+//! What all integration tests share: the server as a child process on a port of its own, and
+//! clients that speak bytes, so that no library of ours can hide a mistake of ours.
+#![allow(dead_code)] // every test file uses its own part of this
+
+pub mod sse;
+pub mod ws;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Nothing on one machine takes this long, but a machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts the server with these flags, on a free port of 127.0.0.1, without ticks.
+    pub fn start(flags: &[&str]) -> Server {
+        Server::start_command(Command::new(env!("CARGO_BIN_EXE_threadcast")), flags)
+    }
+
+    /// The same with a limit of open descriptors.
+    pub fn start_with_descriptors(limit: usize, flags: &[&str]) -> Server {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_threadcast")]);
+        Server::start_command(shell, flags)
+    }
+
+    fn start_command(mut command: Command, flags: &[&str]) -> Server {
+        if !flags.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        if !flags.contains(&"--tick") {
+            command.args(["--tick", "0"]);
+        }
+        let mut child = command
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
+        // Somebody must read the log, or the server would block on a full pipe.
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                kept.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").map(str::parse);
+        let Some(Ok(address)) = address else {
+            let _ = child.kill();
+            panic!("instead of its address the server printed {line:?}: {}", log.lock().unwrap());
+        };
+        Server { child, address, log }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// A connection with a read timeout.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("the server accepts");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Sends raw bytes, returns all that comes back until the server closes.
+    pub fn exchange(&self, request: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect();
+        stream.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the server answers and closes");
+        answer
+    }
+
+    /// Sends a request with further header lines (each ended by CRLF) and a body.
+    pub fn request(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
+        let length = match body.is_empty() && method != "POST" {
+            true => String::new(),
+            false => format!("Content-Length: {}\r\n", body.len()),
+        };
+        let mut request =
+            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n{length}{headers}\r\n", self.address)
+                .into_bytes();
+        request.extend_from_slice(body);
+        Answer::parse(&self.exchange(&request))
+    }
+
+    pub fn get(&self, target: &str) -> Answer {
+        self.request("GET", target, "", b"")
+    }
+
+    pub fn publish(&self, target: &str, body: &str) -> Answer {
+        self.request("POST", target, "", body.as_bytes())
+    }
+
+    /// `/stats`.
+    pub fn stats(&self) -> serde_json::Value {
+        self.get("/stats").json()
+    }
+
+    /// Waits until `/stats` satisfies a condition.
+    pub fn wait_stats(&self, what: &str, condition: impl Fn(&serde_json::Value) -> bool) {
+        wait_for(what, || condition(&self.stats()));
+    }
+
+    /// Waits until so many SSE and WebSocket clients are connected.
+    pub fn wait_clients(&self, sse: u64, websocket: u64) {
+        self.wait_stats(&format!("{sse} SSE and {websocket} WebSocket clients"), |stats| {
+            stats["clients"]["sse"] == sse && stats["clients"]["websocket"] == websocket
+        });
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server has not ended:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until a condition holds; fails after [`PATIENCE`].
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An HTTP answer, taken apart.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn parse(bytes: &[u8]) -> Answer {
+        let text = String::from_utf8_lossy(bytes);
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no end of the head in {text:?}"));
+        let head = String::from_utf8(bytes[..end].to_vec()).expect("the head is ASCII");
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status = status.and_then(|digits| digits.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status in {head:?}"));
+        Answer { status, head, body: bytes[end + 4..].to_vec() }
+    }
+
+    /// The value of a header field; fails if it is there more than once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        let mut values = lines.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        let value = values.next().map(|(_, value)| value);
+        assert!(values.next().is_none(), "{name} is there twice:\n{}", self.head);
+        value
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is UTF-8")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The `code` of an error answer, whose form is checked.
+    pub fn error_code(&self) -> String {
+        assert_eq!(self.header("Content-Type"), Some("application/json"));
+        let value = self.json();
+        assert!(value["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
+        value["error"]["code"].as_str().expect("an error has a code").to_owned()
+    }
+}

@@ -1,0 +1,102 @@
+//! An SSE client of a few lines: the head, then one block after another. Blocks are taken apart
+//! as the WHATWG event stream rules say, for what this server sends (line feeds only).
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use super::{PATIENCE, Server};
+
+/// One block of a stream: an event, a comment, or a `retry`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Block {
+    pub id: Option<String>,
+    pub event: Option<String>,
+    pub data: Option<String>,
+    pub retry: Option<String>,
+    pub comment: bool,
+}
+
+pub struct Sse {
+    reader: BufReader<TcpStream>,
+    pub head: String,
+}
+
+impl Sse {
+    /// Connects, and reads the head. `headers` are further lines, each ended by CRLF.
+    pub fn connect(server: &Server, target: &str, headers: &str) -> Sse {
+        let mut stream = TcpStream::connect(server.address).expect("the server accepts");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request =
+            format!("GET {target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", server.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).expect("a head") > 0, "ended in its head: {head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        Sse { reader, head }
+    }
+
+    /// Connects and reads past the greeting.
+    pub fn open(server: &Server, target: &str) -> Sse {
+        Sse::open_after(server, target, None)
+    }
+
+    /// The same, having seen the event with the id `last`.
+    pub fn open_after(server: &Server, target: &str, last: Option<&str>) -> Sse {
+        let header = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
+        let mut sse = Sse::connect(server, target, &header);
+        assert_eq!(sse.block().unwrap().retry.as_deref(), Some("2000"));
+        let greeting = sse.block().unwrap();
+        assert_eq!(greeting.data.as_deref(), Some(r#"{"message":"Connection established"}"#));
+        assert_eq!(greeting.id, None);
+        sse
+    }
+
+    /// The next block; `None` at the end of the stream. A block that is cut off is dropped, as the
+    /// standard says.
+    pub fn block(&mut self) -> Option<Block> {
+        let mut block = Block::default();
+        let mut line = String::new();
+        loop {
+            line.clear();
+            match self.reader.read_line(&mut line) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("nothing came: {error}"),
+            }
+            let Some(line) = line.strip_suffix('\n') else { return None };
+            let (name, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match (line, name) {
+                ("", _) => return Some(block),
+                (_, "") => block.comment = true,
+                (_, "id") => block.id = Some(value.to_owned()),
+                (_, "event") => block.event = Some(value.to_owned()),
+                (_, "retry") => block.retry = Some(value.to_owned()),
+                (_, "data") => match &mut block.data {
+                    Some(data) => *data = format!("{data}\n{value}"),
+                    None => block.data = Some(value.to_owned()),
+                },
+                other => panic!("unknown line {other:?}"),
+            }
+        }
+    }
+
+    /// The next block that is not a comment.
+    pub fn event(&mut self) -> Option<Block> {
+        loop {
+            match self.block() {
+                Some(block) if block.comment => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The socket, for tests that close it or read slowly.
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+}
