@@ -44,9 +44,7 @@ impl Assets {
         let etag = etag(&body);
         let known = if_none_match.is_some_and(|tags| {
             tags.trim() == "*"
-                || tags
-                    .split(',')
-                    .any(|tag| tag.trim().trim_start_matches("W/") == etag)
+                || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
         });
         let answer = match known {
             true => Answer::empty(304),
@@ -65,11 +63,7 @@ impl Assets {
     fn load(&self, path: &str) -> Option<(PathBuf, Vec<u8>)> {
         let name = relative(path)?;
         let Some(folder) = &self.folder else {
-            let name = if name.as_os_str().is_empty() {
-                Path::new("index.html")
-            } else {
-                &name
-            };
+            let name = if name.as_os_str().is_empty() { Path::new("index.html") } else { &name };
             let found = EMBEDDED.iter().find(|(known, _)| Path::new(known) == name);
             return found.map(|(name, body)| (PathBuf::from(name), body.to_vec()));
         };
@@ -78,10 +72,7 @@ impl Assets {
             file.push("index.html");
         }
         // A symbolic link must not lead out of the folder either.
-        let file = file
-            .canonicalize()
-            .ok()
-            .filter(|file| file.starts_with(folder))?;
+        let file = file.canonicalize().ok().filter(|file| file.starts_with(folder))?;
         // Not a pipe or a device, whose `read` may never end.
         if !file.is_file() {
             return None;
@@ -93,29 +84,20 @@ impl Assets {
 
 /// The answer for a path that leads nowhere.
 pub fn not_found() -> Answer {
-    Answer::error(
-        404,
-        "not_found",
-        "there is nothing here; the README lists what there is",
-    )
+    Answer::error(404, "not_found", "there is nothing here; the README lists what there is")
 }
 
 /// The relative path that a request path stands for; `None` if it could lead elsewhere.
 fn relative(path: &str) -> Option<PathBuf> {
     let path = path.strip_prefix('/')?;
     // The decoder is made for query strings: there, unlike in a path, a plus is a space.
-    let encoded = path
-        .replace('+', "%2B")
-        .replace('&', "%26")
-        .replace('=', "%3D");
+    let encoded = path.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
     let decoded: String = match decode(encoded.as_bytes()).next() {
         Some((name, _)) => name.into_owned(),
         None => String::new(),
     };
     let relative = PathBuf::from(decoded);
-    let plain = relative
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
+    let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
     let clean = !relative.to_str()?.contains(['\0', '\\']);
     (plain && clean).then_some(relative)
 }
@@ -144,17 +126,9 @@ mod tests {
         assert_eq!(relative("/"), Some(PathBuf::new()));
         assert_eq!(relative("/a/b.txt"), Some(PathBuf::from("a/b.txt")));
         assert_eq!(relative("/a%20b+c&d=e"), Some(PathBuf::from("a b+c&d=e")));
-        for bad in [
-            "",
-            "a",
-            "/..",
-            "/../x",
-            "/a/../../x",
-            "/%2e%2e/x",
-            "/a%00b",
-            "/..%5Cx",
-            "//etc",
-        ] {
+        for bad in
+            ["", "a", "/..", "/../x", "/a/../../x", "/%2e%2e/x", "/a%00b", "/..%5Cx", "//etc"]
+        {
             assert_eq!(relative(bad), None, "{bad}");
         }
     }
@@ -163,11 +137,7 @@ mod tests {
     fn media_types_name_their_charset() {
         let of = |name| media_type(Path::new(name));
         assert_eq!(of("index.html"), "text/html; charset=utf-8");
-        assert!(
-            of("app.js").ends_with("javascript; charset=utf-8"),
-            "{}",
-            of("app.js")
-        );
+        assert!(of("app.js").ends_with("javascript; charset=utf-8"), "{}", of("app.js"));
         assert_eq!(of("style.css"), "text/css; charset=utf-8");
         assert_eq!(of("favicon.svg"), "image/svg+xml");
         assert_eq!(of("unknown"), "application/octet-stream");

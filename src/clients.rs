@@ -91,10 +91,7 @@ impl Clients {
     /// How many SSE and WebSocket clients there are.
     pub fn counts(&self) -> (usize, usize) {
         let present = self.present();
-        let sse = present
-            .values()
-            .filter(|one| one.transport == Transport::Sse)
-            .count();
+        let sse = present.values().filter(|one| one.transport == Transport::Sse).count();
         (sse, present.len() - sse)
     }
 
@@ -102,13 +99,7 @@ impl Clients {
     pub fn enter(self: &Arc<Self>, transport: Transport, peer: SocketAddr) -> Option<Stay> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
-        let client = Arc::new(Client {
-            number,
-            transport,
-            peer,
-            since,
-            outbox: OnceLock::new(),
-        });
+        let client = Arc::new(Client { number, transport, peer, since, outbox: OnceLock::new() });
         {
             let mut present = self.present();
             if present.len() >= self.limit {
@@ -117,11 +108,7 @@ impl Clients {
             present.insert(number, Arc::clone(&client));
         }
         log::info!("{transport} {peer} connected");
-        Some(Stay {
-            clients: Arc::clone(self),
-            client,
-            reason: Reason::Internal,
-        })
+        Some(Stay { clients: Arc::clone(self), client, reason: Reason::Internal })
     }
 
     /// Waits until nobody is left, at most until `deadline`; returns whether that is so.
@@ -158,12 +145,7 @@ impl Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        let Client {
-            transport,
-            peer,
-            since,
-            ..
-        } = *self.client;
+        let Client { transport, peer, since, .. } = *self.client;
         // Whole milliseconds: more digits would be noise.
         let stayed = Duration::from_millis(since.elapsed().as_millis() as u64);
         let sent = self.client.outbox().map_or(0, |outbox| outbox.sent());

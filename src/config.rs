@@ -153,9 +153,7 @@ impl Config {
         for flag in FLAGS {
             let name = format!("THREADCAST_{}", flag.to_uppercase().replace('-', "_"));
             if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
-                config
-                    .set(flag, &value)
-                    .map_err(|why| BadFlag(format!("{name}: {why}")))?;
+                config.set(flag, &value).map_err(|why| BadFlag(format!("{name}: {why}")))?;
             }
         }
         let from_environment = std::mem::take(&mut config.allow_origin);
@@ -175,12 +173,8 @@ impl Config {
                 return Err(BadFlag(format!("{unknown}; see --help")));
             };
             let value = parser.value().map_err(unusable)?;
-            let value = value
-                .to_str()
-                .ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
-            config
-                .set(flag, value)
-                .map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
+            let value = value.to_str().ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
+            config.set(flag, value).map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
         }
         if config.allow_origin.is_empty() {
             config.allow_origin = from_environment;
@@ -254,9 +248,7 @@ fn duration(value: &str) -> Result<Duration, String> {
     match humantime::parse_duration(value) {
         Ok(duration) if duration <= most => Ok(duration),
         Ok(_) => Err(format!("{value:?} is over a year")),
-        Err(_) => Err(format!(
-            "{value:?} is no duration such as 500ms, 2s, 1m or 0"
-        )),
+        Err(_) => Err(format!("{value:?} is no duration such as 500ms, 2s, 1m or 0")),
     }
 }
 
@@ -269,19 +261,14 @@ fn number(value: &str, least: usize) -> Result<usize, String> {
 
 /// An origin as browsers send it (RFC 6454 section 6.2): scheme, host, port, and nothing else.
 fn checked_origin(origin: &str) -> Result<String, String> {
-    let host = origin
-        .split_once("://")
-        .map(|(_, host)| host)
-        .unwrap_or_default();
+    let host = origin.split_once("://").map(|(_, host)| host).unwrap_or_default();
     let plain = origin.bytes().all(|byte| byte.is_ascii_graphic());
     match origin {
         "*" | "null" => Ok(origin.to_owned()),
         _ if plain && !host.is_empty() && !host.contains(['/', '?', '#', '@']) => {
             Ok(origin.to_ascii_lowercase())
         }
-        _ => Err(format!(
-            "{origin:?} is no origin such as https://example.org:8443"
-        )),
+        _ => Err(format!("{origin:?} is no origin such as https://example.org:8443")),
     }
 }
 
@@ -321,27 +308,14 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_a_variable() {
-        let variables = [
-            ("THREADCAST_QUEUE", "7"),
-            ("THREADCAST_HEADER_TIMEOUT", "3s"),
-        ];
+        let variables = [("THREADCAST_QUEUE", "7"), ("THREADCAST_HEADER_TIMEOUT", "3s")];
         let config = read(&["--queue", "9"], &variables).unwrap();
-        assert_eq!(
-            (config.queue, config.header_timeout),
-            (9, Duration::from_secs(3))
-        );
+        assert_eq!((config.queue, config.header_timeout), (9, Duration::from_secs(3)));
         let config = read(
-            &[
-                "--allow-origin=https://a.example",
-                "--allow-origin",
-                "http://B.example:81",
-            ],
+            &["--allow-origin=https://a.example", "--allow-origin", "http://B.example:81"],
             &[("THREADCAST_ALLOW_ORIGIN", "https://c.example")],
         );
-        assert_eq!(
-            config.unwrap().allow_origin,
-            ["https://a.example", "http://b.example:81"]
-        );
+        assert_eq!(config.unwrap().allow_origin, ["https://a.example", "http://b.example:81"]);
     }
 
     #[test]
@@ -364,10 +338,7 @@ mod tests {
         ];
         for (arguments, name) in cases {
             let error = read(arguments, &[]).unwrap_err();
-            assert!(
-                error.contains(name) && !error.contains('\n'),
-                "{arguments:?}: {error}"
-            );
+            assert!(error.contains(name) && !error.contains('\n'), "{arguments:?}: {error}");
         }
         let error = read(&[], &[("THREADCAST_PING", "x")]).unwrap_err();
         assert!(error.starts_with("THREADCAST_PING: "), "{error}");

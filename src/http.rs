@@ -25,20 +25,12 @@ impl Answer {
         content_type: impl Into<Cow<'static, str>>,
         body: impl Into<Cow<'static, [u8]>>,
     ) -> Answer {
-        Answer {
-            status,
-            headers: vec![("Content-Type", content_type.into())],
-            body: body.into(),
-        }
+        Answer { status, headers: vec![("Content-Type", content_type.into())], body: body.into() }
     }
 
     /// An answer without a body.
     pub fn empty(status: u16) -> Answer {
-        Answer {
-            status,
-            headers: Vec::new(),
-            body: Cow::Borrowed(&[]),
-        }
+        Answer { status, headers: Vec::new(), body: Cow::Borrowed(&[]) }
     }
 
     /// A JSON answer.
@@ -51,10 +43,7 @@ impl Answer {
     /// The one form of every error: `{"error":{"code":…,"message":…}}`. `message` says what was
     /// wrong and what to do.
     pub fn error(status: u16, code: &str, message: impl AsRef<str>) -> Answer {
-        Answer::json(
-            status,
-            &json!({"error": {"code": code, "message": message.as_ref()}}),
-        )
+        Answer::json(status, &json!({"error": {"code": code, "message": message.as_ref()}}))
     }
 
     /// The same answer with one more header field. Values come from this crate's code, or from
@@ -72,11 +61,7 @@ impl Answer {
         let mut bytes = Vec::with_capacity(256 + self.body.len());
         let status = self.status;
         let _ = write!(bytes, "HTTP/1.1 {status} {}\r\n", reason(status));
-        let _ = write!(
-            bytes,
-            "Date: {}\r\n",
-            httpdate::fmt_http_date(SystemTime::now())
-        );
+        let _ = write!(bytes, "Date: {}\r\n", httpdate::fmt_http_date(SystemTime::now()));
         for (name, value) in &self.headers {
             let _ = write!(bytes, "{name}: {value}\r\n");
         }

@@ -105,18 +105,12 @@ impl App {
     /// How much may wait for one client.
     pub fn limits(&self) -> Limits {
         let bytes = MAX_WAITING_BYTES.max(2 * self.config.max_message);
-        Limits {
-            events: self.config.queue,
-            bytes,
-        }
+        Limits { events: self.config.queue, bytes }
     }
 
     /// The answer when there are as many clients as there may be.
     pub fn full(&self) -> Answer {
-        let message = format!(
-            "all {} places are taken; try again later",
-            self.clients.limit()
-        );
+        let message = format!("all {} places are taken; try again later", self.clients.limit());
         Answer::error(503, "full", message).with("Retry-After", "5")
     }
 }
@@ -142,10 +136,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(
-                    f,
-                    "{address} is in use; stop what listens there or choose --listen"
-                )
+                write!(f, "{address} is in use; stop what listens there or choose --listen")
             }
             StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             StartError::Threads(error) => write!(f, "cannot start a thread: {error}"),
@@ -173,16 +164,9 @@ impl Server {
         let socket = listener::bind(&options).map_err(bind_error)?;
         let address = socket.local_addr().map_err(bind_error)?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let hub = Hub::start(
-            config.history,
-            cores,
-            config.heartbeat,
-            hub::event::wall_clock,
-        )
-        .map_err(StartError::Threads)?;
-        let limit = config
-            .max_clients
-            .unwrap_or_else(|| default_max_clients(descriptors));
+        let hub = Hub::start(config.history, cores, config.heartbeat, hub::event::wall_clock)
+            .map_err(StartError::Threads)?;
+        let limit = config.max_clients.unwrap_or_else(|| default_max_clients(descriptors));
         let app = Arc::new(App {
             hub,
             clients: Clients::new(limit),
@@ -201,12 +185,7 @@ impl Server {
         let handled = Arc::clone(&app);
         let handler = Box::new(move |connection| router::route(&handled, connection));
         let listener = Listener::start(socket, &options, handler).map_err(StartError::Threads)?;
-        Ok(Server {
-            app,
-            listener,
-            tick: Mutex::new(tick),
-            address,
-        })
+        Ok(Server { app, listener, tick: Mutex::new(tick), address })
     }
 
     /// The bound address.
@@ -232,6 +211,7 @@ impl Server {
         if let Some(tick) = tick {
             tick.stop();
         }
+        self.app.hub.close();
         let gone = self.see_clients_off(deadline);
         self.listener.stop();
         for client in self.app.clients.list() {
@@ -260,11 +240,7 @@ impl Server {
                 outbox.finish(Reason::Shutdown, Some(&farewell));
             }
             let now = Instant::now();
-            if self
-                .app
-                .clients
-                .wait_empty(deadline.min(now + Duration::from_millis(100)))
-            {
+            if self.app.clients.wait_empty(deadline.min(now + Duration::from_millis(100))) {
                 return true;
             }
             if now >= deadline {

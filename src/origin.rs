@@ -38,9 +38,7 @@ impl Origins {
     }
 
     fn allows(&self, origin: &str) -> bool {
-        self.allowed
-            .iter()
-            .any(|one| one == "*" || one.eq_ignore_ascii_case(origin))
+        self.allowed.iter().any(|one| one == "*" || one.eq_ignore_ascii_case(origin))
     }
 }
 
@@ -55,12 +53,7 @@ fn is_own(origin: &str, host: &str) -> bool {
         "https" => ":443",
         _ => return false,
     };
-    let bare = |authority: &str| {
-        authority
-            .strip_suffix(default)
-            .unwrap_or(authority)
-            .to_owned()
-    };
+    let bare = |authority: &str| authority.strip_suffix(default).unwrap_or(authority).to_owned();
     !host.is_empty() && bare(authority).eq_ignore_ascii_case(&bare(host))
 }
 

@@ -5,9 +5,10 @@ use tiny_http::Method;
 
 use crate::App;
 use crate::http::Answer;
+use crate::hub::Stopped;
 use crate::hub::event::{DEFAULT_TOPIC, Draft};
 use crate::listener::connection::{BodyError, Connection};
-use crate::router::Query;
+use crate::router::{Query, draining};
 
 /// Serves the request: checks who asks, reads the body, publishes, and answers
 /// `{"id":…,"subscribers":N}` (of the last event, with `"events":N`, for several).
@@ -21,19 +22,14 @@ pub fn serve(app: &App, mut connection: Connection, query: &Query) {
         Method::Options => Answer::empty(204)
             .with("Allow", "POST, OPTIONS")
             .with("Access-Control-Allow-Methods", "POST")
-            .with(
-                "Access-Control-Allow-Headers",
-                "authorization, content-type",
-            )
+            .with("Access-Control-Allow-Headers", "authorization, content-type")
             .with("Access-Control-Max-Age", "600"),
         _ => match accept(app, &mut connection, query) {
             Ok(answer) | Err(answer) => answer,
         },
     };
     connection.answer(&match origin {
-        Some(origin) => answer
-            .with("Access-Control-Allow-Origin", origin)
-            .with("Vary", "Origin"),
+        Some(origin) => answer.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin"),
         None => answer,
     });
 }
@@ -59,7 +55,7 @@ fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Answe
     }
     let draft = Draft::new(&topic, query.event.as_deref(), &body)
         .map_err(|why| Answer::error(400, "bad_event", why.0))?;
-    let receipt = app.hub.publish(draft);
+    let receipt = app.hub.publish(draft).map_err(|Stopped| draining())?;
     let answer = json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers});
     Ok(Answer::json(200, &answer))
 }
@@ -67,20 +63,15 @@ fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Answe
 /// All lines are checked before the first is published: either all are, or none.
 fn publish_lines(app: &App, body: &str, topic: &str, name: Option<&str>) -> Result<Answer, Answer> {
     let mut drafts = Vec::new();
-    for (number, line) in body
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
+    for (number, line) in body.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let draft = parse_line(line, topic, name)
             .map_err(|why| Answer::error(400, "bad_line", format!("line {}: {why}", number + 1)))?;
         drafts.push(draft);
     }
     let events = drafts.len();
-    let receipts: Vec<_> = drafts
-        .into_iter()
-        .map(|draft| app.hub.publish(draft))
-        .collect();
+    let receipts: Result<Vec<_>, _> =
+        drafts.into_iter().map(|draft| app.hub.publish(draft)).collect();
+    let receipts = receipts.map_err(|Stopped| draining())?;
     let Some(last) = receipts.last() else {
         return Err(Answer::error(400, "no_events", "the body holds no lines"));
     };
@@ -163,19 +154,10 @@ mod tests {
         let parse = |line| parse_line(line, "t", Some("e"));
         let draft = |topic, name, data| Ok(Draft::new(topic, name, data).unwrap());
         assert_eq!(parse(r#"{"data":"x"}"#), draft("t", Some("e"), "x"));
-        assert_eq!(
-            parse(r#"{"data":{"a":[1]}}"#),
-            draft("t", Some("e"), r#"{"a":[1]}"#)
-        );
+        assert_eq!(parse(r#"{"data":{"a":[1]}}"#), draft("t", Some("e"), r#"{"a":[1]}"#));
         let line = r#"{"topic":"u","event":"f","data":"two\nlines"}"#;
         assert_eq!(parse(line), draft("u", Some("f"), "two\nlines"));
-        for bad in [
-            "",
-            "1",
-            "{}",
-            r#"{"data":"x","topic":1}"#,
-            r#"{"data":"x","event":"a\nb"}"#,
-        ] {
+        for bad in ["", "1", "{}", r#"{"data":"x","topic":1}"#, r#"{"data":"x","event":"a\nb"}"#] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -146,13 +146,10 @@ fn method_not_allowed(allow: &'static str) -> Answer {
     Answer::error(405, "method_not_allowed", message).with("Allow", allow)
 }
 
-fn draining() -> Answer {
-    Answer::error(
-        503,
-        "draining",
-        "the server is shutting down; connect again later",
-    )
-    .with("Retry-After", "1")
+/// The answer to whoever comes while the server shuts down.
+pub fn draining() -> Answer {
+    Answer::error(503, "draining", "the server is shutting down; connect again later")
+        .with("Retry-After", "1")
 }
 
 fn health(app: &App) -> Answer {
@@ -172,20 +169,14 @@ mod tests {
         assert_eq!(query.topics(), Some(Topics::named(["a", "b c"])));
         assert_eq!(query.event.as_deref(), Some("e"));
         assert_eq!(Query::parse("").unwrap().topics(), None);
-        assert_eq!(
-            Query::parse("topic=a&topic=*").unwrap().topics(),
-            Some(Topics::All)
-        );
+        assert_eq!(Query::parse("topic=a&topic=*").unwrap().topics(), Some(Topics::All));
     }
 
     #[test]
     fn a_publisher_names_one_topic() {
         let single = |query| {
             let query = Query::parse(query).unwrap();
-            query
-                .single_topic()
-                .map(|topic| topic.map(str::to_owned))
-                .map_err(|_| ())
+            query.single_topic().map(|topic| topic.map(str::to_owned)).map_err(|_| ())
         };
         assert_eq!(single(""), Ok(None));
         assert_eq!(single("topic=a"), Ok(Some("a".to_owned())));

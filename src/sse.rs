@@ -50,14 +50,15 @@ pub fn serve(app: &App, connection: Connection, query: &Query) {
     outbox.drained_by_this_thread();
     stay.show(&outbox);
 
-    outbox.write_taken(Chunk::Own([HEAD, GREETING].concat().into_bytes().into()));
     let subscriber = Subscriber {
         client: stay.number(),
         outbox: Arc::clone(&outbox),
         topics: query.topics_or_all(),
         form: Form::Sse,
     };
+    // Before the greeting: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = app.hub.subscribe(subscriber, last);
+    outbox.write_taken(Chunk::Own([HEAD, GREETING].concat().into_bytes().into()));
     write_replay(&outbox, replay);
     let reason = outbox.run();
 
@@ -92,9 +93,7 @@ pub fn farewell(client: u64) -> Vec<u8> {
 impl Query {
     /// What the client saw last: its header field, or for those that cannot send one the query.
     pub fn last_seen(&self, connection: &Connection) -> LastSeen {
-        let text = connection
-            .header("Last-Event-ID")
-            .or(self.last_event_id.as_deref());
+        let text = connection.header("Last-Event-ID").or(self.last_event_id.as_deref());
         match text {
             None | Some("") => LastSeen::Nothing,
             Some(text) => text.parse().map_or(LastSeen::Unknown, LastSeen::Event),
@@ -108,9 +107,6 @@ mod tests {
     fn farewells_are_spread() {
         let all: std::collections::HashSet<_> = (0..200).map(super::farewell).collect();
         assert!(all.len() > 150, "{}", all.len());
-        assert!(
-            all.iter()
-                .all(|one| one.starts_with(b"retry: ") && one.ends_with(b"\n\n"))
-        );
+        assert!(all.iter().all(|one| one.starts_with(b"retry: ") && one.ends_with(b"\n\n")));
     }
 }

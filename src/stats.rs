@@ -32,9 +32,7 @@ impl ProcessInfo {
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let number = line.and_then(|rest| rest.split_whitespace().next());
-            number
-                .and_then(|number| number.parse::<u64>().ok())
-                .unwrap_or(0)
+            number.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
         };
         // The listing's own descriptor does not count.
         let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() - 1);
@@ -58,14 +56,12 @@ struct FanOut {
 }
 
 fn fan_out(app: &App) -> FanOut {
-    app.hub
-        .timings()
-        .fold(FanOut::default(), |sum, timing| FanOut {
-            events: sum.events.max(timing.events.load(Relaxed)),
-            total: sum.total + timing.nanos.load(Relaxed) / 1_000,
-            last: sum.last.max(timing.last.load(Relaxed) / 1_000),
-            longest: sum.longest.max(timing.longest.load(Relaxed) / 1_000),
-        })
+    app.hub.timings().fold(FanOut::default(), |sum, timing| FanOut {
+        events: sum.events.max(timing.events.load(Relaxed)),
+        total: sum.total + timing.nanos.load(Relaxed) / 1_000,
+        last: sum.last.max(timing.last.load(Relaxed) / 1_000),
+        longest: sum.longest.max(timing.longest.load(Relaxed) / 1_000),
+    })
 }
 
 /// `GET /stats`.
@@ -133,63 +129,23 @@ pub fn metrics(app: &App) -> Answer {
     let mut registry = Registry::with_prefix("threadcast");
     let gauges = [
         ("clients_sse", "Connected SSE clients", sse as u64),
-        (
-            "clients_websocket",
-            "Connected WebSocket clients",
-            websocket as u64,
-        ),
-        (
-            "clients_limit",
-            "Most clients there may be",
-            app.clients.limit() as u64,
-        ),
+        ("clients_websocket", "Connected WebSocket clients", websocket as u64),
+        ("clients_limit", "Most clients there may be", app.clients.limit() as u64),
         ("threads", "Threads of the server", process.threads),
-        (
-            "descriptors",
-            "Open descriptors of the server",
-            process.descriptors,
-        ),
-        (
-            "memory_bytes",
-            "Resident memory of the server",
-            process.resident_bytes,
-        ),
-        (
-            "draining",
-            "1 while the server shuts down",
-            u64::from(app.is_draining()),
-        ),
-        (
-            "fan_out_last_microseconds",
-            "Time to hand out the latest event",
-            fan_out.last,
-        ),
+        ("descriptors", "Open descriptors of the server", process.descriptors),
+        ("memory_bytes", "Resident memory of the server", process.resident_bytes),
+        ("draining", "1 while the server shuts down", u64::from(app.is_draining())),
+        ("fan_out_last_microseconds", "Time to hand out the latest event", fan_out.last),
     ];
     for (name, help, value) in gauges {
         registry.register(name, help, ConstGauge::new(value as i64));
     }
     let counters = [
-        (
-            "requests",
-            "HTTP requests, upgrades included",
-            app.counters.requests.load(Relaxed),
-        ),
+        ("requests", "HTTP requests, upgrades included", app.counters.requests.load(Relaxed)),
         ("events", "Events published and handed out", fan_out.events),
-        (
-            "fan_out_microseconds",
-            "Time spent in handing out events",
-            fan_out.total,
-        ),
-        (
-            "accept_restarts",
-            "Accept loops replaced",
-            app.counters.restarts.load(Relaxed),
-        ),
-        (
-            "reaped",
-            "Connections closed without a request",
-            app.counters.reaped.load(Relaxed),
-        ),
+        ("fan_out_microseconds", "Time spent in handing out events", fan_out.total),
+        ("accept_restarts", "Accept loops replaced", app.counters.restarts.load(Relaxed)),
+        ("reaped", "Connections closed without a request", app.counters.reaped.load(Relaxed)),
     ];
     for (name, help, value) in counters {
         registry.register(name, help, ConstCounter::new(value));

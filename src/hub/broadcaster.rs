@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 
 use super::Topics;
 use super::event::Event;
@@ -51,6 +51,8 @@ pub(super) enum Message {
     Event(Arc<Event>),
     Subscribe(Subscriber),
     Unsubscribe(u64),
+    /// Dropped when its turn has come.
+    Flush(Sender<()>),
     Stop,
 }
 
@@ -80,20 +82,12 @@ impl Broadcaster {
     pub fn start(number: usize, heartbeat: Duration) -> io::Result<Broadcaster> {
         let (sender, receiver) = crossbeam_channel::bounded(CAPACITY);
         let timing = Arc::new(Timing::default());
-        let share = Share {
-            subscribers: HashMap::new(),
-            heartbeat,
-            timing: Arc::clone(&timing),
-        };
+        let share = Share { subscribers: HashMap::new(), heartbeat, timing: Arc::clone(&timing) };
         let thread = thread::Builder::new()
             .name(format!("broadcaster {number}"))
             .spawn(move || share.run(&receiver))?;
         let mailbox = Mailbox::new(sender, thread.thread().clone());
-        Ok(Broadcaster {
-            mailbox,
-            timing,
-            thread,
-        })
+        Ok(Broadcaster { mailbox, timing, thread })
     }
 }
 
@@ -123,6 +117,7 @@ impl Share {
                     self.subscribers.remove(&client);
                 }
                 Some(Message::Stop) => return,
+                Some(Message::Flush(turn)) => drop(turn),
                 None => {}
             }
             // After messages too: a flood of events must not keep the heartbeat from others.

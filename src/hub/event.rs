@@ -47,10 +47,7 @@ impl FromStr for EventId {
             let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             plain.then(|| digits.parse().ok()).flatten().ok_or(NotAnId)
         };
-        Ok(EventId {
-            millis: number(millis)?,
-            sequence: number(sequence)?,
-        })
+        Ok(EventId { millis: number(millis)?, sequence: number(sequence)? })
     }
 }
 
@@ -64,13 +61,7 @@ pub struct IdSource {
 impl IdSource {
     /// Starts at the present time. `clock` tells milliseconds since 1970; see [`wall_clock`].
     pub fn new(clock: fn() -> u64) -> IdSource {
-        IdSource {
-            last: EventId {
-                millis: clock(),
-                sequence: 0,
-            },
-            clock,
-        }
+        IdSource { last: EventId { millis: clock(), sequence: 0 }, clock }
     }
 
     /// The id given out last, or the one that stands for 'before the first event'.
@@ -82,15 +73,9 @@ impl IdSource {
     pub fn next_id(&mut self) -> EventId {
         let now = (self.clock)();
         self.last = if now > self.last.millis {
-            EventId {
-                millis: now,
-                sequence: 0,
-            }
+            EventId { millis: now, sequence: 0 }
         } else {
-            EventId {
-                millis: self.last.millis,
-                sequence: self.last.sequence + 1,
-            }
+            EventId { millis: self.last.millis, sequence: self.last.sequence + 1 }
         };
         self.last
     }
@@ -98,9 +83,7 @@ impl IdSource {
 
 /// Milliseconds since 1970.
 pub fn wall_clock() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_millis() as u64
 }
 
@@ -131,11 +114,7 @@ impl Draft {
             true => Cow::Owned(data.replace("\r\n", "\n").replace('\r', "\n")),
             false => Cow::Borrowed(data),
         };
-        Ok(Draft {
-            topic: topic.into(),
-            name: name.map(Into::into),
-            data: data.into(),
-        })
+        Ok(Draft { topic: topic.into(), name: name.map(Into::into), data: data.into() })
     }
 
     /// The topic.
@@ -150,17 +129,13 @@ impl Draft {
 /// Where `value` is empty, longer than [`MAX_NAME`] bytes, or holds a control character.
 pub fn check_name(what: &str, value: &str) -> Result<(), BadDraft> {
     if value.is_empty() {
-        return Err(BadDraft(format!(
-            "{what} is empty; leave it out or name one"
-        )));
+        return Err(BadDraft(format!("{what} is empty; leave it out or name one")));
     }
     if value.len() > MAX_NAME {
         return Err(BadDraft(format!("{what} is longer than {MAX_NAME} bytes")));
     }
     if value.chars().any(char::is_control) {
-        return Err(BadDraft(format!(
-            "{what} holds a control character (such as a line break)"
-        )));
+        return Err(BadDraft(format!("{what} holds a control character (such as a line break)")));
     }
     Ok(())
 }
@@ -182,14 +157,7 @@ impl Event {
     /// The event that `draft` becomes at the place `id`.
     pub fn new(id: EventId, draft: Draft) -> Event {
         let Draft { topic, name, data } = draft;
-        Event {
-            id,
-            topic,
-            name,
-            data,
-            sse: OnceLock::new(),
-            websocket: OnceLock::new(),
-        }
+        Event { id, topic, name, data, sse: OnceLock::new(), websocket: OnceLock::new() }
     }
 
     /// The event in the form of an event stream (WHATWG HTML, section 9.2.6).
@@ -246,19 +214,13 @@ pub fn encode_sse(id: Option<EventId>, name: Option<&str>, data: &str) -> Vec<u8
 
 /// An unmasked text frame, as a server sends it.
 pub fn text_frame(text: String) -> Vec<u8> {
-    frame(Frame::message(
-        text.into_bytes(),
-        OpCode::Data(Data::Text),
-        true,
-    ))
+    frame(Frame::message(text.into_bytes(), OpCode::Data(Data::Text), true))
 }
 
 /// The bytes of a frame.
 pub fn frame(frame: Frame) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(frame.len());
-    frame
-        .format(&mut bytes)
-        .expect("writing to a vector does not fail");
+    frame.format(&mut bytes).expect("writing to a vector does not fail");
     bytes
 }
 
@@ -278,25 +240,14 @@ mod tests {
             assert!(id > last, "{id} after {last}");
             last = id;
         }
-        assert_eq!(
-            last,
-            EventId {
-                millis: 1_002,
-                sequence: 0
-            }
-        );
+        assert_eq!(last, EventId { millis: 1_002, sequence: 0 });
     }
 
     #[test]
     fn ids_are_read_back_and_nothing_else_is() {
-        let id = EventId {
-            millis: 1_700_000_000_000,
-            sequence: 7,
-        };
+        let id = EventId { millis: 1_700_000_000_000, sequence: 7 };
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in [
-            "", "-", "1", "1-", "-1", "+1-1", "1-+1", "1-1-1", "a-1", " 1-1",
-        ] {
+        for bad in ["", "-", "1", "1-", "-1", "+1-1", "1-+1", "1-1-1", "a-1", " 1-1"] {
             assert_eq!(bad.parse::<EventId>(), Err(NotAnId), "{bad:?}");
         }
     }
@@ -314,13 +265,7 @@ mod tests {
     #[test]
     fn line_ends_are_made_alike() {
         let draft = Draft::new("t", None, "a\r\nb\rc\nd").unwrap();
-        let event = Event::new(
-            EventId {
-                millis: 1,
-                sequence: 2,
-            },
-            draft,
-        );
+        let event = Event::new(EventId { millis: 1, sequence: 2 }, draft);
         let text = String::from_utf8_lossy(event.sse());
         assert_eq!(text, "id: 1-2\ndata: a\ndata: b\ndata: c\ndata: d\n\n");
     }
@@ -338,13 +283,7 @@ mod tests {
     #[test]
     fn a_websocket_event_is_one_text_frame_of_json() {
         let draft = Draft::new("t", None, "say \"hi\"\n").unwrap();
-        let event = Event::new(
-            EventId {
-                millis: 5,
-                sequence: 0,
-            },
-            draft,
-        );
+        let event = Event::new(EventId { millis: 5, sequence: 0 }, draft);
         let frame = event.websocket();
         assert_eq!(frame[0], 0x81);
         assert_eq!(frame[1] as usize, frame.len() - 2);

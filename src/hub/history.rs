@@ -37,13 +37,7 @@ pub struct Replay {
 impl History {
     /// A history of at most `capacity` events, beginning after `birth`.
     pub fn new(capacity: usize, birth: EventId) -> History {
-        History {
-            events: VecDeque::new(),
-            bytes: 0,
-            capacity,
-            floor: birth,
-            lost: HashMap::new(),
-        }
+        History { events: VecDeque::new(), bytes: 0, capacity, floor: birth, lost: HashMap::new() }
     }
 
     /// Appends an event, whose id must be above all others.
@@ -83,14 +77,8 @@ impl History {
             false => self.events.len(),
         };
         let gap = gap.map(|resumed| if known { resumed } else { newest });
-        let missed = self
-            .events
-            .range(from..)
-            .filter(|event| topics.match_topic(&event.topic));
-        Replay {
-            gap,
-            events: missed.cloned().collect(),
-        }
+        let missed = self.events.range(from..).filter(|event| topics.match_topic(&event.topic));
+        Replay { gap, events: missed.cloned().collect() }
     }
 }
 
@@ -100,10 +88,7 @@ mod tests {
     use crate::hub::event::Draft;
 
     fn id(millis: u64) -> EventId {
-        EventId {
-            millis,
-            sequence: 0,
-        }
+        EventId { millis, sequence: 0 }
     }
 
     fn history(capacity: usize, topics: &[&str]) -> History {
@@ -144,10 +129,7 @@ mod tests {
     fn an_id_from_another_time_is_a_gap() {
         let history = history(10, &["a"]);
         let earlier_run = history.after(id(50), id(101), &Topics::All);
-        assert_eq!(
-            (earlier_run.gap, ids(&earlier_run)),
-            (Some(id(100)), vec![101])
-        );
+        assert_eq!((earlier_run.gap, ids(&earlier_run)), (Some(id(100)), vec![101]));
         let future = history.after(id(900), id(101), &Topics::All);
         assert_eq!((future.gap, ids(&future)), (Some(id(101)), vec![]));
     }
@@ -165,9 +147,7 @@ mod tests {
 
     #[test]
     fn many_topics_are_forgotten_on_the_safe_side() {
-        let names: Vec<String> = (0..2 * MAX_TOPICS)
-            .map(|number| number.to_string())
-            .collect();
+        let names: Vec<String> = (0..2 * MAX_TOPICS).map(|number| number.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let history = history(1, &names);
         assert!(history.lost.len() <= MAX_TOPICS);

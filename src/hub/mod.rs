@@ -52,6 +52,10 @@ pub struct Receipt {
     pub subscribers: usize,
 }
 
+/// The hub has been stopped: nothing is published any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
 /// What a returning client says it has seen last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastSeen {
@@ -112,10 +116,7 @@ impl Hub {
             next_broadcaster: 0,
             stopped: false,
         };
-        Ok(Arc::new(Hub {
-            order: Mutex::new(order),
-            broadcasters,
-        }))
+        Ok(Arc::new(Hub { order: Mutex::new(order), broadcasters }))
     }
 
     fn order(&self) -> MutexGuard<'_, Order> {
@@ -124,18 +125,22 @@ impl Hub {
 
     /// Publishes: gives the event its id, keeps it, hands it to every broadcaster. Waits where a
     /// broadcaster is behind.
-    pub fn publish(&self, draft: Draft) -> Receipt {
+    ///
+    /// # Errors
+    /// [`Stopped`] once the server shuts down.
+    pub fn publish(&self, draft: Draft) -> Result<Receipt, Stopped> {
         let mut order = self.order();
+        if order.stopped {
+            return Err(Stopped);
+        }
         let subscribers = order.to_all + order.to_topic.get(&**draft.topic()).copied().unwrap_or(0);
         let event = Arc::new(Event::new(order.ids.next_id(), draft));
         let id = event.id;
         order.history.push(Arc::clone(&event));
-        if !order.stopped {
-            for broadcaster in &self.broadcasters {
-                broadcaster.mailbox.send(Message::Event(Arc::clone(&event)));
-            }
+        for broadcaster in &self.broadcasters {
+            broadcaster.mailbox.send(Message::Event(Arc::clone(&event)));
         }
-        Receipt { id, subscribers }
+        Ok(Receipt { id, subscribers })
     }
 
     /// Makes `subscriber` get every event from now on, and returns those it missed. The caller
@@ -148,15 +153,9 @@ impl Hub {
         let mut order = self.order();
         let newest = order.ids.last();
         let replay = match last {
-            LastSeen::Nothing => Replay {
-                gap: None,
-                events: Vec::new(),
-            },
+            LastSeen::Nothing => Replay { gap: None, events: Vec::new() },
             LastSeen::Event(last) => order.history.after(last, newest, &subscriber.topics),
-            LastSeen::Unknown => Replay {
-                gap: Some(newest),
-                events: Vec::new(),
-            },
+            LastSeen::Unknown => Replay { gap: Some(newest), events: Vec::new() },
         };
         order.count(&subscriber.topics, true);
         let broadcaster = order.next_broadcaster % self.broadcasters.len();
@@ -167,31 +166,34 @@ impl Hub {
             client: subscriber.client,
             topics: subscriber.topics.clone(),
         };
-        self.broadcasters[broadcaster]
-            .mailbox
-            .send(Message::Subscribe(subscriber));
+        self.broadcasters[broadcaster].mailbox.send(Message::Subscribe(subscriber));
         (subscription, replay)
     }
 
     /// The fan-out times of each broadcaster.
     pub fn timings(&self) -> impl Iterator<Item = &Timing> {
-        self.broadcasters
-            .iter()
-            .map(|broadcaster| &*broadcaster.timing)
+        self.broadcasters.iter().map(|broadcaster| &*broadcaster.timing)
     }
 
-    /// Ends the broadcasters' threads and waits for them. What is published afterwards is given an
-    /// id and goes nowhere.
-    pub fn stop(&self) {
+    /// Accepts no further events, and returns when every one before has been handed to all its
+    /// subscribers: what was acknowledged is not lost by a shutdown.
+    pub fn close(&self) {
         self.order().stopped = true;
+        let (done, all_done) = crossbeam_channel::bounded(0);
+        for broadcaster in &self.broadcasters {
+            broadcaster.mailbox.send(Message::Flush(done.clone()));
+        }
+        drop(done);
+        // Ends when the last broadcaster has dropped its end; nothing is ever sent.
+        let _ = all_done.recv();
+    }
+
+    /// Ends the broadcasters' threads and waits for them.
+    pub fn stop(&self) {
         for broadcaster in &self.broadcasters {
             broadcaster.mailbox.send(Message::Stop);
         }
-        while self
-            .broadcasters
-            .iter()
-            .any(|broadcaster| !broadcaster.thread.is_finished())
-        {
+        while self.broadcasters.iter().any(|broadcaster| !broadcaster.thread.is_finished()) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -200,11 +202,7 @@ impl Hub {
 impl Order {
     fn count(&mut self, topics: &Topics, more: bool) {
         let change = |count: usize| {
-            if more {
-                count + 1
-            } else {
-                count.saturating_sub(1)
-            }
+            if more { count + 1 } else { count.saturating_sub(1) }
         };
         match topics {
             Topics::All => self.to_all = change(self.to_all),

@@ -298,10 +298,7 @@ impl Outbox {
                 drop(state);
                 return self.wake();
             }
-            state = self
-                .room
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         match send_now(self.link.stream(), bytes) {
             Ok(sent) if sent == bytes.len() => return,

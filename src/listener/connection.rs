@@ -69,25 +69,16 @@ impl Link {
 impl Connection {
     pub(super) fn new(request: Request, claim: Claim, reaper: Arc<Reaper>) -> Connection {
         let unread = counted_body(&request);
-        Connection {
-            request: Some(request),
-            claim: Some(claim),
-            reaper,
-            unread,
-        }
+        Connection { request: Some(request), claim: Some(claim), reaper, unread }
     }
 
     /// The request: method, target, header fields.
     pub fn request(&self) -> &Request {
-        self.request
-            .as_ref()
-            .expect("taken only by the methods that consume the connection")
+        self.request.as_ref().expect("taken only by the methods that consume the connection")
     }
 
     fn claim(&self) -> &Claim {
-        self.claim
-            .as_ref()
-            .expect("taken only by the methods that consume the connection")
+        self.claim.as_ref().expect("taken only by the methods that consume the connection")
     }
 
     /// The client's address.
@@ -103,20 +94,13 @@ impl Connection {
     /// The first header field of that name, if its value is there.
     pub fn header(&self, name: &'static str) -> Option<&str> {
         let fields = self.request().headers();
-        fields
-            .iter()
-            .find(|field| field.field.equiv(name))
-            .map(|field| field.value.as_str())
+        fields.iter().find(|field| field.field.equiv(name)).map(|field| field.value.as_str())
     }
 
     /// Whether one of the comma-separated members of the header field `name`, in any of its
     /// lines, is `token` (RFC 9110 section 5.6.1), without regard to case.
     pub fn header_has(&self, name: &'static str, token: &str) -> bool {
-        let fields = self
-            .request()
-            .headers()
-            .iter()
-            .filter(|field| field.field.equiv(name));
+        let fields = self.request().headers().iter().filter(|field| field.field.equiv(name));
         let mut members = fields.flat_map(|field| field.value.as_str().split(','));
         members.any(|member| member.trim().eq_ignore_ascii_case(token))
     }
@@ -143,10 +127,7 @@ impl Connection {
         }
         let claim = self.claim.as_ref().expect("not taken yet");
         let request = self.request.as_mut().expect("not taken yet");
-        let watch = self
-            .reaper
-            .watch(claim.stream(), limit)
-            .map_err(|_| BodyError::Broken)?;
+        let watch = self.reaper.watch(claim.stream(), limit).map_err(|_| BodyError::Broken)?;
         // With `Connection: upgrade` tiny_http leaves the framing to us.
         let most = length.unwrap_or(limit + 1);
         let mut body = Vec::with_capacity(length.unwrap_or(0));
@@ -187,12 +168,10 @@ impl Connection {
 
     fn refuse_now(&mut self, why: Unanswered) {
         let answer = match why {
-            Unanswered::NoThread => Answer::error(
-                503,
-                "overloaded",
-                "no thread can be started; try again later",
-            )
-            .with("Retry-After", "1"),
+            Unanswered::NoThread => {
+                Answer::error(503, "overloaded", "no thread can be started; try again later")
+                    .with("Retry-After", "1")
+            }
             Unanswered::Panicked => {
                 Answer::error(500, "internal", "the server failed; its log says how")
             }
@@ -214,10 +193,7 @@ impl Connection {
         let request = self.request.take().expect("not taken yet");
         let claim = self.claim.take().expect("not taken yet");
         claim.stop_reading();
-        Link {
-            claim,
-            _writer: Some(Mutex::new(request.into_writer())),
-        }
+        Link { claim, _writer: Some(Mutex::new(request.into_writer())) }
     }
 
     /// Takes the connection over for another protocol, with the bytes that came behind the
@@ -229,13 +205,7 @@ impl Connection {
         let request = self.request.take().expect("not taken yet");
         let claim = self.claim.take().expect("not taken yet");
         match claim.detach(request) {
-            Ok(early) => Ok((
-                Link {
-                    claim,
-                    _writer: None,
-                },
-                early,
-            )),
+            Ok(early) => Ok((Link { claim, _writer: None }, early)),
             Err(error) => {
                 claim.shutdown();
                 Err(error)
@@ -256,10 +226,7 @@ impl Drop for Connection {
 /// 0 where it has read the body already or does not count.
 pub(super) fn counted_body(request: &Request) -> usize {
     let first = |name: &'static str| {
-        let field = request
-            .headers()
-            .iter()
-            .find(|field| field.field.equiv(name));
+        let field = request.headers().iter().find(|field| field.field.equiv(name));
         field.map(|field| field.value.as_str().to_ascii_lowercase())
     };
     // The same decisions as in tiny_http's `new_request`.

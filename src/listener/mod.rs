@@ -90,11 +90,8 @@ struct Generation {
 /// What the system says, for example that the port is in use.
 pub fn bind(options: &Options) -> io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-    let socket = Socket::new(
-        Domain::for_address(options.address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket =
+        Socket::new(Domain::for_address(options.address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted server must not wait for its predecessor's connections to time out.
     socket.set_reuse_address(true)?;
     // An event is written whole, at once; waiting to fill a segment would only delay it.
@@ -151,10 +148,7 @@ impl Listener {
                 .name("reaper".into())
                 .spawn(move || shared.reaper.run(&shared.stop))?
         };
-        Ok(Listener {
-            shared,
-            threads: Mutex::new(vec![supervisor, reaper]),
-        })
+        Ok(Listener { shared, threads: Mutex::new(vec![supervisor, reaper]) })
     }
 
     /// Refuses new connections and ends the listener's threads. Connections already handed to the
@@ -189,10 +183,7 @@ impl Shared {
         let server = std::panic::catch_unwind(|| Server::from_listener(listener, None))
             .map_err(|_| io::Error::other("cannot start a thread for the accept loop"))?
             .map_err(io::Error::other)?;
-        let generation = Arc::new(Generation {
-            server,
-            retired: Mutex::new(None),
-        });
+        let generation = Arc::new(Generation { server, retired: Mutex::new(None) });
         let (shared, dispatched) = (Arc::clone(self), Arc::clone(&generation));
         thread::Builder::new()
             .name("dispatcher".into())
@@ -242,10 +233,7 @@ impl Shared {
                 true => Duration::ZERO,
                 false => self.header_timeout + Duration::from_secs(1),
             };
-            if generation
-                .retired()
-                .is_some_and(|since| since.elapsed() >= patience)
-            {
+            if generation.retired().is_some_and(|since| since.elapsed() >= patience) {
                 return;
             }
         }
@@ -272,16 +260,13 @@ impl Shared {
         // The slot gives the connection back where no thread can be started.
         let slot = Arc::new(Mutex::new(Some(connection)));
         let (shared, taken) = (Arc::clone(self), Arc::clone(&slot));
-        let started = thread::Builder::new()
-            .name(name)
-            .stack_size(STACK)
-            .spawn(move || {
-                let connection = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
-                drop(taken);
-                if let Some(connection) = connection {
-                    (shared.handler)(connection);
-                }
-            });
+        let started = thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+            let connection = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(taken);
+            if let Some(connection) = connection {
+                (shared.handler)(connection);
+            }
+        });
         if let Err(error) = started {
             log::debug!("no thread for a request: {error}");
             if let Some(connection) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {

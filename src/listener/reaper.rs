@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::Counters;
 use super::socket::{self, Sockets};
+use crate::http::Answer;
 
 /// The most that a connection may send without a complete request having come of it. tiny_http
 /// has no such limit. (Linux tells the count; elsewhere only the deadline protects.)
@@ -79,7 +80,7 @@ impl Reaper {
         }
         // Nobody will ever ask for the requests of what is left.
         for connection in self.sockets.unclaimed() {
-            self.sockets.reap(&connection);
+            self.sockets.reap(&connection, &[], false);
         }
     }
 
@@ -91,15 +92,20 @@ impl Reaper {
             let since = *first_seen.entry(connection.inode).or_insert(now);
             let late = now.duration_since(since) >= self.header_timeout;
             let long = connection.received > MAX_HEAD_BYTES;
-            if (late || long) && self.sockets.reap(connection) {
+            let (answer, abort) = match (long, late, connection.received) {
+                (true, ..) => (Some(too_long()), true),
+                // A browser may open a connection before it has something to ask.
+                (false, true, 0) => (None, false),
+                (false, true, _) => (Some(too_late()), false),
+                (false, false, _) => continue,
+            };
+            let words = answer.map(|answer| answer.to_bytes(false)).unwrap_or_default();
+            if self.sockets.reap(connection, &words, abort) {
                 self.counters.reaped.fetch_add(1, Ordering::Relaxed);
                 first_seen.remove(&connection.inode);
                 log::debug!(
-                    "closed a connection without a request: {}",
-                    match long {
-                        true => "its header is too long",
-                        false => "no complete header in time",
-                    }
+                    "closed a connection without a request after {} bytes",
+                    connection.received
                 );
             }
         }
@@ -115,10 +121,7 @@ impl Reaper {
             } else {
                 continue;
             };
-            body.verdict
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert(verdict);
+            body.verdict.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(verdict);
             // Wakes the reader with an end of stream; the answer can still be written.
             let _ = body.stream.shutdown(Shutdown::Read);
         }
@@ -132,41 +135,33 @@ impl Reaper {
         let stream = stream.try_clone()?;
         let most = socket::received(&stream) + limit as u64 + MAX_HEAD_BYTES;
         let deadline = Instant::now() + self.header_timeout;
-        let body = Arc::new(Body {
-            stream,
-            deadline,
-            most,
-            verdict: Mutex::new(None),
-        });
+        let body = Arc::new(Body { stream, deadline, most, verdict: Mutex::new(None) });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         bodies.insert(number, Arc::clone(&body));
-        Ok(Watch {
-            reaper: self,
-            number,
-            body,
-        })
+        Ok(Watch { reaper: self, number, body })
     }
+}
+
+fn too_long() -> Answer {
+    let message = format!("the header is longer than {MAX_HEAD_BYTES} bytes");
+    Answer::error(431, "header_too_large", message)
+}
+
+fn too_late() -> Answer {
+    Answer::error(408, "timeout", "the request did not arrive in time")
 }
 
 impl Watch<'_> {
     /// Whether the reaper has cut the body off, and why.
     pub fn verdict(&self) -> Option<Verdict> {
-        *self
-            .body
-            .verdict
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.body.verdict.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        let mut bodies = self
-            .reaper
-            .bodies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut bodies = self.reaper.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         bodies.remove(&self.number);
     }
 }

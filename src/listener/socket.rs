@@ -27,13 +27,15 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tiny_http::Request;
 
-/// How many numbers above a connection's first descriptor are searched for its second one. The
-/// kernel gives the lowest free number, so the two nearly always stand side by side; where they do
-/// not, an SSE client merely stays visible to later scans.
-const TWIN_DISTANCE: RawFd = 256;
+/// How many closed numbers in a row, above every number known to be open, end a search. The kernel
+/// gives the lowest free number, so new ones have no room for such a gap below them. Also how far
+/// above a connection's first descriptor its second one is looked for: nearly always they stand
+/// side by side, and where not, an SSE client merely stays visible to later searches.
+const GAP: RawFd = 256;
 
 /// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
 /// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
@@ -50,6 +52,8 @@ pub enum ClaimError {
     /// Two connections of this peer differ only in our own address; which one the request came
     /// from cannot be told. Both have been shut down.
     Ambiguous,
+    /// No descriptor is left to duplicate one.
+    NoDescriptor,
 }
 
 /// The descriptors of this process that belong to claimed connections of one listener.
@@ -67,12 +71,16 @@ pub struct Sockets {
 struct Table {
     /// One bit a descriptor number, set while that number certainly belongs to a claim.
     owned: Vec<u64>,
-    claimed: HashMap<SocketAddr, Entry>,
+    /// The highest number that the latest full search found open, or a claim has met since.
+    highest: RawFd,
+    /// By inode.
+    claimed: HashMap<u64, Entry>,
+    /// The inode that was claimed last for each peer.
+    peers: HashMap<SocketAddr, u64>,
     settling: Vec<Settling>,
 }
 
 struct Entry {
-    inode: u64,
     fd: RawFd,
     /// tiny_http's writer, once it can be told from its reader.
     writer: Option<RawFd>,
@@ -81,7 +89,6 @@ struct Entry {
 /// An SSE client's two tiny_http descriptors, until the worker has gone home and closed its own:
 /// the one that is left is the writer.
 struct Settling {
-    peer: SocketAddr,
     inode: u64,
     candidates: [RawFd; 2],
 }
@@ -115,14 +122,8 @@ impl Sockets {
     /// A table for the connections of the listener on `port`.
     pub fn new(port: u16) -> Arc<Sockets> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let limit = limit
-            .current
-            .map_or(RawFd::MAX, |n| n.min(1 << 20) as RawFd);
-        Arc::new(Sockets {
-            port,
-            limit,
-            table: Mutex::default(),
-        })
+        let limit = limit.current.map_or(RawFd::MAX, |n| n.min(1 << 20) as RawFd);
+        Arc::new(Sockets { port, limit, table: Mutex::default() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -136,54 +137,43 @@ impl Sockets {
     pub fn claim(self: &Arc<Self>, peer: SocketAddr) -> Result<Claim, ClaimError> {
         let mut table = self.table();
         table.settle();
-        if let Some(entry) = table.claimed.get(&peer) {
+        if let Some(entry) = table.peers.get(&peer).and_then(|inode| table.claimed.get(inode)) {
             // A reset connection has no peer any more; then the address may have come back.
-            if peer_of(entry.fd) == Some(peer) {
+            if look(entry.fd) == Look::Peer(peer) {
                 shutdown_raw(entry.fd);
                 return Err(ClaimError::Pipelined);
             }
         }
         let (found, stream, inode) = self.find(&table, peer)?;
         let fd = stream.as_raw_fd();
+        table.highest = table.highest.max(found).max(fd);
         table.set_owned(fd, true);
-        table.claimed.insert(
-            peer,
-            Entry {
-                inode,
-                fd,
-                writer: None,
-            },
-        );
-        Ok(Claim {
-            stream,
-            peer,
-            inode,
-            found,
-            sockets: Arc::clone(self),
-        })
+        table.claimed.insert(inode, Entry { fd, writer: None });
+        table.peers.insert(peer, inode);
+        Ok(Claim { stream, peer, inode, found, sockets: Arc::clone(self) })
     }
 
     /// A duplicate of the connection with this peer, its inode, and the number it was found under.
     fn find(&self, table: &Table, peer: SocketAddr) -> Result<(RawFd, TcpStream, u64), ClaimError> {
-        for fd in table
-            .unowned(0, self.limit)
-            .filter(|&fd| peer_of(fd) == Some(peer))
-        {
-            let Some(stream) = duplicate(fd) else {
-                continue;
+        let wanted = |look: &Look| *look == Look::Peer(peer);
+        for (fd, _) in table.open_unowned(self.limit).filter(|(_, look)| wanted(look)) {
+            let stream = match duplicate(fd) {
+                Ok(stream) => stream,
+                Err(error) if error.raw_os_error() == Some(libc::EBADF) => continue,
+                Err(_) => return Err(ClaimError::NoDescriptor),
             };
             let raw = stream.as_raw_fd();
             let (Some(local), Some(inode)) = (local_of(raw), inode_of(raw)) else {
                 continue;
             };
-            if peer_of(raw) != Some(peer) || local.port() != self.port {
+            if !wanted(&look(raw)) || local.port() != self.port {
                 continue;
             }
             // The second descriptor of the same connection, or another one that must not be mixed up
             // with it: the same peer can reach a wildcard listener through two of our addresses.
             let twin = table
-                .unowned(fd + 1, fd + TWIN_DISTANCE)
-                .filter(|&other| other != raw && peer_of(other) == Some(peer))
+                .unowned(fd + 1, fd + GAP)
+                .filter(|&other| other != raw && wanted(&look(other)))
                 .find(|&other| local_of(other).is_some_and(|l| l.port() == self.port));
             if let Some(other) = twin.filter(|&other| local_of(other) != Some(local)) {
                 shutdown_raw(raw);
@@ -200,46 +190,55 @@ impl Sockets {
 
     /// Every accepted connection that no request has claimed, each once.
     pub fn unclaimed(&self) -> Vec<Unclaimed> {
-        let table = self.table();
-        let claimed: std::collections::HashSet<u64> =
-            table.claimed.values().map(|entry| entry.inode).collect();
-        let mut seen: HashMap<u64, Unclaimed> = HashMap::new();
-        for fd in table.unowned(0, self.limit) {
-            // The listener has no peer and a client socket of ours another local port.
-            if peer_of(fd).is_none() || local_of(fd).is_none_or(|l| l.port() != self.port) {
+        let mut table = self.table();
+        let mut found: HashMap<u64, Unclaimed> = HashMap::new();
+        let mut highest = 0;
+        for (fd, look) in table.open_unowned(self.limit) {
+            highest = fd;
+            // The listener has no peer, and a client socket of ours another local port.
+            if !matches!(look, Look::Peer(_)) || local_of(fd).is_none_or(|l| l.port() != self.port)
+            {
                 continue;
             }
             let Some(inode) = inode_of(fd) else { continue };
-            if !claimed.contains(&inode) && !seen.contains_key(&inode) {
-                seen.insert(
-                    inode,
-                    Unclaimed {
-                        fd,
-                        inode,
-                        received: tcp_info(fd).received,
-                    },
-                );
+            if !table.claimed.contains_key(&inode) && !found.contains_key(&inode) {
+                found.insert(inode, Unclaimed { fd, inode, received: tcp_info(fd).received });
             }
         }
-        seen.into_values().collect()
+        table.highest = highest;
+        found.into_values().collect()
     }
 
-    /// Shuts an unclaimed connection down, unless a request has claimed it meanwhile. tiny_http's
-    /// worker then reads the end of the stream and goes home.
+    /// Shuts an unclaimed connection down, after a few last words, unless a request has claimed it
+    /// meanwhile. tiny_http's worker then reads the end of the stream and goes home. With `abort`
+    /// the peer is reset when that has happened: one that floods us would otherwise sit in front
+    /// of a closed window for minutes, and its bytes in our buffers.
     ///
     /// Returns whether it was shut down.
-    pub fn reap(&self, target: &Unclaimed) -> bool {
-        // Under the lock nothing can be claimed; the duplicate keeps the number from changing.
+    pub fn reap(&self, target: &Unclaimed, last_words: &[u8], abort: bool) -> bool {
+        // Under the lock nothing can be claimed; a duplicate keeps the number from changing.
         let table = self.table();
-        let Some(stream) = duplicate(target.fd) else {
+        let same = |fd| inode_of(fd) == Some(target.inode);
+        if !same(target.fd) || table.claimed.contains_key(&target.inode) {
             return false;
-        };
-        let same = inode_of(stream.as_raw_fd()) == Some(target.inode);
-        let claimed = table
-            .claimed
-            .values()
-            .any(|entry| entry.inode == target.inode);
-        same && !claimed && stream.shutdown(Shutdown::Both).is_ok()
+        }
+        match duplicate(target.fd) {
+            Ok(stream) if same(stream.as_raw_fd()) => {
+                let _ = crate::send::send_now(&stream, last_words);
+                if abort {
+                    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                }
+                stream.shutdown(Shutdown::Both).is_ok()
+            }
+            Ok(_) => false,
+            // No descriptor to spare: then the number itself must do. Its owner may close it
+            // between the look and the call, and the next connection get it; at worst that one is
+            // cut off, at a moment when nothing new can be served anyway.
+            Err(_) => {
+                shutdown_raw(target.fd);
+                true
+            }
+        }
     }
 }
 
@@ -282,6 +281,22 @@ impl Table {
         })
     }
 
+    /// The open numbers that no claim owns, with what they are, from the lowest on.
+    fn open_unowned(&self, limit: RawFd) -> impl Iterator<Item = (RawFd, Look)> + '_ {
+        // Claimed descriptors are open as well, wherever they stand.
+        let words = self.owned.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        let mut open = self.highest.max(words as RawFd * 64);
+        let numbers = self.unowned(0, limit).map(|fd| (fd, look(fd)));
+        numbers
+            .take_while(move |(fd, look)| {
+                if *look != Look::Closed {
+                    open = open.max(*fd);
+                }
+                *fd <= open + GAP
+            })
+            .filter(|(_, look)| *look != Look::Closed)
+    }
+
     /// Takes note of writers whose reader has been closed since the last look.
     fn settle(&mut self) {
         let mut settling = std::mem::take(&mut self.settling);
@@ -293,11 +308,7 @@ impl Table {
                 [false, true] => pair.candidates[1],
                 [false, false] => return false,
             };
-            let entry = self
-                .claimed
-                .get_mut(&pair.peer)
-                .filter(|entry| entry.inode == pair.inode);
-            if let Some(entry) = entry {
+            if let Some(entry) = self.claimed.get_mut(&pair.inode) {
                 entry.writer = Some(writer);
                 self.set_owned(writer, true);
             }
@@ -330,15 +341,11 @@ impl Claim {
         {
             let mut table = self.sockets.table();
             let twin = table
-                .unowned(self.found + 1, self.found + TWIN_DISTANCE)
+                .unowned(self.found + 1, self.found + GAP)
                 .find(|&fd| inode_of(fd) == Some(self.inode));
             if let Some(twin) = twin {
                 let candidates = [self.found, twin];
-                table.settling.push(Settling {
-                    peer: self.peer,
-                    inode: self.inode,
-                    candidates,
-                });
+                table.settling.push(Settling { inode: self.inode, candidates });
             }
         }
         let _ = self.stream.shutdown(Shutdown::Read);
@@ -408,18 +415,15 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut table = self.sockets.table();
-        let raw = self.stream.as_raw_fd();
-        table.set_owned(raw, false);
         table.settling.retain(|pair| pair.inode != self.inode);
-        if table
-            .claimed
-            .get(&self.peer)
-            .is_some_and(|entry| entry.inode == self.inode)
-        {
-            let entry = table.claimed.remove(&self.peer);
-            if let Some(writer) = entry.and_then(|entry| entry.writer) {
+        if let Some(entry) = table.claimed.remove(&self.inode) {
+            table.set_owned(entry.fd, false);
+            if let Some(writer) = entry.writer {
                 table.set_owned(writer, false);
             }
+        }
+        if table.peers.get(&self.peer) == Some(&self.inode) {
+            table.peers.remove(&self.peer);
         }
     }
 }
@@ -532,13 +536,8 @@ fn tcp_info(fd: RawFd) -> TcpInfo {
         let mut info: libc::tcp_info = std::mem::zeroed();
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
         let target = (&raw mut info).cast();
-        let result = libc::getsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            target,
-            &raw mut length,
-        );
+        let result =
+            libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, target, &raw mut length);
         (info, result)
     };
     // The kernel's numbering, include/net/tcp_states.h.
@@ -547,18 +546,12 @@ fn tcp_info(fd: RawFd) -> TcpInfo {
         8 if result == 0 => TcpState::CloseWait,
         _ => TcpState::Other,
     };
-    TcpInfo {
-        state,
-        received: info.tcpi_bytes_received,
-    }
+    TcpInfo { state, received: info.tcpi_bytes_received }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn tcp_info(_fd: RawFd) -> TcpInfo {
-    TcpInfo {
-        state: TcpState::Established,
-        received: 0,
-    }
+    TcpInfo { state: TcpState::Established, received: 0 }
 }
 
 /// Whether `fd` still is a descriptor of the listening socket `listener`: it stops being one when
@@ -573,7 +566,7 @@ pub fn is_descriptor_of(fd: RawFd, listener: &TcpListener) -> bool {
 /// # Errors
 /// What the system says; nothing is done, and no error given, where there is no such option.
 #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
-pub fn defer_accept(listener: &socket2::Socket, timeout: std::time::Duration) -> io::Result<()> {
+pub fn defer_accept(listener: &socket2::Socket, timeout: Duration) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         let seconds = timeout.as_secs().clamp(1, 60) as libc::c_int;
@@ -605,12 +598,15 @@ fn shutdown_raw(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
-fn duplicate(fd: RawFd) -> Option<TcpStream> {
+fn duplicate(fd: RawFd) -> io::Result<TcpStream> {
     // SAFETY: a system call on an integer, which may be closed or anything: then it fails, or the
     // duplicate is recognised as a stranger by the caller and closed.
     let new = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if new < 0 {
+        return Err(io::Error::last_os_error());
+    }
     // SAFETY: a non-negative result is a new descriptor that nobody else knows of.
-    (new >= 0).then(|| unsafe { TcpStream::from_raw_fd(new) })
+    Ok(unsafe { TcpStream::from_raw_fd(new) })
 }
 
 fn inode_of(fd: RawFd) -> Option<u64> {
@@ -622,32 +618,50 @@ fn inode_of(fd: RawFd) -> Option<u64> {
     }
 }
 
-fn peer_of(fd: RawFd) -> Option<SocketAddr> {
-    address(|storage, length| {
+/// What a descriptor number is, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// A connected socket.
+    Peer(SocketAddr),
+    /// Open, but nothing with a peer.
+    Other,
+    /// Not open.
+    Closed,
+}
+
+fn look(fd: RawFd) -> Look {
+    let peer = address(|storage, length| {
         // SAFETY: `address` passes a buffer and its length; a closed number makes the call fail.
         unsafe { libc::getpeername(fd, storage, length) }
-    })
+    });
+    match peer {
+        Ok(Some(peer)) => Look::Peer(peer),
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Look::Closed,
+        Ok(None) | Err(_) => Look::Other,
+    }
 }
 
 fn local_of(fd: RawFd) -> Option<SocketAddr> {
-    address(|storage, length| {
-        // SAFETY: as in `peer_of`.
+    let local = address(|storage, length| {
+        // SAFETY: as in `look`.
         unsafe { libc::getsockname(fd, storage, length) }
-    })
+    });
+    local.ok().flatten()
 }
 
+/// The address that `call` gives; `None` where it is no IP address.
 fn address(
     call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
-) -> Option<SocketAddr> {
+) -> io::Result<Option<SocketAddr>> {
     // SAFETY: the closure is handed a buffer of `*length` bytes and reports success only if the
     // system has filled it and set the length, as both calls above are specified to do.
     let result = unsafe {
         socket2::SockAddr::try_init(|storage, length| match call(storage.cast(), length) {
             0 => Ok(()),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+            _ => Err(io::Error::last_os_error()),
         })
     };
-    result.ok().and_then(|((), address)| address.as_socket())
+    result.map(|((), address)| address.as_socket())
 }
 
 /// Raises the soft limit of open descriptors to the hard one: every client costs one or two.
@@ -659,13 +673,7 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     if current == maximum {
         return current;
     }
-    match setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
         Err(_) => current,
     }

@@ -69,8 +69,10 @@ fn run(app: &Weak<App>, mut system: System, interval: Duration, stop: &AtomicBoo
             "clients": {"sse": sse, "websocket": websocket},
         });
         let draft = Draft::new(TOPIC, None, &metric.to_string());
-        app.hub
-            .publish(draft.expect("the topic is a constant, and JSON is one line"));
+        let draft = draft.expect("the topic is a constant, and JSON is one line");
+        if app.hub.publish(draft).is_err() {
+            return;
+        }
         // From the planned time, so that ticks do not drift; but never a burst after a pause.
         next = (next + interval).max(Instant::now());
     }

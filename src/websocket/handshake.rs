@@ -24,25 +24,18 @@ pub fn check(connection: &Connection) -> Result<Vec<u8>, Answer> {
     let request = connection.request();
     let bad = |message: &str| Err(Answer::error(400, "bad_handshake", message));
     if *request.method() != Method::Get {
-        return Err(
-            Answer::error(405, "method_not_allowed", "a WebSocket starts with GET")
-                .with("Allow", "GET"),
-        );
+        return Err(Answer::error(405, "method_not_allowed", "a WebSocket starts with GET")
+            .with("Allow", "GET"));
     }
     if !is_asked_for(connection) {
-        return Err(upgrade_required(
-            "this is a WebSocket: connect with a WebSocket client",
-        ));
+        return Err(upgrade_required("this is a WebSocket: connect with a WebSocket client"));
     }
     if *request.http_version() != HTTPVersion(1, 1) {
         return bad("a WebSocket handshake is an HTTP/1.1 request");
     }
     // The first field alone decides for tiny_http whether the request keeps the whole connection.
     let connection_field = connection.header("Connection").unwrap_or_default();
-    if !connection_field
-        .split(',')
-        .any(|one| one.trim().eq_ignore_ascii_case("upgrade"))
-    {
+    if !connection_field.split(',').any(|one| one.trim().eq_ignore_ascii_case("upgrade")) {
         return bad("send 'Connection: Upgrade', in one header field");
     }
     if request.body_length().unwrap_or(0) > 0 || connection.header("Transfer-Encoding").is_some() {

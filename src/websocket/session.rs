@@ -19,8 +19,8 @@ use crate::App;
 use crate::clients::Transport;
 use crate::hub::broadcaster::{Form, Subscriber};
 use crate::hub::event::{frame, text_frame};
+use crate::hub::history::Replay;
 use crate::hub::outbox::{Chunk, Fanout, LAST_WORDS_GRACE, Outbox, Reason};
-use crate::hub::{LastSeen, Subscription};
 use crate::listener::STACK;
 use crate::listener::connection::Connection;
 use crate::router::Query;
@@ -94,28 +94,24 @@ pub fn serve(app: &App, connection: Connection, kind: Kind, query: &Query) {
     };
     let topics = query.topics().filter(|_| kind == Kind::Client);
     // Without events there is nothing to hand off.
-    let fanout = if topics.is_some() {
-        app.config.fanout
-    } else {
-        Fanout::Direct
-    };
+    let fanout = if topics.is_some() { app.config.fanout } else { Fanout::Direct };
     let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW);
     stay.show(&outbox);
 
+    // Before the welcome: whoever has read it misses nothing that is published from then on.
+    let (subscription, replay) = topics
+        .map(|topics| {
+            let (client, form) = (stay.number(), Form::WebSocket);
+            let subscriber = Subscriber { client, outbox: Arc::clone(&outbox), topics, form };
+            app.hub.subscribe(subscriber, last)
+        })
+        .unzip();
     let mut first = head;
     if kind == Kind::Client {
         first.extend_from_slice(&text_frame(WELCOME.to_owned()));
     }
     outbox.write_taken(Chunk::Own(first.into()));
-    let subscription = topics.map(|topics| {
-        let subscriber = Subscriber {
-            client: stay.number(),
-            outbox: Arc::clone(&outbox),
-            topics,
-            form: Form::WebSocket,
-        };
-        subscribe(app, subscriber, last)
-    });
+    write_replay(&outbox, replay);
     let reason = match start_writing(&outbox, fanout, &peer.to_string()) {
         Ok(()) => Session::new(app, &outbox, early, kind).run(),
         Err(_) => Reason::Internal,
@@ -128,9 +124,8 @@ pub fn serve(app: &App, connection: Connection, kind: Kind, query: &Query) {
     stay.leave(reason);
 }
 
-fn subscribe(app: &App, subscriber: Subscriber, last: LastSeen) -> Subscription {
-    let outbox = Arc::clone(&subscriber.outbox);
-    let (subscription, replay) = app.hub.subscribe(subscriber, last);
+fn write_replay(outbox: &Outbox, replay: Option<Replay>) {
+    let Some(replay) = replay else { return };
     if let Some(resumed) = replay.gap {
         let text = format!(
             r#"{{"type":"event","id":"{resumed}","topic":"","event":"gap","data":{}}}"#,
@@ -141,7 +136,6 @@ fn subscribe(app: &App, subscriber: Subscriber, last: LastSeen) -> Subscription 
     for event in replay.events {
         outbox.write_taken(Chunk::WebSocket(event));
     }
-    subscription
 }
 
 /// Gives the outbox back. In handoff mode a second thread of the client's takes it for good, since
@@ -155,14 +149,11 @@ fn start_writing(outbox: &Arc<Outbox>, fanout: Fanout, peer: &str) -> io::Result
     }
     let (ready, wait) = std::sync::mpsc::channel();
     let writer = Arc::clone(outbox);
-    std::thread::Builder::new()
-        .name(name)
-        .stack_size(STACK)
-        .spawn(move || {
-            writer.drained_by_this_thread();
-            let _ = ready.send(());
-            writer.run()
-        })?;
+    std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+        writer.drained_by_this_thread();
+        let _ = ready.send(());
+        writer.run()
+    })?;
     let _ = wait.recv();
     Ok(())
 }
@@ -184,30 +175,15 @@ impl<'a> Session<'a> {
             .max_message_size(limit)
             .max_frame_size(limit);
         let now = Instant::now();
-        let stream = Stream {
-            outbox: Arc::clone(outbox),
-            last_read: now,
-        };
+        let stream = Stream { outbox: Arc::clone(outbox), last_read: now };
         let socket = WebSocket::from_partially_read(stream, early, Role::Server, Some(config));
-        Session {
-            outbox,
-            socket,
-            kind,
-            ping: app.config.ping,
-            last_ping: now,
-        }
+        Session { outbox, socket, kind, ping: app.config.ping, last_ping: now }
     }
 
     fn run(mut self) -> Reason {
         // The read's timeout is what wakes this thread for pings, and from a client that is gone.
         let timeout = (!self.ping.is_zero()).then_some(self.ping);
-        if self
-            .outbox
-            .link()
-            .stream()
-            .set_read_timeout(timeout)
-            .is_err()
-        {
+        if self.outbox.link().stream().set_read_timeout(timeout).is_err() {
             return Reason::Lost;
         }
         loop {
@@ -278,38 +254,24 @@ impl<'a> Session<'a> {
             _ => (CloseCode::Error, "server failure"),
         };
         log::debug!("websocket: {error}");
-        let close = CloseFrame {
-            code,
-            reason: reason.into(),
-        };
-        self.outbox
-            .finish(Reason::Protocol, Some(&frame(Frame::close(Some(close)))));
+        let close = CloseFrame { code, reason: reason.into() };
+        self.outbox.finish(Reason::Protocol, Some(&frame(Frame::close(Some(close)))));
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
         // What the client is still sending would make the system reset the connection, and the
         // close frame be lost.
-        linger(
-            self.outbox.link().stream(),
-            Duration::from_secs(1),
-            64 << 20,
-        );
+        linger(self.outbox.link().stream(), Duration::from_secs(1), 64 << 20);
         Reason::Protocol
     }
 }
 
 /// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
 pub fn farewell() -> Vec<u8> {
-    let close = CloseFrame {
-        code: CloseCode::Away,
-        reason: "server shutdown".into(),
-    };
+    let close = CloseFrame { code: CloseCode::Away, reason: "server shutdown".into() };
     frame(Frame::close(Some(close)))
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 #[cfg(test)]
@@ -318,10 +280,7 @@ mod tests {
 
     #[test]
     fn the_slow_clients_close_frame_is_well_formed() {
-        let close = CloseFrame {
-            code: CloseCode::Again,
-            reason: "too slow".into(),
-        };
+        let close = CloseFrame { code: CloseCode::Again, reason: "too slow".into() };
         assert_eq!(frame(Frame::close(Some(close))), TOO_SLOW);
     }
 }

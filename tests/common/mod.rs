@@ -7,6 +7,7 @@ pub mod ws;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -25,6 +26,13 @@ impl Server {
     /// Starts the server with these flags, on a free port of 127.0.0.1, without ticks.
     pub fn start(flags: &[&str]) -> Server {
         Server::start_command(Command::new(env!("CARGO_BIN_EXE_threadcast")), flags)
+    }
+
+    /// The same with these environment variables.
+    pub fn start_with_environment(variables: &[(&str, &str)], flags: &[&str]) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+        command.envs(variables.iter().copied());
+        Server::start_command(command, flags)
     }
 
     /// The same with a limit of open descriptors.
@@ -84,6 +92,19 @@ impl Server {
         stream
     }
 
+    /// A connection that takes only a few kilobytes ahead of its reader: a slow client is found out
+    /// after little data, whatever the system's buffers are.
+    pub fn connect_narrow(&self) -> TcpStream {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        // The server's buffer grows with the segment size, and loopback's is 64 KiB.
+        socket.set_tcp_mss(1400).unwrap();
+        socket.connect(&self.address.into()).expect("the server accepts");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.into()
+    }
+
     /// Sends raw bytes, returns all that comes back until the server closes.
     pub fn exchange(&self, request: &[u8]) -> Vec<u8> {
         let mut stream = self.connect();
@@ -99,9 +120,11 @@ impl Server {
             true => String::new(),
             false => format!("Content-Length: {}\r\n", body.len()),
         };
-        let mut request =
-            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n{length}{headers}\r\n", self.address)
-                .into_bytes();
+        let mut request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\n{length}{headers}\r\n",
+            self.address
+        )
+        .into_bytes();
         request.extend_from_slice(body);
         Answer::parse(&self.exchange(&request))
     }
@@ -112,6 +135,13 @@ impl Server {
 
     pub fn publish(&self, target: &str, body: &str) -> Answer {
         self.request("POST", target, "", body.as_bytes())
+    }
+
+    /// Publishes what must be accepted; returns the event's id.
+    pub fn publish_id(&self, target: &str, body: &str) -> String {
+        let answer = self.publish(target, body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["id"].as_str().expect("an id").to_owned()
     }
 
     /// `/stats`.
@@ -164,6 +194,40 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Fails unless `text` is a time as the contract has it: ISO 8601 in UTC with milliseconds, `Z`.
+pub fn assert_timestamp(text: &str) {
+    let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(form, "0000-00-00T00:00:00.000Z", "{text}");
+    humantime::parse_rfc3339(text).expect("a date that exists");
+}
+
+/// A folder of its own for one test; removed when dropped.
+pub struct Folder {
+    pub path: PathBuf,
+}
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("threadcast-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder { path }
+    }
+
+    /// Writes a file, with the folders on the way to it. Returns its path.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 

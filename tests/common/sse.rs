@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-use super::{PATIENCE, Server};
+use super::Server;
 
 /// One block of a stream: an event, a comment, or a `retry`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,10 +24,11 @@ pub struct Sse {
 impl Sse {
     /// Connects, and reads the head. `headers` are further lines, each ended by CRLF.
     pub fn connect(server: &Server, target: &str, headers: &str) -> Sse {
-        let mut stream = TcpStream::connect(server.address).expect("the server accepts");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request =
-            format!("GET {target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", server.address);
+        Sse::connect_on(server.connect(), server, target, headers)
+    }
+
+    fn connect_on(mut stream: TcpStream, server: &Server, target: &str, headers: &str) -> Sse {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", server.address);
         stream.write_all(request.as_bytes()).unwrap();
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
@@ -46,7 +47,16 @@ impl Sse {
     /// The same, having seen the event with the id `last`.
     pub fn open_after(server: &Server, target: &str, last: Option<&str>) -> Sse {
         let header = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
-        let mut sse = Sse::connect(server, target, &header);
+        Sse::connect(server, target, &header).greeted()
+    }
+
+    /// Connects with small buffers (see [`Server::connect_narrow`]), and reads past the greeting.
+    pub fn open_narrow(server: &Server, target: &str) -> Sse {
+        Sse::connect_on(server.connect_narrow(), server, target, "").greeted()
+    }
+
+    fn greeted(self) -> Sse {
+        let mut sse = self;
         assert_eq!(sse.block().unwrap().retry.as_deref(), Some("2000"));
         let greeting = sse.block().unwrap();
         assert_eq!(greeting.data.as_deref(), Some(r#"{"message":"Connection established"}"#));
@@ -67,7 +77,9 @@ impl Sse {
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("nothing came: {error}"),
             }
-            let Some(line) = line.strip_suffix('\n') else { return None };
+            let Some(line) = line.strip_suffix('\n') else {
+                return None;
+            };
             let (name, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
             match (line, name) {
@@ -93,6 +105,13 @@ impl Sse {
                 other => return other,
             }
         }
+    }
+
+    /// Checks that no event has come behind the last one read: publishes one, which must be next.
+    pub fn expect_nothing(&mut self, server: &Server, cause: &str) {
+        let marker = server.publish_id("/publish", "marker");
+        let event = self.event().expect("the marker");
+        assert_eq!(event.id, Some(marker), "{cause} published {event:?}");
     }
 
     /// The socket, for tests that close it or read slowly.

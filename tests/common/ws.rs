@@ -37,14 +37,20 @@ pub struct Raw {
 impl Raw {
     /// Connects; fails unless the server switches protocols.
     pub fn connect(server: &Server, target: &str) -> Raw {
+        Raw::connect_with(server, target, "", b"")
+    }
+
+    /// The same with further header lines (each ended by CRLF), and with bytes that go out together
+    /// with the request.
+    pub fn connect_with(server: &Server, target: &str, headers: &str, early: &[u8]) -> Raw {
         let mut stream = TcpStream::connect(server.address).expect("the server accepts");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: {}\r\n{}\r\n",
+            "GET {target} HTTP/1.1\r\nHost: {}\r\n{}{headers}\r\n",
             server.address,
             upgrade_lines()
         );
-        stream.write_all(request.as_bytes()).unwrap();
+        stream.write_all(&[request.as_bytes(), early].concat()).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -67,7 +73,10 @@ impl Raw {
         let mut head = [0; 2];
         if let Err(error) = self.stream.read_exact(&mut head) {
             use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
-            assert!(matches!(error.kind(), UnexpectedEof | ConnectionReset), "nothing came: {error}");
+            assert!(
+                matches!(error.kind(), UnexpectedEof | ConnectionReset),
+                "nothing came: {error}"
+            );
             return None;
         }
         assert_eq!(head[1] & 0x80, 0, "a server does not mask");
@@ -122,8 +131,10 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// tungstenite's client, connected.
 pub fn connect(server: &Server, target: &str) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(server.address).expect("the server accepts");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    connect_on(server.connect(), server, target)
+}
+
+fn connect_on(stream: TcpStream, server: &Server, target: &str) -> WebSocket<TcpStream> {
     let url = format!("ws://{}{target}", server.address);
     tungstenite::client(url, stream).expect("a WebSocket").0
 }
@@ -141,7 +152,15 @@ pub fn json(socket: &mut WebSocket<TcpStream>) -> serde_json::Value {
 
 /// Connected to `/ws` and past the welcome.
 pub fn open(server: &Server, target: &str) -> WebSocket<TcpStream> {
-    let mut socket = connect(server, target);
+    welcomed(connect(server, target))
+}
+
+/// The same with small buffers (see [`Server::connect_narrow`]).
+pub fn open_narrow(server: &Server, target: &str) -> WebSocket<TcpStream> {
+    welcomed(connect_on(server.connect_narrow(), server, target))
+}
+
+fn welcomed(mut socket: WebSocket<TcpStream>) -> WebSocket<TcpStream> {
     let welcome = serde_json::json!({"type": "info", "message": "Welcome to WS Server"});
     assert_eq!(json(&mut socket), welcome);
     socket

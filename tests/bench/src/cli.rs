@@ -1,0 +1,233 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Failure, Result};
+use crate::options::{Common, Load, Own};
+use crate::procfs::Server;
+use crate::target::Transport;
+use crate::{compare, echo, echo_report, fanout_report, floor_child, idle, ramp};
+
+/// Open-loop load generator for push servers (SSE and WebSocket).
+#[derive(Parser)]
+#[command(name = "threadcast-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One publisher, many clients: latency and cost per delivery.
+    Fanout {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        load: Load,
+        /// How the clients are connected.
+        #[arg(long, value_enum, default_value = "sse")]
+        transport: Transport,
+        /// The topic published to and subscribed to.
+        #[arg(long, default_value = "bench")]
+        topic: String,
+        /// Events per publish request; more than 1 goes out as lines of JSON.
+        #[arg(long, default_value_t = 1)]
+        batch: u64,
+    },
+    /// WebSocket echo, closed loop, or open loop with --rate.
+    Echo {
+        #[command(flatten)]
+        common: Common,
+        /// Connections.
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        /// Payload bytes per message, at least 33.
+        #[arg(long, default_value_t = 100)]
+        size: usize,
+        /// Length of the measured stretch in seconds.
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Seconds of load before it that do not count.
+        #[arg(long, default_value_t = 1.0)]
+        warmup: f64,
+        /// Closed loop: messages under way per connection.
+        #[arg(long, default_value_t = 1, conflicts_with = "rate")]
+        inflight: usize,
+        /// Open loop: messages per second over all connections.
+        #[arg(long)]
+        rate: Option<f64>,
+        /// Binary messages instead of text.
+        #[arg(long)]
+        binary: bool,
+    },
+    /// What a client costs that only listens: threads, descriptors, memory.
+    Idle {
+        #[command(flatten)]
+        common: Common,
+        /// Clients.
+        #[arg(long, default_value_t = 1000)]
+        clients: usize,
+        /// How the clients are connected.
+        #[arg(long, value_enum, default_value = "sse")]
+        transport: Transport,
+        /// Seconds they stay before the figures are read.
+        #[arg(long, default_value_t = 3.0)]
+        wait: f64,
+        /// The topic they subscribe to.
+        #[arg(long, default_value = "bench")]
+        topic: String,
+    },
+    /// How long it takes to connect many clients, and whether that grows.
+    Ramp {
+        #[command(flatten)]
+        common: Common,
+        /// Clients.
+        #[arg(long, default_value_t = 1000)]
+        clients: usize,
+        /// How the clients are connected.
+        #[arg(long, value_enum, default_value = "sse")]
+        transport: Transport,
+        /// Connections under way at a time in the second pass; the first goes one by one.
+        #[arg(long, default_value_t = 100)]
+        concurrency: usize,
+        /// The topic they subscribe to.
+        #[arg(long, default_value = "bench")]
+        topic: String,
+    },
+    /// The physical limit: fanout from a process that only calls send(2). Uses no server.
+    Floor {
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        own: Own,
+    },
+    /// Floor and server in turn, and the ratio of their CPU per delivery. Needs --pid.
+    CompareFloor {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        load: Load,
+        /// How the server's clients are connected; the floor always sends SSE.
+        #[arg(long, value_enum, default_value = "sse")]
+        transport: Transport,
+        /// The topic published to and subscribed to.
+        #[arg(long, default_value = "bench")]
+        topic: String,
+        /// How many times each.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// The helper process of floor.
+    #[command(hide = true)]
+    FloorChild {
+        #[arg(long)]
+        clients: usize,
+        #[arg(long)]
+        not_cpu: Option<usize>,
+    },
+}
+
+/// Parses the command line and runs what it asks for.
+pub fn run() -> Result<()> {
+    match Cli::parse().command {
+        Command::Fanout {
+            common,
+            load,
+            transport,
+            topic,
+            batch,
+        } => {
+            let plan = load.plan(transport, &topic, batch, common.own.cpu)?;
+            let (target, server) = common.open()?;
+            let outcome = compare::server_run(&plan, &target, server.as_ref())?;
+            let clock = server.as_ref().map(Server::clock_name);
+            fanout_report::report("fanout", &plan, &outcome, clock).print(common.own.json);
+        }
+        Command::Echo {
+            common,
+            connections,
+            size,
+            seconds,
+            warmup,
+            inflight,
+            rate,
+            binary,
+        } => {
+            let plan = echo::Plan {
+                connections,
+                size,
+                seconds,
+                warmup,
+                inflight,
+                rate,
+                binary,
+            };
+            plan.check()?;
+            let (target, server) = common.open()?;
+            let outcome = echo::run(&plan, target, server.as_ref())?;
+            let clock = server.as_ref().map(Server::clock_name);
+            echo_report::report(&plan, &outcome, clock).print(common.own.json);
+        }
+        Command::Idle {
+            common,
+            clients,
+            transport,
+            wait,
+            topic,
+        } => {
+            let plan = idle::Plan {
+                transport,
+                clients,
+                wait,
+                topic,
+            };
+            let (target, server) = common.open()?;
+            idle::run(&plan, target, server.as_ref())?.print(common.own.json);
+        }
+        Command::Ramp {
+            common,
+            clients,
+            transport,
+            concurrency,
+            topic,
+        } => {
+            let plan = ramp::Plan {
+                transport,
+                clients,
+                concurrency,
+            };
+            let (target, server) = common.open()?;
+            for report in ramp::run(&plan, &target, &topic, server.as_ref())? {
+                report.print(common.own.json);
+            }
+        }
+        Command::Floor { load, own } => {
+            let plan = load.plan(Transport::Sse, "bench", 1, own.cpu)?;
+            own.pin()?;
+            let (outcome, clock) = compare::floor_run(&plan)?;
+            fanout_report::report("floor", &plan, &outcome, clock).print(own.json);
+        }
+        Command::CompareFloor {
+            common,
+            load,
+            transport,
+            topic,
+            rounds,
+        } => {
+            let plan = load.plan(transport, &topic, 1, common.own.cpu)?;
+            let (target, server) = common.open()?;
+            let Some(server) = server else {
+                return Err(Failure::new(
+                    "a ratio of CPU times needs --pid",
+                    "give the server's",
+                ));
+            };
+            if rounds == 0 || rounds > 1000 {
+                return Err(Failure::new("--rounds is out of range", "use 1 to 1000"));
+            }
+            compare::run(&plan, rounds, &target, &server, common.own.json)?.print(common.own.json);
+        }
+        Command::FloorChild { clients, not_cpu } => floor_child::run(clients, not_cpu)?,
+    }
+    Ok(())
+}
