@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use threadcast::config::{Command, Config, HELP};
-use threadcast::{Server, StartError};
+use threadcast::{Server, StartError, listener};
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1);
@@ -44,6 +44,8 @@ fn main() -> ExitCode {
     if let Err(error) = logger.with_utc_timestamps().init() {
         return fail(&format!("cannot log: {error}"));
     }
+    listener::log_known_panics();
+    listener::socket::return_large_blocks();
     let server = match Server::start(config) {
         Ok(server) => server,
         Err(error @ (StartError::Bind(..) | StartError::Threads(_))) => {

@@ -1,6 +1,7 @@
 //! From a request to its handler.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tiny_http::Method;
 
@@ -79,7 +80,7 @@ impl Query {
 }
 
 /// Serves one request, in its own thread.
-pub fn route(app: &App, connection: Connection) {
+pub fn route(app: &Arc<App>, connection: Connection) {
     let (path, query) = match connection.request().url().split_once('?') {
         Some((path, query)) => (path.to_owned(), query),
         None => (connection.request().url().to_owned(), ""),
@@ -125,9 +126,9 @@ pub fn route(app: &App, connection: Connection) {
     }
 }
 
-fn websocket(app: &App, connection: Connection, kind: Kind, query: &Query) {
+fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) {
     match app.origins.check(&connection) {
-        Ok(_) => session::serve(app, connection, kind, query),
+        Ok(_) => session::start(app, connection, kind, query),
         Err(answer) => connection.answer(&answer),
     }
 }

@@ -82,7 +82,13 @@ impl Broadcaster {
     pub fn start(number: usize, heartbeat: Duration) -> io::Result<Broadcaster> {
         let (sender, receiver) = crossbeam_channel::bounded(CAPACITY);
         let timing = Arc::new(Timing::default());
-        let share = Share { subscribers: HashMap::new(), heartbeat, timing: Arc::clone(&timing) };
+        let share = Share {
+            subscribers: HashMap::new(),
+            to_all: Group::new(),
+            to_topic: HashMap::new(),
+            heartbeat,
+            timing: Arc::clone(&timing),
+        };
         let thread = thread::Builder::new()
             .name(format!("broadcaster {number}"))
             .spawn(move || share.run(&receiver))?;
@@ -91,8 +97,15 @@ impl Broadcaster {
     }
 }
 
+/// The receivers of one kind of event, by client.
+type Group = HashMap<u64, (Form, Arc<Outbox>)>;
+
 struct Share {
     subscribers: HashMap<u64, Subscriber>,
+    /// Those who want everything.
+    to_all: Group,
+    /// Those who want this topic: an event costs nothing for clients that do not want it.
+    to_topic: HashMap<Arc<str>, Group>,
     heartbeat: Duration,
     timing: Arc<Timing>,
 }
@@ -110,12 +123,8 @@ impl Share {
             let deadline = (!self.subscribers.is_empty()).then_some(next);
             match receive(receiver, deadline) {
                 Some(Message::Event(event)) => self.fan_out(&event),
-                Some(Message::Subscribe(subscriber)) => {
-                    self.subscribers.insert(subscriber.client, subscriber);
-                }
-                Some(Message::Unsubscribe(client)) => {
-                    self.subscribers.remove(&client);
-                }
+                Some(Message::Subscribe(subscriber)) => self.add(subscriber),
+                Some(Message::Unsubscribe(client)) => self.remove(client),
                 Some(Message::Stop) => return,
                 Some(Message::Flush(turn)) => drop(turn),
                 None => {}
@@ -129,18 +138,52 @@ impl Share {
         }
     }
 
+    fn add(&mut self, subscriber: Subscriber) {
+        let member = || (subscriber.form, Arc::clone(&subscriber.outbox));
+        match &subscriber.topics {
+            Topics::All => {
+                self.to_all.insert(subscriber.client, member());
+            }
+            Topics::Some(names) => {
+                for name in names.iter() {
+                    let group = self.to_topic.entry(Arc::clone(name)).or_default();
+                    group.insert(subscriber.client, member());
+                }
+            }
+        }
+        self.subscribers.insert(subscriber.client, subscriber);
+    }
+
+    fn remove(&mut self, client: u64) {
+        let Some(subscriber) = self.subscribers.remove(&client) else { return };
+        match &subscriber.topics {
+            Topics::All => {
+                self.to_all.remove(&client);
+            }
+            Topics::Some(names) => {
+                for name in names.iter() {
+                    let Some(group) = self.to_topic.get_mut(name) else { continue };
+                    group.remove(&client);
+                    if group.is_empty() {
+                        self.to_topic.remove(name);
+                    }
+                }
+            }
+        }
+    }
+
     fn fan_out(&self, event: &Arc<Event>) {
         let start = Instant::now();
-        for subscriber in self.subscribers.values() {
-            if subscriber.topics.match_topic(&event.topic) {
-                let event = Arc::clone(event);
-                let chunk = match subscriber.form {
-                    Form::Sse => Chunk::Sse(event),
-                    Form::WebSocket => Chunk::WebSocket(event),
-                };
-                // One that is gone is taken out when its own thread unsubscribes.
-                subscriber.outbox.offer(chunk, start);
-            }
+        let sse = Chunk::Sse(Arc::clone(event));
+        let websocket = Chunk::WebSocket(Arc::clone(event));
+        let to_topic = self.to_topic.get(&event.topic).into_iter().flatten();
+        for (_, (form, outbox)) in to_topic.chain(&self.to_all) {
+            let chunk = match form {
+                Form::Sse => &sse,
+                Form::WebSocket => &websocket,
+            };
+            // One that is gone is taken out when its own thread unsubscribes.
+            outbox.offer(chunk, start);
         }
         let nanos = start.elapsed().as_nanos() as u64;
         self.timing.events.fetch_add(1, Ordering::Relaxed);

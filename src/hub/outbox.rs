@@ -9,7 +9,6 @@
 //! In `handoff` mode the outbox is always taken: everything goes through the channel and wakes the
 //! client's thread. That is the pure model, and shows what waking a thread costs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -121,11 +120,15 @@ enum Drainer {
     Parked(Thread),
     /// A thread that is started for the purpose, and ends when it has caught up. For a WebSocket,
     /// whose own thread is blocked in `read`.
-    Spawned(String),
+    Spawned,
 }
 
 /// See the module's documentation.
+// What a fan-out touches stands in front, side by side: with thousands of clients it is reading
+// their outboxes from memory that costs, not the few instructions in between.
+#[repr(C)]
 pub struct Outbox {
+    state: Mutex<State>,
     link: Link,
     fanout: Fanout,
     limits: Limits,
@@ -134,20 +137,21 @@ pub struct Outbox {
     drainer: OnceLock<Drainer>,
     sender: Sender<Chunk>,
     receiver: Receiver<Chunk>,
-    state: Mutex<State>,
     /// Signalled when room appears, when the outbox becomes free, and when it is over.
     room: Condvar,
-    sent: AtomicU64,
 }
 
+#[repr(C)]
 struct State {
     taken: bool,
+    over: Option<Reason>,
+    /// Events written.
+    sent: u64,
+    last_write: Instant,
     /// A message that the socket has taken up to the offset. It goes before the channel.
     partial: Option<(Chunk, usize)>,
     waiting: usize,
     waiting_bytes: usize,
-    last_write: Instant,
-    over: Option<Reason>,
     /// Once it is over: until when what still waits, and the last words, may be written.
     until: Instant,
     last_words: Option<Box<[u8]>>,
@@ -185,9 +189,9 @@ impl Outbox {
                 until: now,
                 last_words: None,
                 done: false,
+                sent: 0,
             }),
             room: Condvar::new(),
-            sent: AtomicU64::new(0),
         })
     }
 
@@ -200,9 +204,14 @@ impl Outbox {
         &self.link
     }
 
+    /// Which way its events go.
+    pub fn fanout(&self) -> Fanout {
+        self.fanout
+    }
+
     /// Events written so far.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.lock().sent
     }
 
     /// Messages and bytes that wait.
@@ -221,57 +230,53 @@ impl Outbox {
         let _ = self.drainer.set(Drainer::Parked(thread::current()));
     }
 
-    /// A thread of this name will be started to write what cannot be written at once.
-    pub fn drained_by(&self, name: String) {
-        let _ = self.drainer.set(Drainer::Spawned(name));
+    /// A thread will be started to write what cannot be written at once.
+    pub fn drained_by_new_threads(&self) {
+        let _ = self.drainer.set(Drainer::Spawned);
     }
 
-    /// Hands a message over without waiting. Returns whether the client is still there.
-    pub fn offer(self: &Arc<Self>, chunk: Chunk, now: Instant) -> bool {
+    /// Hands a message over without waiting. It is cloned only where it must wait: a fan-out in
+    /// which all clients keep up touches nothing that is shared between them.
+    pub fn offer(self: &Arc<Self>, chunk: &Chunk, now: Instant) {
         let mut state = self.lock();
         if state.over.is_some() {
-            return false;
+            return;
         }
+        let length = chunk.bytes().len();
         if !state.taken {
-            let length = chunk.bytes().len();
             match send_now(self.link.stream(), chunk.bytes()) {
                 Ok(sent) if sent == length => {
                     state.last_write = now;
-                    self.count(&chunk);
-                    return true;
+                    state.sent += u64::from(chunk.is_event());
+                    return;
                 }
-                Ok(sent) => state.partial = Some((chunk, sent)),
+                Ok(sent) => state.partial = Some((chunk.clone(), sent)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    state.partial = Some((chunk, 0));
+                    state.partial = Some((chunk.clone(), 0));
                 }
                 Err(_) => {
                     drop(state);
-                    self.finish(Reason::Lost, None);
-                    return false;
+                    return self.finish(Reason::Lost, None);
                 }
             }
             state.taken = true;
             state.waiting = 1;
             state.waiting_bytes = length;
             drop(state);
-            self.wake();
-            return true;
+            return self.wake();
         }
-        let length = chunk.bytes().len();
         let full = state.waiting >= self.limits.events
             || (state.waiting > 0 && state.waiting_bytes + length > self.limits.bytes);
         if full {
             drop(state);
-            self.finish(Reason::Slow, Some(self.farewell));
-            return false;
+            return self.finish(Reason::Slow, Some(self.farewell));
         }
-        self.enqueue(&mut state, chunk);
+        self.enqueue(&mut state, chunk.clone());
         // In direct mode the thread that has taken the outbox is awake already.
         if self.fanout == Fanout::Handoff {
             drop(state);
             self.wake();
         }
-        true
     }
 
     fn enqueue(&self, state: &mut State, chunk: Chunk) {
@@ -321,7 +326,8 @@ impl Outbox {
     /// Writes a chunk while the outbox is taken by the calling thread and nothing is in front of
     /// it: the beginning of the stream, or a replay.
     pub fn write_taken(&self, chunk: Chunk) {
-        self.write_out(&chunk, 0);
+        let written = self.write_out(&chunk, 0);
+        self.lock().sent += u64::from(written && chunk.is_event());
     }
 
     /// Gives the outbox that this thread has taken back, after what came meanwhile is written.
@@ -411,11 +417,9 @@ impl Outbox {
                     state.waiting = state.waiting.saturating_sub(1);
                     state.waiting_bytes = state.waiting_bytes.saturating_sub(chunk.bytes().len());
                     state.last_write = Instant::now();
+                    state.sent += u64::from(written && chunk.is_event());
                     drop(state);
                     self.room.notify_all();
-                    if written {
-                        self.count(&chunk);
-                    }
                 }
                 Work::Idle => return,
                 Work::Over => return self.hang_up(),
@@ -516,21 +520,16 @@ impl Outbox {
     fn wake(self: &Arc<Self>) {
         match self.drainer.get() {
             Some(Drainer::Parked(thread)) => thread.unpark(),
-            Some(Drainer::Spawned(name)) => {
+            Some(Drainer::Spawned) => {
                 let outbox = Arc::clone(self);
-                let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
+                let name = format!("wsw {}", self.link.peer());
+                let thread = thread::Builder::new().name(name).stack_size(STACK);
                 if thread.spawn(move || outbox.drain()).is_err() {
                     self.give_up(Reason::Internal);
                 }
             }
             // The maker still holds the outbox, and will look.
             None => {}
-        }
-    }
-
-    fn count(&self, chunk: &Chunk) {
-        if chunk.is_event() {
-            self.sent.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -546,7 +545,7 @@ impl Outbox {
             asleep && now.saturating_duration_since(state.last_write) >= idle
         };
         if due && !idle.is_zero() {
-            self.offer(Chunk::Fixed(beat), now);
+            self.offer(&Chunk::Fixed(beat), now);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{Method, Request};
 
 use super::reaper::{Reaper, Verdict};
-use super::socket::{self, Claim};
+use super::socket::{self, Claim, TcpState};
 use crate::http::Answer;
 use crate::send::{linger, send_all, send_now};
 
@@ -63,6 +63,11 @@ impl Link {
     /// The socket.
     pub fn stream(&self) -> &TcpStream {
         self.claim.stream()
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.claim.peer()
     }
 }
 
@@ -136,16 +141,24 @@ impl Connection {
         if body.len() > limit {
             return Err(BodyError::TooLong);
         }
-        match (result, length) {
-            (Ok(_), Some(length)) if body.len() == length => return Ok(body),
-            (Ok(_), None) => return Ok(body),
-            _ => {}
+        let verdict = watch.verdict();
+        let complete = match (result, length) {
+            (Err(_), _) => false,
+            (Ok(_), Some(length)) => body.len() == length,
+            // tiny_http's decoder ends in the same way after the last chunk and where the stream
+            // stops inside one. While nobody has closed, it was the last chunk; a body whose
+            // sender has hung up already may be cut off, and is refused.
+            (Ok(_), None) if self.header("Transfer-Encoding").is_some() => {
+                verdict.is_none() && socket::state(claim.stream()) == TcpState::Established
+            }
+            (Ok(_), None) => true,
+        };
+        match verdict {
+            _ if complete => Ok(body),
+            Some(Verdict::Late) => Err(BodyError::TooLate),
+            Some(Verdict::Long) => Err(BodyError::TooLong),
+            None => Err(BodyError::Broken),
         }
-        Err(match watch.verdict() {
-            Some(Verdict::Late) => BodyError::TooLate,
-            Some(Verdict::Long) => BodyError::TooLong,
-            None => BodyError::Broken,
-        })
     }
 
     /// Writes a plain answer and closes the connection.

@@ -60,6 +60,8 @@ pub struct Counters {
     pub restarts: AtomicU64,
     /// Connections shut down because no request came of them.
     pub reaped: AtomicU64,
+    /// Connections to ourselves that brought tiny_http's pool back to what it had queued.
+    pub kicks: AtomicU64,
 }
 
 /// A listening socket with its threads. See [`Listener::stop`].
@@ -123,6 +125,7 @@ impl Listener {
         let sockets = Sockets::new(listener.local_addr()?.port());
         let reaper = Reaper::new(
             Arc::clone(&sockets),
+            listener.local_addr()?,
             options.header_timeout,
             Arc::clone(&options.counters),
         );
@@ -285,6 +288,22 @@ impl Generation {
     fn retired(&self) -> Option<Instant> {
         *self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Keeps panics of tiny_http's own threads off standard error: they are known, have no effect but
+/// the ones that the supervisor and the reaper mend, and any client can cause them (by resetting
+/// its connection). They are logged at `debug`. All other panics go to the hook that was there.
+pub fn log_known_panics() {
+    let previous = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map_or("", |location| location.file());
+        // Its threads have no name, ours all do.
+        if thread::current().name().is_none() && place.contains("tiny_http") {
+            log::debug!("{panic}");
+        } else {
+            previous(panic);
+        }
+    }));
 }
 
 /// Whether a few descriptors and a thread can be had right now.

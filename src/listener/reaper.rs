@@ -4,31 +4,76 @@
 //! looks at every accepted connection that no request has claimed: too old or too talkative, it is
 //! shut down. While a handler reads a body, it watches that connection in the same way. It never
 //! touches a connection whose request is being served.
+//!
+//! It also mends tiny_http's pool. A connection that is reset before its worker looks at it makes
+//! the worker panic, and the pool counts on that worker for what it has queued: connections stay
+//! there until some later one starts a new worker. So where connections stand still, the reaper
+//! connects to the listener itself, and hangs up: each such kick brings one worker to the queue.
 
-use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Counters;
-use super::socket::{self, Sockets};
+use super::socket::{self, Sockets, Survey};
 use crate::http::Answer;
+use crate::stats::resident_bytes;
 
 /// The most that a connection may send without a complete request having come of it. tiny_http
 /// has no such limit. (Linux tells the count; elsewhere only the deadline protects.)
 pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
 
-/// How often the reaper looks.
+/// The most kicks at one look.
+const MAX_KICKS: usize = 32;
+
+/// How often the reaper looks; and how often while some connection has sent much and asked
+/// nothing: an endless header grows by a hundred kilobytes a millisecond.
 const INTERVAL: Duration = Duration::from_millis(100);
+const CLOSE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// From how many bytes of a header on it is looked at closely.
+const SUSPICIOUS_BYTES: u64 = 8 * 1024;
+
+/// How often memory is looked after, and the growth in bytes that makes it worth the while.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
+const MEMORY_GROWTH: u64 = 4 << 20;
 
 /// Watches unclaimed connections and bodies.
 pub struct Reaper {
     sockets: Arc<Sockets>,
+    address: SocketAddr,
     header_timeout: Duration,
     bodies: Mutex<HashMap<u64, Arc<Body>>>,
     next: AtomicU64,
     counters: Arc<Counters>,
+}
+
+/// After a crowd has left, or a flood of bytes, the allocator keeps what it had, with holes in it.
+/// This gives them back: when half of the connections have gone, and when memory has grown.
+struct Memory {
+    next: Instant,
+    /// The most connections since the last time.
+    peak: usize,
+    /// Resident bytes after the last time.
+    resident: u64,
+}
+
+impl Memory {
+    fn look(&mut self, connections: usize) {
+        self.peak = self.peak.max(connections);
+        if Instant::now() < self.next {
+            return;
+        }
+        self.next = Instant::now() + MEMORY_INTERVAL;
+        let deserted = self.peak >= 64 && connections <= self.peak / 2;
+        if deserted || resident_bytes() > self.resident + MEMORY_GROWTH {
+            socket::return_free_memory();
+            self.peak = connections;
+            self.resident = resident_bytes();
+        }
+    }
 }
 
 struct Body {
@@ -55,14 +100,16 @@ pub struct Watch<'a> {
 }
 
 impl Reaper {
-    /// A reaper for the connections in `sockets`. It does nothing until [`Reaper::run`].
+    /// A reaper for the connections in `sockets`, of the listener on `address`. It does nothing until [`Reaper::run`].
     pub fn new(
         sockets: Arc<Sockets>,
+        address: SocketAddr,
         header_timeout: Duration,
         counters: Arc<Counters>,
     ) -> Arc<Reaper> {
         Arc::new(Reaper {
             sockets,
+            address: reachable(address),
             header_timeout,
             bodies: Mutex::default(),
             next: AtomicU64::new(0),
@@ -73,25 +120,54 @@ impl Reaper {
     /// Looks every tenth of a second until `stop` is set. The body of the reaper's own thread.
     pub fn run(&self, stop: &AtomicBool) {
         let mut first_seen: HashMap<u64, Instant> = HashMap::new();
+        let mut memory = Memory { next: Instant::now(), peak: 0, resident: resident_bytes() };
+        let mut interval = INTERVAL;
         while !stop.load(Ordering::Relaxed) {
-            std::thread::park_timeout(INTERVAL);
-            self.look(&mut first_seen);
+            std::thread::park_timeout(interval);
+            let survey = self.sockets.survey();
+            let suspicious = survey.unclaimed.iter().any(|one| one.head() > SUSPICIOUS_BYTES);
+            interval = if suspicious { CLOSE_INTERVAL } else { INTERVAL };
+            self.kick(&survey, &first_seen);
+            self.look(&survey, &mut first_seen);
             self.look_at_bodies();
+            memory.look(survey.claimed + survey.unclaimed.len() + survey.dead.len());
         }
         // Nobody will ever ask for the requests of what is left.
-        for connection in self.sockets.unclaimed() {
+        for connection in self.sockets.survey().unclaimed {
             self.sockets.reap(&connection, &[], false);
         }
     }
 
-    fn look(&self, first_seen: &mut HashMap<u64, Instant>) {
+    /// Wakes tiny_http's pool for connections that it has forgotten: those that were reset, or
+    /// have sent something that nobody reads, and did so at the last look already.
+    fn kick(&self, survey: &Survey, first_seen: &HashMap<u64, Instant>) {
+        let waiting = survey.unclaimed.iter().filter(|one| one.unread > 0).map(|one| one.inode);
+        let forgotten = survey.dead.iter().copied().chain(waiting);
+        let count = forgotten.filter(|inode| first_seen.contains_key(inode)).count();
+        for _ in 0..count.min(MAX_KICKS) {
+            let _ = TcpStream::connect_timeout(&self.address, INTERVAL);
+        }
+        if count > 0 {
+            self.counters.kicks.fetch_add(count.min(MAX_KICKS) as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn look(&self, survey: &Survey, first_seen: &mut HashMap<u64, Instant>) {
         let now = Instant::now();
-        let unclaimed = self.sockets.unclaimed();
-        first_seen.retain(|inode, _| unclaimed.iter().any(|one| one.inode == *inode));
-        for connection in &unclaimed {
-            let since = *first_seen.entry(connection.inode).or_insert(now);
+        let here: HashSet<u64> = survey
+            .unclaimed
+            .iter()
+            .map(|one| one.inode)
+            .chain(survey.dead.iter().copied())
+            .collect();
+        first_seen.retain(|inode, _| here.contains(inode));
+        for inode in here {
+            first_seen.entry(inode).or_insert(now);
+        }
+        for connection in &survey.unclaimed {
+            let since = first_seen[&connection.inode];
             let late = now.duration_since(since) >= self.header_timeout;
-            let long = connection.received > MAX_HEAD_BYTES;
+            let long = connection.head() > MAX_HEAD_BYTES;
             let (answer, abort) = match (long, late, connection.received) {
                 (true, ..) => (Some(too_long()), true),
                 // A browser may open a connection before it has something to ask.
@@ -141,6 +217,17 @@ impl Reaper {
         bodies.insert(number, Arc::clone(&body));
         Ok(Watch { reaper: self, number, body })
     }
+}
+
+/// An address that a listener on `address` can be reached at from here.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 fn too_long() -> Answer {

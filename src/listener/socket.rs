@@ -102,6 +102,26 @@ pub struct Unclaimed {
     pub inode: u64,
     /// Bytes received so far; 0 where the system does not tell (only Linux does).
     pub received: u64,
+    /// Of them, bytes that nobody has read yet.
+    pub unread: usize,
+}
+
+impl Unclaimed {
+    /// Bytes that tiny_http has taken for its header. (What it has not read may be a body.)
+    pub fn head(&self) -> u64 {
+        self.received.saturating_sub(self.unread as u64)
+    }
+}
+
+/// What [`Sockets::survey`] finds.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Open connections that no request has claimed, each once.
+    pub unclaimed: Vec<Unclaimed>,
+    /// Inodes of connections that were reset, and whose descriptors are still open.
+    pub dead: Vec<u64>,
+    /// How many connections are claimed.
+    pub claimed: usize,
 }
 
 /// A connection that belongs to one request's handler, as an ordinary [`TcpStream`].
@@ -182,31 +202,41 @@ impl Sockets {
             }
             return match state(&stream) {
                 TcpState::Established | TcpState::CloseWait => Ok((fd, stream, inode)),
-                TcpState::Other => Err(ClaimError::Gone),
+                TcpState::Closed | TcpState::Other => Err(ClaimError::Gone),
             };
         }
         Err(ClaimError::Gone)
     }
 
-    /// Every accepted connection that no request has claimed, each once.
-    pub fn unclaimed(&self) -> Vec<Unclaimed> {
+    /// Looks at every accepted connection that no request has claimed.
+    pub fn survey(&self) -> Survey {
         let mut table = self.table();
-        let mut found: HashMap<u64, Unclaimed> = HashMap::new();
+        let mut seen = std::collections::HashSet::new();
+        let mut survey = Survey { claimed: table.claimed.len(), ..Survey::default() };
         let mut highest = 0;
         for (fd, look) in table.open_unowned(self.limit) {
             highest = fd;
-            // The listener has no peer, and a client socket of ours another local port.
-            if !matches!(look, Look::Peer(_)) || local_of(fd).is_none_or(|l| l.port() != self.port)
-            {
+            // Sockets of other local ports are not the listener's.
+            if local_of(fd).is_none_or(|local| local.port() != self.port) {
                 continue;
             }
             let Some(inode) = inode_of(fd) else { continue };
-            if !table.claimed.contains_key(&inode) && !found.contains_key(&inode) {
-                found.insert(inode, Unclaimed { fd, inode, received: tcp_info(fd).received });
+            if table.claimed.contains_key(&inode) || !seen.insert(inode) {
+                continue;
+            }
+            let info = tcp_info(fd);
+            match look {
+                Look::Peer(_) => {
+                    let (received, unread) = (info.received, unread_of(fd));
+                    survey.unclaimed.push(Unclaimed { fd, inode, received, unread });
+                }
+                Look::Other if info.state == TcpState::Closed => survey.dead.push(inode),
+                // The listening socket.
+                Look::Other | Look::Closed => {}
             }
         }
         table.highest = highest;
-        found.into_values().collect()
+        survey
     }
 
     /// Shuts an unclaimed connection down, after a few last words, unless a request has claimed it
@@ -396,7 +426,7 @@ impl Claim {
             // SAFETY: `fd` is one of the two descriptors that `request` owns: both refer to this
             // socket (their inode says so, and our own descriptor is excluded), the request was
             // just proven to hold the reader and always holds the writer, no one else duplicates
-            // an unowned number but `claim`, `reap` and `unclaimed`, which never leave a duplicate
+            // an unowned number but `claim` and `reap`, which never leave a duplicate
             // of a claimed socket behind, and `request` is alive until below, so the number cannot
             // have been closed or reused. Wrapping it in an `OwnedFd` transfers nothing:
             // `into_raw_fd` gives the number back whatever happens, and tiny_http goes on owning
@@ -508,7 +538,9 @@ pub enum TcpState {
     Established,
     /// The peer has closed its side and may still read.
     CloseWait,
-    /// Any other: closing or closed.
+    /// Closed in both directions, or reset.
+    Closed,
+    /// Any other: listening, or closing.
     Other,
 }
 
@@ -543,6 +575,7 @@ fn tcp_info(fd: RawFd) -> TcpInfo {
     // The kernel's numbering, include/net/tcp_states.h.
     let state = match info.tcpi_state {
         1 if result == 0 => TcpState::Established,
+        7 if result == 0 => TcpState::Closed,
         8 if result == 0 => TcpState::CloseWait,
         _ => TcpState::Other,
     };
@@ -607,6 +640,35 @@ fn duplicate(fd: RawFd) -> io::Result<TcpStream> {
     }
     // SAFETY: a non-negative result is a new descriptor that nobody else knows of.
     Ok(unsafe { TcpStream::from_raw_fd(new) })
+}
+
+fn unread_of(fd: RawFd) -> usize {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: the request writes one `c_int`; on anything but a socket, pipe or terminal it fails.
+    let result = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut unread) };
+    if result == 0 { unread as usize } else { 0 }
+}
+
+/// Gives memory that the allocator holds, but does not use, back to the system. (Not about
+/// sockets: it stands here because this file is where `unsafe` lives.) Does nothing where the C
+/// library is not glibc.
+pub fn return_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `malloc_trim` takes the allocator's own locks and moves nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Makes the allocator take every large block from the system and give it back when it is freed.
+/// By default glibc learns from the first such block not to: one flood of bytes, and its memory
+/// stays. For a program that is a server only; does nothing where the C library is not glibc.
+pub fn return_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` sets a number; 128 KiB is the documented initial value of this one.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
 }
 
 fn inode_of(fd: RawFd) -> Option<u64> {

@@ -16,7 +16,8 @@ use tungstenite::{Error, Message, WebSocket};
 
 use super::handshake;
 use crate::App;
-use crate::clients::Transport;
+use crate::clients::{Stay, Transport};
+use crate::hub::Subscription;
 use crate::hub::broadcaster::{Form, Subscriber};
 use crate::hub::event::{frame, text_frame};
 use crate::hub::history::Replay;
@@ -29,6 +30,10 @@ use crate::sources::tick::timestamp;
 
 /// tungstenite's own default of 128 KiB would be most of an idle client's memory.
 const READ_BUFFER: usize = 4 * 1024;
+
+/// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
+/// used one: what counts as memory is what was ever touched.
+const SESSION_STACK: usize = 2 * STACK;
 
 /// The first message on `/ws`.
 const WELCOME: &str = r#"{"type":"info","message":"Welcome to WS Server"}"#;
@@ -55,9 +60,17 @@ struct Stream {
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut socket = self.outbox.link().stream();
-        let read = socket.read(buffer)?;
-        self.last_read = Instant::now();
-        Ok(read)
+        loop {
+            match socket.read(buffer) {
+                // With a read timeout set, even a stop and a continue interrupt it (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(read) => {
+                    self.last_read = Instant::now();
+                    return Ok(read);
+                }
+            }
+        }
     }
 }
 
@@ -74,8 +87,11 @@ impl Write for Stream {
     }
 }
 
-/// Serves the client until it leaves, is too slow, silent or wrong, or the server shuts down.
-pub fn serve(app: &App, connection: Connection, kind: Kind, query: &Query) {
+/// Checks the handshake, takes the socket over, and hands it to the thread that serves the client.
+///
+/// That is a new thread, and this one ends: what the handshake has touched of its stack, and freed
+/// into its allocator's cache, would stay with an idle client for all its life (8 KiB of 23).
+pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) {
     let head = match handshake::check(&connection) {
         Ok(head) => head,
         Err(answer) => return connection.answer(&answer),
@@ -112,11 +128,34 @@ pub fn serve(app: &App, connection: Connection, kind: Kind, query: &Query) {
     }
     outbox.write_taken(Chunk::Own(first.into()));
     write_replay(&outbox, replay);
-    let reason = match start_writing(&outbox, fanout, &peer.to_string()) {
-        Ok(()) => Session::new(app, &outbox, early, kind).run(),
+    let name = format!("ws {peer}");
+    let (limit, ping) = (app.config.max_message, app.config.ping);
+    let served = Arc::clone(&outbox);
+    let thread = std::thread::Builder::new().name(name).stack_size(SESSION_STACK);
+    let started =
+        thread.spawn(move || serve(&served, stay, subscription, early, kind, limit, ping));
+    if started.is_err() {
+        log::debug!("no thread for websocket {peer}");
+        outbox.finish(Reason::Internal, Some(&close_frame(CloseCode::Error, "no thread")));
+        outbox.release();
+    }
+}
+
+/// Serves the client until it leaves, is too slow, silent or wrong, or the server shuts down. The
+/// body of its thread.
+fn serve(
+    outbox: &Arc<Outbox>,
+    stay: Stay,
+    subscription: Option<Subscription>,
+    early: Vec<u8>,
+    kind: Kind,
+    limit: usize,
+    ping: Duration,
+) {
+    let reason = match start_writing(outbox) {
+        Ok(()) => Session::new(outbox, early, kind, limit, ping).run(),
         Err(_) => Reason::Internal,
     };
-
     drop(subscription);
     let reason = outbox.over().unwrap_or(reason);
     outbox.finish(reason, None);
@@ -140,13 +179,13 @@ fn write_replay(outbox: &Outbox, replay: Option<Replay>) {
 
 /// Gives the outbox back. In handoff mode a second thread of the client's takes it for good, since
 /// its own is blocked in `read`.
-fn start_writing(outbox: &Arc<Outbox>, fanout: Fanout, peer: &str) -> io::Result<()> {
-    let name = format!("wsw {peer}");
-    if fanout == Fanout::Direct {
-        outbox.drained_by(name);
+fn start_writing(outbox: &Arc<Outbox>) -> io::Result<()> {
+    if outbox.fanout() == Fanout::Direct {
+        outbox.drained_by_new_threads();
         outbox.release();
         return Ok(());
     }
+    let name = format!("wsw {}", outbox.link().peer());
     let (ready, wait) = std::sync::mpsc::channel();
     let writer = Arc::clone(outbox);
     std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
@@ -167,8 +206,14 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(app: &App, outbox: &'a Arc<Outbox>, early: Vec<u8>, kind: Kind) -> Session<'a> {
-        let limit = Some(app.config.max_message);
+    fn new(
+        outbox: &'a Arc<Outbox>,
+        early: Vec<u8>,
+        kind: Kind,
+        limit: usize,
+        ping: Duration,
+    ) -> Session<'a> {
+        let limit = Some(limit);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -177,7 +222,7 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         let stream = Stream { outbox: Arc::clone(outbox), last_read: now };
         let socket = WebSocket::from_partially_read(stream, early, Role::Server, Some(config));
-        Session { outbox, socket, kind, ping: app.config.ping, last_ping: now }
+        Session { outbox, socket, kind, ping, last_ping: now }
     }
 
     fn run(mut self) -> Reason {
@@ -254,8 +299,7 @@ impl<'a> Session<'a> {
             _ => (CloseCode::Error, "server failure"),
         };
         log::debug!("websocket: {error}");
-        let close = CloseFrame { code, reason: reason.into() };
-        self.outbox.finish(Reason::Protocol, Some(&frame(Frame::close(Some(close)))));
+        self.outbox.finish(Reason::Protocol, Some(&close_frame(code, reason)));
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
         // What the client is still sending would make the system reset the connection, and the
         // close frame be lost.
@@ -266,8 +310,11 @@ impl<'a> Session<'a> {
 
 /// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
 pub fn farewell() -> Vec<u8> {
-    let close = CloseFrame { code: CloseCode::Away, reason: "server shutdown".into() };
-    frame(Frame::close(Some(close)))
+    close_frame(CloseCode::Away, "server shutdown")
+}
+
+fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
+    frame(Frame::close(Some(CloseFrame { code, reason: reason.into() })))
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -280,7 +327,6 @@ mod tests {
 
     #[test]
     fn the_slow_clients_close_frame_is_well_formed() {
-        let close = CloseFrame { code: CloseCode::Again, reason: "too slow".into() };
-        assert_eq!(frame(Frame::close(Some(close))), TOO_SLOW);
+        assert_eq!(close_frame(CloseCode::Again, "too slow"), TOO_SLOW);
     }
 }
