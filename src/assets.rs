@@ -4,9 +4,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
 use std::path::{Component, Path, PathBuf};
 
-use form_urlencoded::parse as decode;
-
 use crate::http::Answer;
+use crate::validate::decode;
 
 /// The files inside the binary, by path.
 const EMBEDDED: &[(&str, &[u8])] = &[
@@ -55,7 +54,6 @@ impl Assets {
             .with("ETag", etag)
             .with("Cache-Control", "no-cache")
             .with("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-            .with("X-Content-Type-Options", "nosniff")
             .with("Referrer-Policy", "no-referrer")
     }
 
@@ -90,13 +88,7 @@ pub fn not_found() -> Answer {
 /// The relative path that a request path stands for; `None` if it could lead elsewhere.
 fn relative(path: &str) -> Option<PathBuf> {
     let path = path.strip_prefix('/')?;
-    // The decoder is made for query strings: there, unlike in a path, a plus is a space.
-    let encoded = path.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
-    let decoded: String = match decode(encoded.as_bytes()).next() {
-        Some((name, _)) => name.into_owned(),
-        None => String::new(),
-    };
-    let relative = PathBuf::from(decoded);
+    let relative = PathBuf::from(String::from_utf8(decode(path)?).ok()?);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
     let clean = !relative.to_str()?.contains(['\0', '\\']);
     (plain && clean).then_some(relative)

@@ -69,6 +69,8 @@ impl Answer {
         if !matches!(status, 204 | 304) {
             let _ = write!(bytes, "Content-Length: {}\r\n", self.body.len());
         }
+        // What the media type says, whatever the body looks like to a browser.
+        bytes.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
         bytes.extend_from_slice(b"Connection: close\r\n\r\n");
         if !head_only {
             bytes.extend_from_slice(&self.body);
@@ -111,8 +113,12 @@ mod tests {
         let full = String::from_utf8(answer.to_bytes(false)).unwrap();
         let head = String::from_utf8(answer.to_bytes(true)).unwrap();
         assert!(full.starts_with("HTTP/1.1 200 OK\r\nDate: "));
-        assert!(full.ends_with("Content-Length: 5\r\nConnection: close\r\n\r\nhello"));
-        assert!(head.ends_with("Content-Length: 5\r\nConnection: close\r\n\r\n"));
+        assert!(full.ends_with(
+            "Content-Length: 5\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\nhello"
+        ));
+        assert!(head.ends_with(
+            "Content-Length: 5\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+        ));
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub mod send;
 pub mod sources;
 pub mod sse;
 pub mod stats;
+pub mod validate;
 pub mod websocket;
 
 use std::net::{IpAddr, SocketAddr};

@@ -9,6 +9,7 @@ use crate::http::Answer;
 use crate::hub::Topics;
 use crate::hub::event::check_name;
 use crate::listener::connection::Connection;
+use crate::validate::validate;
 use crate::websocket::handshake;
 use crate::websocket::session::{self, Kind};
 use crate::{App, assets, publish, sse, stats};
@@ -81,6 +82,9 @@ impl Query {
 
 /// Serves one request, in its own thread.
 pub fn route(app: &Arc<App>, connection: Connection) {
+    if let Err(answer) = validate(connection.request()) {
+        return connection.answer(&answer);
+    }
     let (path, query) = match connection.request().url().split_once('?') {
         Some((path, query)) => (path.to_owned(), query),
         None => (connection.request().url().to_owned(), ""),
@@ -89,10 +93,6 @@ pub fn route(app: &Arc<App>, connection: Connection) {
         Ok(query) => query,
         Err(answer) => return connection.answer(&answer),
     };
-    if !path.starts_with('/') {
-        let message = "the request target must be a path beginning with /";
-        return connection.answer(&Answer::error(400, "bad_target", message));
-    }
     if app.is_draining() && path != "/healthz" {
         return connection.answer(&draining());
     }

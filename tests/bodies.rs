@@ -133,7 +133,7 @@ fn a_body_that_is_cut_short_is_not_published() {
     let server = Server::start(&[]);
     let mut sse = Sse::open(&server, "/events");
     let long = "x".repeat(1500);
-    let answers = [
+    let framings = [
         "Content-Length: 10\r\n\r\nshort".to_owned(),
         format!("Content-Length: 3000\r\n\r\n{long}"),
         "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
@@ -141,15 +141,13 @@ fn a_body_that_is_cut_short_is_not_published() {
         "Transfer-Encoding: chunked\r\n\r\n5\r\nwhole".to_owned(),
         "Transfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n".to_owned(),
         "Transfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n".to_owned(),
-    ]
-    .map(|rest| {
-        let answer = send_and_close(&server, &format!("{HEAD}{rest}"));
+    ];
+    let accepted = framings.iter().filter(|framing| {
+        let answer = send_and_close(&server, &format!("{HEAD}{framing}"));
         // A short one is read by tiny_http, which closes without a word.
-        (answer.is_empty() || Answer::parse(&answer).status == 400, rest)
+        !answer.is_empty() && Answer::parse(&answer).status != 400
     });
-    let refused = answers.iter().all(|(refused, _)| *refused);
-    let framings = answers.map(|(_, framing)| framing.chars().take(60).collect::<String>());
-    assert!(refused, "one of {framings:#?} was not refused");
+    assert_eq!(accepted.collect::<Vec<_>>(), Vec::<&String>::new());
     sse.expect_nothing(&server, "a body that was cut short");
 }
 

@@ -161,6 +161,17 @@ impl Server {
         });
     }
 
+    /// How many threads serve a client or a request now. (`/stats` counts all: also tiny_http's
+    /// workers, which stay for a while when they have nothing to do.)
+    pub fn client_threads(&self) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread may end between the listing and the look.
+        let names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        let roles = ["http ", "sse ", "ws ", "wsw "];
+        names.filter(|name| roles.iter().any(|role| name.starts_with(role))).count()
+    }
+
     /// Sends a signal by name, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();

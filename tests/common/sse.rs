@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use super::Server;
 
@@ -77,9 +78,7 @@ impl Sse {
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("nothing came: {error}"),
             }
-            let Some(line) = line.strip_suffix('\n') else {
-                return None;
-            };
+            let line = line.strip_suffix('\n')?;
             let (name, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
             match (line, name) {
@@ -99,9 +98,13 @@ impl Sse {
 
     /// The next block that is not a comment.
     pub fn event(&mut self) -> Option<Block> {
+        // Comments come more often than the socket's own timeout would.
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match self.block() {
-                Some(block) if block.comment => {}
+                Some(block) if block.comment => {
+                    assert!(Instant::now() < deadline, "nothing came but comments");
+                }
                 other => return other,
             }
         }

@@ -1,0 +1,162 @@
+//! The opening handshake of a WebSocket: who gets in, and what the others are told (RFC 6455 section
+//! 4.2).
+
+mod common;
+
+use std::io::Write;
+
+use common::ws::{ACCEPT, Frame, KEY, Raw, masked, open, upgrade_lines};
+use common::{Answer, Server};
+
+/// The answer to an upgrade request with one more header line.
+fn upgrade(server: &Server, target: &str, line: &str) -> Answer {
+    let head = format!(
+        "GET {target} HTTP/1.1\r\nHost: {}\r\n{}{line}\r\n",
+        server.address,
+        upgrade_lines()
+    );
+    // A close frame follows, so that an accepted client is gone and the exchange ends.
+    let bytes = server.exchange(&[head.as_bytes(), &masked(0x88, b"")].concat());
+    Answer::parse(&bytes)
+}
+
+fn text(payload: impl AsRef<[u8]>) -> Frame {
+    Frame { last: true, opcode: 1, payload: payload.as_ref().to_vec() }
+}
+
+#[test]
+fn the_handshake_is_answered() {
+    let server = Server::start(&[]);
+    for target in ["/ws", "/", "/echo", "/ws?topic=a", "/?topic=a"] {
+        // Checks the status and the accept key.
+        let answer = Raw::connect(&server, target).answer;
+        assert_eq!(answer.header("Upgrade"), Some("websocket"));
+        assert_eq!(answer.header("Connection"), Some("Upgrade"));
+        for not_asked_for in ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"] {
+            assert_eq!(answer.header(not_asked_for), None);
+        }
+    }
+    // As Firefox sends it, and in other letters.
+    let head = format!(
+        "GET /ws HTTP/1.1\r\nHost: x\r\nconnection: keep-alive, upgrade\r\nUPGRADE: WebSocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: {KEY}\r\n\r\n"
+    );
+    let answer = Answer::parse(&server.exchange(&[head.as_bytes(), &masked(0x88, b"")].concat()));
+    assert_eq!((answer.status, answer.header("Sec-WebSocket-Accept")), (101, Some(ACCEPT)));
+    server.wait_clients(0, 0);
+}
+
+#[test]
+fn a_wrong_handshake_is_told_why() {
+    let server = Server::start(&[]);
+    let lines = upgrade_lines();
+    let without = |name: &str| {
+        let kept = lines.split_inclusive("\r\n").filter(|line| !line.starts_with(name));
+        kept.collect::<String>()
+    };
+    let with = |name: &str, value: &str| without(name) + &format!("{name}: {value}\r\n");
+    let key = "Sec-WebSocket-Key";
+    let version = "Sec-WebSocket-Version";
+    for (method, headers, status) in [
+        ("GET", String::new(), 426),
+        ("GET", without("Upgrade"), 426),
+        ("GET", with("Upgrade", "h2c"), 426),
+        ("GET", with(version, "8"), 426),
+        ("GET", with(version, "x"), 426),
+        ("GET", without(version), 400),
+        ("GET", without("Connection"), 400),
+        ("GET", with("Connection", "keep-alive"), 400),
+        ("GET", without(key), 400),
+        ("GET", with(key, "c2hvcnQ="), 400),
+        ("GET", with(key, "dGhlIHNhbXBsZSBub25jZQ"), 400),
+        ("GET", with(key, "dGhlIHNhbXBsZSBub25jZSBpcyBsb25n"), 400),
+        ("GET", with(key, "!!!!!!!!!!!!!!!!!!!!!!=="), 400),
+        ("GET", lines.clone() + "Expect: 100-continue\r\n", 400),
+        ("GET", lines.clone() + "Transfer-Encoding: chunked\r\n", 400),
+        ("POST", lines.clone(), 405),
+        ("HEAD", lines.clone(), 405),
+        ("OPTIONS", lines.clone(), 405),
+    ] {
+        for target in ["/ws", "/echo"] {
+            let answer = server.request(method, target, &headers, b"");
+            assert_eq!(answer.status, status, "{method} {headers}");
+            if method != "HEAD" {
+                let code = answer.error_code();
+                let codes = ["bad_handshake", "upgrade_required", "method_not_allowed"];
+                assert!(codes.contains(&&*code), "{code}");
+            }
+            assert_eq!(answer.header("Allow"), (status == 405).then_some("GET"));
+            // RFC 6455 section 4.4: which version would have been understood.
+            assert_eq!(answer.header(version), (status == 426).then_some("13"));
+            assert_eq!(answer.header("Upgrade"), (status == 426).then_some("websocket"));
+        }
+    }
+    assert_eq!(server.request("GET", "/ws", &lines, b"a body").status, 400);
+    let old = format!("GET /ws HTTP/1.0\r\n{lines}\r\n");
+    assert_eq!(Answer::parse(&server.exchange(old.as_bytes())).status, 400);
+    // On / there is a page for those who want no WebSocket.
+    assert_eq!(server.request("GET", "/", &with("Upgrade", "h2c"), b"").status, 200);
+    assert_eq!(server.request("GET", "/", &without(key), b"").status, 400);
+    assert_eq!(server.request("GET", "/nothing", &lines, b"").status, 404);
+    server.wait_clients(0, 0);
+}
+
+#[test]
+fn only_allowed_pages_may_connect() {
+    let flags = ["--allow-origin", "https://app.example", "--allow-origin", "http://b.example:81"];
+    let server = Server::start(&flags);
+    let open = Server::start(&["--allow-origin", "*"]);
+    let sandbox = Server::start(&["--allow-origin", "null"]);
+    let (own, other) = (format!("http://{}", server.address), format!("http://{}", open.address));
+    for (server, origin, status) in [
+        (&server, "", 101),
+        (&server, &*own, 101),
+        (&server, "https://app.example", 101),
+        (&server, "HTTPS://App.Example", 101),
+        (&server, "http://b.example:81", 101),
+        (&server, "http://app.example", 403),
+        (&server, "https://app.example:444", 403),
+        (&server, "https://app.example.evil.example", 403),
+        (&server, "https://evil.example", 403),
+        (&server, &*other, 403),
+        (&server, "null", 403),
+        (&open, "https://evil.example", 101),
+        (&open, "null", 101),
+        (&sandbox, "null", 101),
+        (&sandbox, "https://app.example", 403),
+    ] {
+        let line = if origin.is_empty() { "".into() } else { format!("Origin: {origin}\r\n") };
+        for target in ["/ws", "/", "/echo"] {
+            let answer = upgrade(server, target, &line);
+            assert_eq!(answer.status, status, "{origin} on {target}");
+            if status == 403 {
+                assert_eq!(answer.error_code(), "forbidden_origin");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_comes_together_with_the_handshake_is_not_lost() {
+    let server = Server::start(&[]);
+    let long = vec![b'x'; 20_000];
+    let early = [masked(0x81, b"one"), masked(0x81, &long), masked(0x89, b"two")].concat();
+    // The last frame is cut in the middle: the rest comes later.
+    let (now, later) = early.split_at(early.len() - 4);
+    let mut client = Raw::connect_with(&server, "/echo", "", now);
+    client.stream.write_all(later).unwrap();
+    assert_eq!(client.frame(), Some(text("one")));
+    assert_eq!(client.frame(), Some(text(long)));
+    assert_eq!(client.frame().unwrap().payload, b"two");
+}
+
+#[test]
+fn when_all_places_are_taken_the_next_is_told() {
+    let server = Server::start(&["--max-clients", "1"]);
+    let first = open(&server, "/ws");
+    let answer = server.request("GET", "/ws", &upgrade_lines(), b"");
+    assert_eq!((answer.status, &*answer.error_code()), (503, "full"));
+    drop(first);
+    server.wait_clients(0, 0);
+    open(&server, "/ws");
+}

@@ -1,0 +1,260 @@
+//! The event stream: its head, the form of events, topics, heartbeats, ticks, and its end.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use common::sse::{Block, Sse};
+use common::ws::open;
+use common::{Answer, PATIENCE, Server, assert_timestamp, wait_for};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
+const FANOUTS: [&str; 2] = ["direct", "handoff"];
+
+fn data(block: Option<Block>) -> String {
+    block.expect("an event").data.expect("with data")
+}
+
+#[test]
+fn the_head_and_the_greeting() {
+    let server = Server::start(&[]);
+    let mut sse = Sse::connect(&server, "/events", "");
+    let head = Answer::parse(sse.head.as_bytes());
+    assert_eq!(head.header("Content-Type"), Some("text/event-stream"));
+    assert_eq!(head.header("Cache-Control"), Some("no-cache, no-transform"));
+    assert_eq!(head.header("X-Accel-Buffering"), Some("no"));
+    assert_eq!(head.header("Access-Control-Allow-Origin"), Some("*"));
+    assert_eq!(head.header("Content-Length"), None);
+    assert_eq!(head.header("Transfer-Encoding"), None);
+    let retry = Block { retry: Some("2000".into()), ..Block::default() };
+    assert_eq!(sse.block(), Some(retry));
+    let message = r#"{"message":"Connection established"}"#;
+    let greeting = Block { data: Some(message.into()), ..Block::default() };
+    assert_eq!(sse.block(), Some(greeting));
+}
+
+#[test]
+fn head_tells_what_get_would() {
+    let server = Server::start(&[]);
+    let head = server.request("HEAD", "/events", "", b"");
+    assert_eq!((head.status, head.text()), (200, ""));
+    let get = Sse::connect(&server, "/events", "").head;
+    for line in get.lines().skip(1).filter(|line| !line.is_empty()) {
+        assert!(head.head.lines().any(|other| other == line), "{line:?} is not in {}", head.head);
+    }
+    // RFC 9110 section 8.6: none, as GET has none. A length of 0 would tell of an empty stream.
+    assert_eq!(head.header("Content-Length"), None);
+    assert_eq!(server.stats()["clients"]["sse"], 1, "only the GET is a client");
+}
+
+#[test]
+fn events_carry_id_name_and_data() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        let mut sse = Sse::open(&server, "/events");
+        for (query, name) in [
+            ("", None),
+            ("?event=price", Some("price")),
+            ("?topic=t&event=k%C3%A4se%20brot", Some("käse brot")),
+            ("?topic=t", None),
+        ] {
+            let id = server.publish_id(&format!("/publish{query}"), "x");
+            let expected = Block {
+                id: Some(id),
+                event: name.map(str::to_owned),
+                data: Some("x".into()),
+                ..Block::default()
+            };
+            assert_eq!(sse.event(), Some(expected), "{fanout}");
+        }
+    }
+}
+
+#[test]
+fn data_comes_as_it_was_sent() {
+    let large = "0123456789abcdef".repeat(40_000);
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        let mut sse = Sse::open(&server, "/events");
+        for (sent, read) in [
+            ("one\ntwo\nthree", "one\ntwo\nthree"),
+            // An event stream cannot tell the three line ends apart.
+            ("cr\rcrlf\r\nlf\nend", "cr\ncrlf\nlf\nend"),
+            ("\r\n\r\n", "\n\n"),
+            ("trailing\n", "trailing\n"),
+            ("\n", "\n"),
+            ("\nleading", "\nleading"),
+            (" space", " space"),
+            ("  two\n  spaces", "  two\n  spaces"),
+            (": no comment", ": no comment"),
+            ("id: 1\nevent: x\nretry: 1\ndata: y", "id: 1\nevent: x\nretry: 1\ndata: y"),
+            ("", ""),
+            ("grüße 🦀 \u{2028}\u{feff}\0\t日本語", "grüße 🦀 \u{2028}\u{feff}\0\t日本語"),
+            (r#"{"json":"\"quoted\" \\ \n"}"#, r#"{"json":"\"quoted\" \\ \n"}"#),
+            (&large, &large),
+        ] {
+            let id = server.publish_id("/publish", sent);
+            let expected = Block { id: Some(id), data: Some(read.into()), ..Block::default() };
+            assert_eq!(sse.event(), Some(expected), "{fanout}: {sent:?}");
+        }
+    }
+}
+
+#[test]
+fn ids_rise() {
+    let server = Server::start(&[]);
+    let start = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let mut sse = Sse::open(&server, "/events");
+    let mut last = (start - 60_000, 0);
+    for _ in 0..200 {
+        let id = server.publish_id("/publish", "x");
+        assert_eq!(sse.event().unwrap().id.as_ref(), Some(&id));
+        let (millis, sequence) = id.split_once('-').expect("<milliseconds>-<sequence>");
+        let parsed: (u64, u64) = (millis.parse().unwrap(), sequence.parse().unwrap());
+        assert_eq!(format!("{}-{}", parsed.0, parsed.1), id, "no signs, no leading zeros");
+        assert!(parsed > last, "{parsed:?} after {last:?}");
+        last = parsed;
+    }
+}
+
+#[test]
+fn topics_select_events() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        let all = ["a", "b", "k\u{e4}se + brot", "default", "end"];
+        let mut clients: Vec<(Sse, Vec<&str>)> = [
+            ("/events", all.to_vec()),
+            ("/events?topic=*&topic=end", all.to_vec()),
+            ("/events?topic=a&topic=end", vec!["a", "end"]),
+            ("/events?topic=a&topic=end&topic=a", vec!["a", "end"]),
+            ("/events?topic=end&topic=b&topic=a&unknown=1", vec!["a", "b", "end"]),
+            ("/events?topic=k%C3%A4se+%2B+brot&topic=end", vec![all[2], "end"]),
+            ("/events?topic=A&topic=a%20&topic=aa&topic=end", vec!["end"]),
+        ]
+        .into_iter()
+        .map(|(target, topics)| (Sse::open(&server, target), topics))
+        .collect();
+        for (target, topic) in [
+            ("/publish?topic=a", "a"),
+            ("/publish?topic=b", "b"),
+            ("/publish?topic=k%C3%A4se%20%2B%20brot", all[2]),
+            ("/publish", "default"),
+            ("/publish?topic=end", "end"),
+        ] {
+            server.publish_id(target, topic);
+        }
+        for (sse, topics) in &mut clients {
+            // Up to `end`, which everybody gets: what is missing or too much shows.
+            for topic in topics {
+                assert_eq!(data(sse.event()), *topic, "{fanout}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_client_gets_comments() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout, "--heartbeat", "200ms"]);
+        let mut sse = Sse::open(&server, "/events");
+        let comment = Block { comment: true, ..Block::default() };
+        assert_eq!(sse.block().as_ref(), Some(&comment));
+        assert_eq!(sse.block().as_ref(), Some(&comment));
+        server.publish_id("/publish", "x");
+        assert_eq!(data(sse.event()), "x");
+        assert_eq!(sse.block(), Some(comment));
+    }
+}
+
+#[test]
+fn the_tick_publishes_metrics() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout, "--tick", "100ms"]);
+        let mut others = Sse::open(&server, "/events?topic=end");
+        let mut sse = Sse::open(&server, "/events?topic=metrics");
+        let mut last = String::new();
+        for _ in 0..3 {
+            let tick = sse.event().unwrap();
+            assert_eq!(tick.event, None);
+            assert!(tick.id.is_some());
+            let metric: Value = serde_json::from_str(&tick.data.unwrap()).expect("JSON");
+            assert_eq!(metric["type"], "system_metric");
+            let usage = metric["cpuUsage"].as_f64().expect("a number");
+            assert!((0.0..=100.0).contains(&usage), "{usage}");
+            let timestamp = metric["timestamp"].as_str().unwrap();
+            assert_timestamp(timestamp);
+            assert!(timestamp > &*last, "{timestamp} after {last}");
+            last = timestamp.to_owned();
+        }
+        server.publish_id("/publish?topic=end", "end");
+        assert_eq!(data(others.event()), "end", "no metrics for those who want something else");
+        let mut all = Sse::open(&server, "/events");
+        assert!(data(all.event()).contains("system_metric"));
+    }
+}
+
+#[test]
+fn a_client_that_closes_is_noticed_without_an_event() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        let clients: Vec<Sse> = (0..5).map(|_| Sse::open(&server, "/events")).collect();
+        server.wait_clients(5, 0);
+        wait_for("a thread for each", || server.client_threads() == 5);
+        drop(clients);
+        server.wait_clients(0, 0);
+        wait_for("the threads to end", || server.client_threads() == 0);
+    }
+}
+
+#[test]
+fn when_all_places_are_taken_the_next_is_told() {
+    let server = Server::start(&["--max-clients", "1"]);
+    let first = Sse::open(&server, "/events");
+    let answer = server.get("/events");
+    assert_eq!((answer.status, &*answer.error_code()), (503, "full"));
+    assert!(answer.header("Retry-After").unwrap().parse::<u64>().unwrap() > 0);
+    drop(first);
+    server.wait_clients(0, 0);
+    Sse::open(&server, "/events");
+}
+
+/// A client that was reset and is back at once from the same address is a new client: the old one,
+/// whose end has not been noticed yet, must not be mixed up with it, and must leave nothing behind.
+#[test]
+fn an_address_that_comes_back_is_a_new_client() {
+    let server = Server::start(&[]);
+    // On an address that nobody else on this machine connects from, a port stays free meanwhile.
+    let mut address = SocketAddr::from(([127, 0, 0, 77], 0));
+    for _ in 0..30 {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        address = socket.local_addr().unwrap().as_socket().unwrap();
+        socket.connect(&server.address.into()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        // What closes with this option set sends a reset.
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut seen = String::new();
+        while !seen.ends_with("established\"}\n\n") {
+            let mut buffer = [0; 1024];
+            let read = stream.read(&mut buffer).expect("a greeting");
+            assert!(read > 0, "the stream ended after {seen:?}");
+            seen.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        }
+        // The server sorts out a client's descriptors when the next request comes.
+        server.get("/healthz");
+    }
+    server.wait_clients(0, 0);
+    // These get the descriptor numbers that the others had.
+    let sockets: Vec<_> = (0..30).map(|_| open(&server, "/ws")).collect();
+    let streams: Vec<_> = (0..30).map(|_| Sse::open(&server, "/events")).collect();
+    server.wait_clients(30, 30);
+    drop((sockets, streams));
+    server.wait_clients(0, 0);
+}

@@ -1,0 +1,268 @@
+//! WebSockets after the handshake: what comes back, events, pings, and every way to end (RFC 6455).
+
+mod common;
+
+use std::io::Write;
+
+use common::ws::{Frame, Raw, connect, json, masked, open};
+use common::{Server, assert_timestamp, wait_for};
+use serde_json::json;
+use tungstenite::Message;
+
+/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
+const FANOUTS: [&str; 2] = ["direct", "handoff"];
+
+fn text(payload: impl AsRef<[u8]>) -> Frame {
+    Frame { last: true, opcode: 1, payload: payload.as_ref().to_vec() }
+}
+
+/// A client past the welcome.
+fn welcomed(server: &Server) -> Raw {
+    let mut client = Raw::connect(server, "/ws");
+    let welcome = r#"{"type":"info","message":"Welcome to WS Server"}"#;
+    assert_eq!(client.frame(), Some(text(welcome)));
+    client
+}
+
+#[test]
+fn text_comes_back_in_json_and_binary_as_it_was() {
+    let large = "0123456789abcdef".repeat(20_000);
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        for target in ["/ws", "/", "/ws?topic=a"] {
+            let mut socket = open(&server, target);
+            for original in [
+                "hello",
+                "",
+                r#"{"json": "\"quoted\" \\ \n"}"#,
+                "line\nbreak\r\n\ttab \0 nul \u{7f}",
+                "grüße 🦀 \u{2028} 日本語 \u{feff}",
+                &large,
+            ] {
+                socket.send(Message::text(original)).unwrap();
+                let answer = json(&mut socket);
+                assert_eq!(answer.as_object().unwrap().len(), 3, "{answer}");
+                assert_eq!(answer["type"], "response");
+                assert_eq!(answer["original"], original);
+                assert_timestamp(answer["processedAt"].as_str().unwrap());
+            }
+            for bytes in [vec![], (0..=255).collect(), vec![0xff; 200_000]] {
+                socket.send(Message::binary(bytes.clone())).unwrap();
+                assert_eq!(socket.read().unwrap(), Message::binary(bytes));
+            }
+        }
+    }
+}
+
+#[test]
+fn echo_only_echoes() {
+    let server = Server::start(&[]);
+    let mut socket = connect(&server, "/echo?topic=a&last_event_id=1-0");
+    assert_eq!(server.publish("/publish?topic=a", "x").json()["subscribers"], 0);
+    for message in [Message::text("grüße"), Message::text(""), Message::binary(vec![0, 255, 128])]
+    {
+        socket.send(message.clone()).unwrap();
+        assert_eq!(socket.read().unwrap(), message, "no welcome, and no event");
+    }
+}
+
+#[test]
+fn fragments_are_put_together_and_pings_answered_between_them() {
+    let server = Server::start(&[]);
+    let mut client = Raw::connect(&server, "/echo");
+    let crab = "🦀".as_bytes();
+    client.send(0x01, b"one ");
+    client.send(0x00, b"");
+    client.send(0x89, b"ping");
+    client.send(0x00, &crab[..2]);
+    client.send(0x80, &crab[2..]);
+    assert_eq!(client.frame(), Some(Frame { last: true, opcode: 10, payload: b"ping".to_vec() }));
+    assert_eq!(client.frame(), Some(text("one 🦀")));
+    for first in [0x02, 0x00, 0x80] {
+        client.send(first, &[0xff]);
+    }
+    assert_eq!(client.frame(), Some(Frame { last: true, opcode: 2, payload: vec![0xff; 3] }));
+    for payload in [vec![], vec![7; 125]] {
+        client.send(0x89, &payload);
+        assert_eq!(client.frame(), Some(Frame { last: true, opcode: 10, payload }));
+    }
+    // A pong that nobody asked for is allowed, and asks for nothing.
+    client.send(0x8a, b"unasked");
+    client.send(0x81, b"next");
+    assert_eq!(client.frame(), Some(text("next")));
+}
+
+#[test]
+fn a_silent_client_is_pinged_and_then_dropped() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--ping", "200ms", "--fanout", fanout]);
+        let mut alive = Raw::connect(&server, "/ws?topic=a");
+        let mut silent = ["/ws", "/echo", "/ws?topic=a"].map(|path| Raw::connect(&server, path));
+        let mut pings = 0;
+        // Who answers stays for longer than the others have.
+        while pings < 4 {
+            let frame = alive.frame().expect("still there");
+            if frame.opcode == 9 {
+                alive.send(0x8a, &frame.payload);
+                pings += 1;
+            }
+        }
+        server.wait_clients(0, 1);
+        for client in &mut silent {
+            let mut opcodes = Vec::new();
+            while let Some(frame) = client.frame() {
+                opcodes.push(frame.opcode);
+            }
+            assert!(opcodes.contains(&9), "{opcodes:?}");
+        }
+        assert_eq!(server.log().matches("no sign of life").count(), 3, "{}", server.log());
+        alive.send(0x88, &1000_u16.to_be_bytes());
+        while alive.frame().is_some_and(|frame| frame.opcode != 8) {}
+        server.wait_clients(0, 0);
+    }
+}
+
+#[test]
+fn a_close_frame_is_answered_with_the_same_code() {
+    let server = Server::start(&[]);
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999_u16] {
+        let mut client = welcomed(&server);
+        client.send(0x88, &[&code.to_be_bytes()[..], "bye 🦀".as_bytes()].concat());
+        assert_eq!(client.close_code(), code);
+    }
+    let mut client = welcomed(&server);
+    client.send(0x88, b"");
+    let close = Frame { last: true, opcode: 8, payload: vec![] };
+    assert_eq!((client.frame(), client.frame()), (Some(close), None));
+    server.wait_clients(0, 0);
+    assert!(server.log().contains("closed by the client"), "{}", server.log());
+}
+
+#[test]
+fn a_broken_protocol_ends_with_1002() {
+    let server = Server::start(&[]);
+    let close = |code: u16| masked(0x88, &code.to_be_bytes());
+    let long = masked(0x89, &[0; 126]);
+    for (what, bytes) in [
+        ("not masked", vec![0x81, 2, b'h', b'i']),
+        ("RSV1", masked(0xc1, b"x")),
+        ("RSV2", masked(0xa1, b"x")),
+        ("RSV3 in a control frame", masked(0x99, b"x")),
+        ("reserved data opcode", masked(0x83, b"x")),
+        ("reserved control opcode", masked(0x8b, b"x")),
+        ("continues nothing", masked(0x80, b"x")),
+        ("begins within a message", [masked(0x01, b"x"), masked(0x81, b"y")].concat()),
+        ("fragmented ping", masked(0x09, b"x")),
+        ("fragmented close", masked(0x08, b"")),
+        ("long control frame", long),
+        ("close with half a code", masked(0x88, &[3])),
+        ("close 0", close(0)),
+        ("close 999", close(999)),
+        ("close 1004", close(1004)),
+        ("close 1005", close(1005)),
+        ("close 1006", close(1006)),
+        ("close 1015", close(1015)),
+        ("close 1016", close(1016)),
+        ("close 2999", close(2999)),
+        ("close 5000", close(5000)),
+        ("close 65535", close(65535)),
+    ] {
+        let mut client = welcomed(&server);
+        client.stream.write_all(&bytes).unwrap();
+        assert_eq!(client.close_code(), 1002, "{what}");
+    }
+    server.wait_clients(0, 0);
+}
+
+#[test]
+fn text_that_is_not_utf8_ends_with_1007() {
+    let server = Server::start(&[]);
+    let close = [&1000_u16.to_be_bytes()[..], b"\xff"].concat();
+    for (what, bytes) in [
+        ("a byte that is never", masked(0x81, b"ok \xff")),
+        ("too long a form", masked(0x81, b"\xc0\xaf")),
+        ("a surrogate", masked(0x81, b"\xed\xa0\x80")),
+        ("above U+10FFFF", masked(0x81, b"\xf4\x90\x80\x80")),
+        ("cut off at the end", masked(0x81, b"\xf0\x9f\xa6")),
+        ("in a later fragment", [masked(0x01, b"ok"), masked(0x80, b"\xc3(")].concat()),
+        ("in the reason of a close frame", masked(0x88, &close)),
+    ] {
+        for mut client in [welcomed(&server), Raw::connect(&server, "/echo")] {
+            client.stream.write_all(&bytes).unwrap();
+            assert_eq!(client.close_code(), 1007, "{what}");
+        }
+    }
+    server.wait_clients(0, 0);
+}
+
+#[test]
+fn too_long_a_message_ends_with_1009() {
+    let server = Server::start(&["--max-message", "1000"]);
+    let mut client = Raw::connect(&server, "/echo");
+    client.send(0x81, &[b'x'; 1000]);
+    assert_eq!(client.frame(), Some(text([b'x'; 1000])));
+    client.send(0x01, &[b'x'; 600]);
+    client.send(0x80, &[b'x'; 400]);
+    assert_eq!(client.frame(), Some(text([b'x'; 1000])));
+    drop(client);
+    // Only announced: the server need not wait for it.
+    let announced = [0x82, 0x80 | 127, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+    for bytes in [
+        masked(0x81, &[b'x'; 1001]),
+        masked(0x82, &[b'x'; 500_000]),
+        [masked(0x01, &[b'x'; 600]), masked(0x80, &[b'x'; 401])].concat(),
+        [masked(0x02, &[0; 600]), masked(0x00, &[0; 400]), masked(0x00, &[0; 1])].concat(),
+        announced.to_vec(),
+    ] {
+        let mut client = Raw::connect(&server, "/echo");
+        client.stream.write_all(&bytes).unwrap();
+        assert_eq!(client.close_code(), 1009);
+    }
+    server.wait_clients(0, 0);
+}
+
+#[test]
+fn events_come_to_those_who_ask_for_a_topic() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        let mut one = open(&server, "/ws?topic=a");
+        let mut two = open(&server, "/?topic=a&topic=k%C3%A4se");
+        let mut all = open(&server, "/ws?topic=*");
+        let mut none = open(&server, "/ws");
+        let publish = |target: &str, data: &str, subscribers: u64| {
+            let receipt = server.publish(target, data).json();
+            assert_eq!(receipt["subscribers"], subscribers, "{target}");
+            receipt["id"].clone()
+        };
+        let data = "say \"hi\" \\ 🦀\r\nand\rbye\n";
+        let event = |id, topic: &str, event: &str, data: &str| json!({"type": "event", "id": id, "topic": topic, "event": event, "data": data});
+        let id = publish("/publish?topic=k%C3%A4se", "", 2);
+        let cheese = event(id, "käse", "message", "");
+        let id = publish("/publish?topic=a&event=greeting", data, 3);
+        let greeting = event(id, "a", "greeting", "say \"hi\" \\ 🦀\nand\nbye\n");
+        for socket in [&mut two, &mut all] {
+            assert_eq!(json(socket), cheese, "{fanout}");
+        }
+        for socket in [&mut one, &mut two, &mut all] {
+            assert_eq!(json(socket), greeting, "{fanout}");
+            socket.send(Message::text("still answered")).unwrap();
+            assert_eq!(json(socket)["original"], "still answered");
+        }
+        none.send(Message::text("first")).unwrap();
+        assert_eq!(json(&mut none)["original"], "first");
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_is_noticed() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        let clients: Vec<_> =
+            ["/ws", "/echo", "/ws?topic=a", "/"].map(|target| Raw::connect(&server, target)).into();
+        server.wait_clients(0, 4);
+        wait_for("a thread for each", || server.client_threads() >= 4);
+        drop::<Vec<_>>(clients);
+        server.wait_clients(0, 0);
+        wait_for("the threads to end", || server.client_threads() == 0);
+    }
+}
