@@ -258,11 +258,12 @@ impl Drop for Server {
 }
 
 /// How long sent data may go unacknowledged. A client that has vanished is then found out within
-/// two heartbeats and five seconds: one until a heartbeat is due, this, and a look a second.
+/// two heartbeats and five seconds: one until a heartbeat is due, this, and a look a second (and
+/// one to spare, for the granularity of TCP's timers).
 fn user_timeout(heartbeat: Duration) -> Duration {
     match heartbeat {
         Duration::ZERO => Duration::from_secs(20),
-        beat => beat + Duration::from_secs(4),
+        beat => beat + Duration::from_secs(3),
     }
 }
 

@@ -132,6 +132,10 @@ fn check_framing(fields: &[Header], chunks: bool) -> Result<(), Answer> {
     if lengths.next().is_some() || codings.next().is_some() {
         return Err(bad("bad_framing", "the length of the body is given more than once"));
     }
+    // With an upgrade, tiny_http leaves the framing of the body to us, and we know no chunks.
+    if coding.is_some() && values(fields, "Connection").any(has_upgrade) {
+        return Err(bad("bad_framing", "send Content-Length together with an upgrade"));
+    }
     if let Some(length) = length {
         if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(bad("bad_framing", "Content-Length is no number"));
@@ -150,6 +154,10 @@ fn check_framing(fields: &[Header], chunks: bool) -> Result<(), Answer> {
         }
         _ => Ok(()),
     }
+}
+
+fn has_upgrade(value: &str) -> bool {
+    value.to_ascii_lowercase().contains("upgrade")
 }
 
 fn values<'a>(fields: &'a [Header], name: &'static str) -> impl Iterator<Item = &'a str> {
@@ -228,6 +236,7 @@ mod tests {
             assert_eq!(framing(&[&format!("Transfer-Encoding: {unknown}")]), 501, "{unknown}");
         }
         assert_eq!(status(check_framing(&fields(&["Transfer-Encoding: chunked"]), false)), 400);
+        assert_eq!(framing(&["Transfer-Encoding: chunked", "Connection: Upgrade"]), 400);
     }
 
     #[test]

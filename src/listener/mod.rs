@@ -292,13 +292,13 @@ impl Generation {
 
 /// Keeps panics of tiny_http's own threads off standard error: they are known, have no effect but
 /// the ones that the supervisor and the reaper mend, and any client can cause them (by resetting
-/// its connection). They are logged at `debug`. All other panics go to the hook that was there.
+/// its connection). They are logged at `debug`. All other panics go to the hook that was there. Only
+/// for a program that names its threads.
 pub fn log_known_panics() {
     let previous = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let place = panic.location().map_or("", |location| location.file());
-        // Its threads have no name, ours all do.
-        if thread::current().name().is_none() && place.contains("tiny_http") {
+        // tiny_http's threads have no name, ours all do.
+        if thread::current().name().is_none() {
             log::debug!("{panic}");
         } else {
             previous(panic);

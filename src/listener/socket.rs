@@ -93,7 +93,7 @@ struct Settling {
     candidates: [RawFd; 2],
 }
 
-/// One accepted connection that no request has claimed yet, as [`Sockets::unclaimed`] sees it.
+/// One accepted connection that no request has claimed yet, as [`Sockets::survey`] sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Unclaimed {
     /// A descriptor number that belonged to the connection when it was looked at.

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::Server;
+use super::{PATIENCE, Server};
 
 /// One block of a stream: an event, a comment, or a `retry`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
