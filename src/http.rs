@@ -15,7 +15,8 @@ pub struct Answer {
     /// The status code, for example 404.
     pub status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
-    body: Cow<'static, [u8]>,
+    /// `None` for the head of a body whose length nobody knows.
+    body: Option<Cow<'static, [u8]>>,
 }
 
 impl Answer {
@@ -25,12 +26,22 @@ impl Answer {
         content_type: impl Into<Cow<'static, str>>,
         body: impl Into<Cow<'static, [u8]>>,
     ) -> Answer {
-        Answer { status, headers: vec![("Content-Type", content_type.into())], body: body.into() }
+        Answer {
+            status,
+            headers: vec![("Content-Type", content_type.into())],
+            body: Some(body.into()),
+        }
     }
 
     /// An answer without a body.
     pub fn empty(status: u16) -> Answer {
-        Answer { status, headers: Vec::new(), body: Cow::Borrowed(&[]) }
+        Answer { status, headers: Vec::new(), body: Some(Cow::Borrowed(&[])) }
+    }
+
+    /// The head of an answer whose body, of the media type `content_type`, ends with the
+    /// connection.
+    pub fn head(status: u16, content_type: &'static str) -> Answer {
+        Answer { status, headers: vec![("Content-Type", content_type.into())], body: None }
     }
 
     /// A JSON answer.
@@ -58,7 +69,8 @@ impl Answer {
     /// The answer as it goes over the wire. For a HEAD request the body is left out, its length
     /// is not (RFC 9110 section 9.3.2).
     pub fn to_bytes(&self, head_only: bool) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(256 + self.body.len());
+        let body = self.body.as_deref();
+        let mut bytes = Vec::with_capacity(256 + body.map_or(0, <[u8]>::len));
         let status = self.status;
         let _ = write!(bytes, "HTTP/1.1 {status} {}\r\n", reason(status));
         let _ = write!(bytes, "Date: {}\r\n", httpdate::fmt_http_date(SystemTime::now()));
@@ -66,14 +78,17 @@ impl Answer {
             let _ = write!(bytes, "{name}: {value}\r\n");
         }
         // RFC 9110 section 8.6: no length where there cannot be a body, and none that lies.
-        if !matches!(status, 204 | 304) {
-            let _ = write!(bytes, "Content-Length: {}\r\n", self.body.len());
+        if let Some(body) = body.filter(|_| !matches!(status, 204 | 304)) {
+            let _ = write!(bytes, "Content-Length: {}\r\n", body.len());
         }
         // What the media type says, whatever the body looks like to a browser.
         bytes.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
-        bytes.extend_from_slice(b"Connection: close\r\n\r\n");
-        if !head_only {
-            bytes.extend_from_slice(&self.body);
+        // RFC 9110 section 7.8: whoever sends Upgrade names it here as well.
+        let upgrade = self.headers.iter().any(|(name, _)| *name == "Upgrade");
+        let connection = if upgrade { "close, upgrade" } else { "close" };
+        let _ = write!(bytes, "Connection: {connection}\r\n\r\n");
+        if let Some(body) = body.filter(|_| !head_only) {
+            bytes.extend_from_slice(body);
         }
         bytes
     }

@@ -109,7 +109,7 @@ pub fn route(app: &Arc<App>, connection: Connection) {
             connection.answer(&Answer::error(400, "unexpected_body", message));
         }
         ("/events", Method::Get) => sse::serve(app, connection, &query),
-        ("/events", Method::Head) => sse::head(connection),
+        ("/events", Method::Head) => connection.answer(&sse::head()),
         ("/publish", Method::Post | Method::Options) => publish::serve(app, connection, &query),
         ("/publish", _) => connection.answer(&method_not_allowed("POST, OPTIONS")),
         ("/healthz", _) if read => connection.answer(&health(app)),

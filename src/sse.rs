@@ -17,26 +17,16 @@ use crate::hub::outbox::{Chunk, Outbox};
 use crate::listener::connection::Connection;
 use crate::router::Query;
 
-/// The head of every stream. Its length is not known, so closing ends it (RFC 9112 section 6.3).
-/// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
-const HEAD: &str = "HTTP/1.1 200 OK\r\n\
-    Content-Type: text/event-stream\r\n\
-    Cache-Control: no-cache, no-transform\r\n\
-    X-Accel-Buffering: no\r\n\
-    Access-Control-Allow-Origin: *\r\n\
-    X-Content-Type-Options: nosniff\r\n\
-    Connection: close\r\n\r\n";
-
 /// How long a client waits before it comes back, in milliseconds, and its greeting.
 const GREETING: &str = "retry: 2000\n\ndata: {\"message\":\"Connection established\"}\n\n";
 
-/// The answer to a HEAD request.
-pub fn head(connection: Connection) {
-    let answer = Answer::new(200, "text/event-stream", &[][..])
+/// The head of every stream. Its length is not known, so closing ends it (RFC 9112 section 6.3).
+/// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
+pub fn head() -> Answer {
+    Answer::head(200, "text/event-stream")
         .with("Cache-Control", "no-cache, no-transform")
         .with("X-Accel-Buffering", "no")
-        .with("Access-Control-Allow-Origin", "*");
-    connection.answer(&answer);
+        .with("Access-Control-Allow-Origin", "*")
 }
 
 /// Serves the client until it leaves, is too slow, or the server shuts down.
@@ -58,7 +48,9 @@ pub fn serve(app: &App, connection: Connection, query: &Query) {
     };
     // Before the greeting: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = app.hub.subscribe(subscriber, last);
-    outbox.write_taken(Chunk::Own([HEAD, GREETING].concat().into_bytes().into()));
+    let mut first = head().to_bytes(false);
+    first.extend_from_slice(GREETING.as_bytes());
+    outbox.write_taken(Chunk::Own(first.into()));
     write_replay(&outbox, replay);
     let reason = outbox.run();
 

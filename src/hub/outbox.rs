@@ -156,6 +156,8 @@ struct State {
     until: Instant,
     last_words: Option<Box<[u8]>>,
     done: bool,
+    /// Threads that wait for `room`. To signal it without need is a system call each time.
+    waiters: usize,
 }
 
 /// What the client's thread is woken for.
@@ -189,6 +191,7 @@ impl Outbox {
                 until: now,
                 last_words: None,
                 done: false,
+                waiters: 0,
                 sent: 0,
             }),
             room: Condvar::new(),
@@ -303,7 +306,9 @@ impl Outbox {
                 drop(state);
                 return self.wake();
             }
+            state.waiters += 1;
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiters -= 1;
         }
         match send_now(self.link.stream(), bytes) {
             Ok(sent) if sent == bytes.len() => return,
@@ -352,8 +357,7 @@ impl Outbox {
         }
         let was_taken = state.taken;
         state.taken = true;
-        drop(state);
-        self.room.notify_all();
+        self.signal(state);
         if was_taken {
             // Its writer is at work, or asleep in handoff mode.
             if let Some(Drainer::Parked(thread)) = self.drainer.get() {
@@ -418,8 +422,7 @@ impl Outbox {
                     state.waiting_bytes = state.waiting_bytes.saturating_sub(chunk.bytes().len());
                     state.last_write = Instant::now();
                     state.sent += u64::from(written && chunk.is_event());
-                    drop(state);
-                    self.room.notify_all();
+                    self.signal(state);
                 }
                 Work::Idle => return,
                 Work::Over => return self.hang_up(),
@@ -443,8 +446,7 @@ impl Outbox {
         }
         if self.fanout == Fanout::Direct {
             state.taken = false;
-            drop(state);
-            self.room.notify_all();
+            self.signal(state);
         }
         Work::Idle
     }
@@ -492,16 +494,25 @@ impl Outbox {
         while self.receiver.try_recv().is_ok() {}
         state.waiting = 0;
         state.waiting_bytes = 0;
-        drop(state);
         let _ = self.link.stream().shutdown(std::net::Shutdown::Both);
-        self.room.notify_all();
+        self.signal(state);
     }
 
     /// All has been said: tells the peer so, and whoever waits in [`Outbox::wait_done`].
     fn hang_up(&self) {
         let _ = self.link.stream().shutdown(std::net::Shutdown::Write);
-        self.lock().done = true;
-        self.room.notify_all();
+        let mut state = self.lock();
+        state.done = true;
+        self.signal(state);
+    }
+
+    /// Lets those look again who wait for room, for the outbox to be free, or for its end.
+    fn signal(&self, state: MutexGuard<'_, State>) {
+        let waiters = state.waiters;
+        drop(state);
+        if waiters > 0 {
+            self.room.notify_all();
+        }
     }
 
     /// Waits until the last words are written, or given up; at most until `deadline`.
@@ -512,8 +523,10 @@ impl Outbox {
             if left.is_zero() {
                 return;
             }
+            state.waiters += 1;
             let waited = self.room.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiters -= 1;
         }
     }
 

@@ -234,7 +234,9 @@ impl Shared {
             }
             let patience = match self.stop.load(Ordering::SeqCst) {
                 true => Duration::ZERO,
-                false => self.header_timeout + Duration::from_secs(1),
+                // Until its connections are reaped, and its workers, idle for five seconds, gone:
+                // nobody else would take what they still bring.
+                false => 2 * self.header_timeout + Duration::from_secs(6),
             };
             if generation.retired().is_some_and(|since| since.elapsed() >= patience) {
                 return;

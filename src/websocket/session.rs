@@ -42,6 +42,9 @@ const WELCOME: &str = r#"{"type":"info","message":"Welcome to WS Server"}"#;
 /// codes). Come back, with the id of the last event.
 const TOO_SLOW: &[u8] = b"\x88\x0a\x03\xf5too slow";
 
+/// How long, and for how many bytes, a client is listened to that has been sent a close frame.
+const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 << 20);
+
 /// What is done with messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -60,17 +63,9 @@ struct Stream {
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut socket = self.outbox.link().stream();
-        loop {
-            match socket.read(buffer) {
-                // With a read timeout set, even a stop and a continue interrupt it (signal(7)).
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-                Ok(read) => {
-                    self.last_read = Instant::now();
-                    return Ok(read);
-                }
-            }
-        }
+        let read = socket.read(buffer)?;
+        self.last_read = Instant::now();
+        Ok(read)
     }
 }
 
@@ -202,7 +197,9 @@ struct Session<'a> {
     socket: WebSocket<Stream>,
     kind: Kind,
     ping: Duration,
+    /// When the last ping was sent, or if none was, when the session began.
     last_ping: Instant,
+    pinged: bool,
 }
 
 impl<'a> Session<'a> {
@@ -222,7 +219,7 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         let stream = Stream { outbox: Arc::clone(outbox), last_read: now };
         let socket = WebSocket::from_partially_read(stream, early, Role::Server, Some(config));
-        Session { outbox, socket, kind, ping, last_ping: now }
+        Session { outbox, socket, kind, ping, last_ping: now, pinged: false }
     }
 
     fn run(mut self) -> Reason {
@@ -264,19 +261,19 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Pings every interval. A client that has sent nothing for two of them is gone.
+    /// Pings every interval. A client is gone when a ping has been out for an interval and nothing
+    /// at all has come since. (Not simply when nothing came for two of them: if this process was
+    /// stopped meanwhile, nobody has been asked.)
     fn check_pulse(&mut self) -> Option<Reason> {
-        if self.ping.is_zero() {
-            return None;
-        }
-        if self.last_ping.elapsed() < self.ping {
-            return None;
-        }
         // Read timeouts may come a little early; a whole interval more would be late.
-        let slack = self.ping / 20;
-        if self.socket.get_ref().last_read.elapsed() + slack >= self.ping * 2 {
+        let due = self.ping - self.ping / 20;
+        if self.ping.is_zero() || self.last_ping.elapsed() < due {
+            return None;
+        }
+        if self.pinged && self.last_ping > self.socket.get_ref().last_read {
             return Some(Reason::Silent);
         }
+        self.pinged = true;
         self.last_ping = Instant::now();
         self.outbox.write(&frame(Frame::ping(Vec::new())));
         None
@@ -286,7 +283,12 @@ impl<'a> Session<'a> {
     /// nothing: the close frame is ours to send (RFC 6455 section 7.1.7).
     fn end(self, error: Error) -> Reason {
         let (code, reason) = match &error {
-            Error::ConnectionClosed | Error::AlreadyClosed => return Reason::Closed,
+            Error::ConnectionClosed | Error::AlreadyClosed => {
+                // Our close frame is out. What the client sends after its own, it must not; it
+                // would still make the system reset the connection, and ours be lost.
+                linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
+                return Reason::Closed;
+            }
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
                 return Reason::Lost;
             }
@@ -303,7 +305,7 @@ impl<'a> Session<'a> {
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
         // What the client is still sending would make the system reset the connection, and the
         // close frame be lost.
-        linger(self.outbox.link().stream(), Duration::from_secs(1), 64 << 20);
+        linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
         Reason::Protocol
     }
 }
@@ -318,7 +320,9 @@ fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    // With a read timeout set, a stop and a continue of the process interrupt it: signal(7).
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
 #[cfg(test)]
