@@ -28,6 +28,10 @@ use socket::{ClaimError, Sockets};
 /// Connections that the kernel may keep ready for `accept` (its own limit, `somaxconn`, applies).
 const BACKLOG: i32 = 4096;
 
+/// What a connection's receive buffer holds (the kernel doubles it, for its own needs). Enough for
+/// the longest message of the defaults in a few round trips.
+const RECEIVE_BUFFER: usize = 128 * 1024;
+
 /// How often the supervisor looks after the accept loop.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -75,7 +79,6 @@ struct Shared {
     sockets: Arc<Sockets>,
     reaper: Arc<Reaper>,
     handler: Box<Handler>,
-    header_timeout: Duration,
     stop: AtomicBool,
     counters: Arc<Counters>,
 }
@@ -106,6 +109,8 @@ pub fn bind(options: &Options) -> io::Result<TcpListener> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(options.user_timeout))?;
     socket::defer_accept(&socket, options.header_timeout)?;
+    // What a peer may send ahead of its reader: by default up to 6 MiB each, for as many as come.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&options.address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -134,7 +139,6 @@ impl Listener {
             sockets,
             reaper,
             handler,
-            header_timeout: options.header_timeout,
             stop: AtomicBool::new(false),
             counters: Arc::clone(&options.counters),
         });
@@ -232,13 +236,13 @@ impl Shared {
                 Ok(None) => {}
                 Err(error) => log::debug!("accept: {error}"),
             }
-            let patience = match self.stop.load(Ordering::SeqCst) {
-                true => Duration::ZERO,
-                // Until its connections are reaped, and its workers, idle for five seconds, gone:
-                // nobody else would take what they still bring.
-                false => 2 * self.header_timeout + Duration::from_secs(6),
-            };
-            if generation.retired().is_some_and(|since| since.elapsed() >= patience) {
+            let Some(retired) = generation.retired() else { continue };
+            // A worker of this server may bring a request as long as one of its connections is
+            // here, and would wait for its end for ever if nobody took it. The reaper sees to it
+            // that they go. (A second, because it may not have seen the last of them yet.)
+            let settled = retired.elapsed() >= Duration::from_secs(1);
+            let done = settled && !self.reaper.has_older(retired + LOOK);
+            if done || self.stop.load(Ordering::SeqCst) {
                 return;
             }
         }

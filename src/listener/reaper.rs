@@ -25,8 +25,10 @@ use crate::stats::resident_bytes;
 /// has no such limit. (Linux tells the count; elsewhere only the deadline protects.)
 pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
 
-/// The most kicks at one look.
-const MAX_KICKS: usize = 32;
+/// The most kicks at one look, and for how long one connection is a reason for them: each keeps an
+/// idle worker of the pool from ending.
+const MAX_KICKS: usize = 64;
+const KICK_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often the reaper looks; and how often while some connection has sent much and asked
 /// nothing: an endless header grows by a hundred kilobytes a millisecond.
@@ -34,7 +36,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const CLOSE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// From how many bytes of a header on it is looked at closely.
-const SUSPICIOUS_BYTES: u64 = 8 * 1024;
+const SUSPICIOUS_BYTES: u64 = 4 * 1024;
 
 /// How often memory is looked after, and the growth in bytes that makes it worth the while.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
@@ -46,6 +48,8 @@ pub struct Reaper {
     address: SocketAddr,
     header_timeout: Duration,
     bodies: Mutex<HashMap<u64, Arc<Body>>>,
+    /// Since when the oldest connection is here that no request has claimed.
+    oldest: Mutex<Option<Instant>>,
     next: AtomicU64,
     counters: Arc<Counters>,
 }
@@ -112,9 +116,17 @@ impl Reaper {
             address: reachable(address),
             header_timeout,
             bodies: Mutex::default(),
+            oldest: Mutex::default(),
             next: AtomicU64::new(0),
             counters,
         })
+    }
+
+    /// Whether a connection is still here, reset or not, that no request has claimed, and that came
+    /// before `time`.
+    pub fn has_older(&self, time: Instant) -> bool {
+        let oldest = *self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        oldest.is_some_and(|oldest| oldest <= time)
     }
 
     /// Looks every tenth of a second until `stop` is set. The body of the reaper's own thread.
@@ -126,9 +138,12 @@ impl Reaper {
             std::thread::park_timeout(interval);
             let survey = self.sockets.survey();
             let suspicious = survey.unclaimed.iter().any(|one| one.head() > SUSPICIOUS_BYTES);
-            interval = if suspicious { CLOSE_INTERVAL } else { INTERVAL };
+            let closely = suspicious || !survey.dead.is_empty();
+            interval = if closely { CLOSE_INTERVAL } else { INTERVAL };
             self.kick(&survey, &first_seen);
             self.look(&survey, &mut first_seen);
+            let oldest = first_seen.values().min().copied();
+            *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
             self.look_at_bodies();
             memory.look(survey.claimed + survey.unclaimed.len() + survey.dead.len());
         }
@@ -143,7 +158,10 @@ impl Reaper {
     fn kick(&self, survey: &Survey, first_seen: &HashMap<u64, Instant>) {
         let waiting = survey.unclaimed.iter().filter(|one| one.unread > 0).map(|one| one.inode);
         let forgotten = survey.dead.iter().copied().chain(waiting);
-        let count = forgotten.filter(|inode| first_seen.contains_key(inode)).count();
+        let due = |inode: &u64| {
+            first_seen.get(inode).is_some_and(|since| since.elapsed() < KICK_PATIENCE)
+        };
+        let count = forgotten.filter(due).count();
         for _ in 0..count.min(MAX_KICKS) {
             let _ = TcpStream::connect_timeout(&self.address, INTERVAL);
         }

@@ -118,7 +118,7 @@ impl Unclaimed {
 pub struct Survey {
     /// Open connections that no request has claimed, each once.
     pub unclaimed: Vec<Unclaimed>,
-    /// Inodes of connections that were reset, and whose descriptors are still open.
+    /// Inodes of connections that are closed or closing, and whose descriptors are still open.
     pub dead: Vec<u64>,
     /// How many connections are claimed.
     pub claimed: usize,
@@ -226,10 +226,13 @@ impl Sockets {
             }
             let info = tcp_info(fd);
             match look {
-                Look::Peer(_) => {
+                Look::Peer(_)
+                    if matches!(info.state, TcpState::Established | TcpState::CloseWait) =>
+                {
                     let (received, unread) = (info.received, unread_of(fd));
                     survey.unclaimed.push(Unclaimed { fd, inode, received, unread });
                 }
+                Look::Peer(_) => survey.dead.push(inode),
                 Look::Other if info.state == TcpState::Closed => survey.dead.push(inode),
                 // The listening socket.
                 Look::Other | Look::Closed => {}
