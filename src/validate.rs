@@ -6,10 +6,10 @@
 //! rest of one request would be the beginning of another: request smuggling. Whoever sends such a
 //! request gets an error, and the connection is closed, as after every plain answer.
 //!
-//! (Two things cannot be seen any more behind tiny_http: white space in front of a header line,
-//! which it strips, and words behind the version in the request line. Both are refused or mended
-//! by the proxies that matter, and neither can be used here, where a connection serves one
-//! request.)
+//! (Three things cannot be seen any more behind tiny_http: white space in front of a header line,
+//! a vertical tab or form feed around a value, both of which it strips, and words behind the
+//! version in the request line. Proxies that matter refuse or mend them, and they cannot be used
+//! here, where a connection serves one request.)
 
 use tiny_http::{HTTPVersion, Header, Request};
 
@@ -25,8 +25,11 @@ const MAX_FIELD_BYTES: usize = 32 * 1024;
 /// Checks what is common to all requests.
 ///
 /// # Errors
-/// The answer that says what is wrong: 400, 413, 414, 431 or 501.
+/// The answer that says what is wrong: 400, 413, 414, 431, 501 or 505.
 pub fn validate(request: &Request) -> Result<(), Answer> {
+    if !matches!(request.http_version(), HTTPVersion(1, 0 | 1)) {
+        return Err(Answer::error(505, "unknown_version", "only HTTP/1.0 and HTTP/1.1 are spoken"));
+    }
     check_target(request.url())?;
     let fields = request.headers();
     check_fields(fields)?;

@@ -62,6 +62,8 @@ struct Memory {
     peak: usize,
     /// Resident bytes after the last time.
     resident: u64,
+    /// How often still: tiny_http's idle workers, whose memory it is in part, go seconds later.
+    repeat: u32,
 }
 
 impl Memory {
@@ -73,6 +75,10 @@ impl Memory {
         self.next = Instant::now() + MEMORY_INTERVAL;
         let deserted = self.peak >= 64 && connections <= self.peak / 2;
         if deserted || resident_bytes() > self.resident + MEMORY_GROWTH {
+            self.repeat = 3;
+        }
+        if self.repeat > 0 {
+            self.repeat -= 1;
             socket::return_free_memory();
             self.peak = connections;
             self.resident = resident_bytes();
@@ -132,7 +138,8 @@ impl Reaper {
     /// Looks every tenth of a second until `stop` is set. The body of the reaper's own thread.
     pub fn run(&self, stop: &AtomicBool) {
         let mut first_seen: HashMap<u64, Instant> = HashMap::new();
-        let mut memory = Memory { next: Instant::now(), peak: 0, resident: resident_bytes() };
+        let mut memory =
+            Memory { next: Instant::now(), peak: 0, resident: resident_bytes(), repeat: 0 };
         let mut interval = INTERVAL;
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(interval);

@@ -32,10 +32,8 @@ use std::time::Duration;
 use tiny_http::Request;
 
 /// How many closed numbers in a row, above every number known to be open, end a search. The kernel
-/// gives the lowest free number, so new ones have no room for such a gap below them. Also how far
-/// above a connection's first descriptor its second one is looked for: nearly always they stand
-/// side by side, and where not, an SSE client merely stays visible to later searches.
-const GAP: RawFd = 256;
+/// gives the lowest free number, so new ones have no room for such a gap below them.
+const GAP: RawFd = 64;
 
 /// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
 /// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
@@ -191,11 +189,12 @@ impl Sockets {
             }
             // The second descriptor of the same connection, or another one that must not be mixed up
             // with it: the same peer can reach a wildcard listener through two of our addresses.
+            // (Not looked for near the first: the two may stand at both ends of the table.)
             let twin = table
-                .unowned(fd + 1, fd + GAP)
-                .filter(|&other| other != raw && wanted(&look(other)))
-                .find(|&other| local_of(other).is_some_and(|l| l.port() == self.port));
-            if let Some(other) = twin.filter(|&other| local_of(other) != Some(local)) {
+                .open_unowned(self.limit)
+                .filter(|(other, look)| *other > fd && *other != raw && wanted(look))
+                .find(|(other, _)| local_of(*other).is_some_and(|l| l.port() == self.port));
+            if let Some((other, _)) = twin.filter(|(other, _)| local_of(*other) != Some(local)) {
                 shutdown_raw(raw);
                 shutdown_raw(other);
                 return Err(ClaimError::Ambiguous);
@@ -374,8 +373,9 @@ impl Claim {
         {
             let mut table = self.sockets.table();
             let twin = table
-                .unowned(self.found + 1, self.found + GAP)
-                .find(|&fd| inode_of(fd) == Some(self.inode));
+                .open_unowned(self.sockets.limit)
+                .map(|(fd, _)| fd)
+                .find(|&fd| fd != self.found && inode_of(fd) == Some(self.inode));
             if let Some(twin) = twin {
                 let candidates = [self.found, twin];
                 table.settling.push(Settling { inode: self.inode, candidates });
