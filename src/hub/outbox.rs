@@ -341,7 +341,8 @@ impl Outbox {
     }
 
     /// Ends the connection. The first reason stays. What waits is still written where the server
-    /// shuts down, else dropped; then the last words are said.
+    /// shuts down, or the client has said goodbye (the answer may be among it), else dropped; then
+    /// the last words are said.
     pub fn finish(self: &Arc<Self>, reason: Reason, last_words: Option<&[u8]>) {
         let mut state = self.lock();
         if state.over.is_some() {
@@ -350,7 +351,7 @@ impl Outbox {
         state.over = Some(reason);
         state.until = Instant::now() + LAST_WORDS_GRACE;
         state.last_words = last_words.map(Into::into);
-        if reason != Reason::Shutdown {
+        if !matches!(reason, Reason::Shutdown | Reason::Closed) {
             while self.receiver.try_recv().is_ok() {}
             state.waiting = 0;
             state.waiting_bytes = 0;

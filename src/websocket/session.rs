@@ -284,6 +284,8 @@ impl<'a> Session<'a> {
     fn end(self, error: Error) -> Reason {
         let (code, reason) = match &error {
             Error::ConnectionClosed | Error::AlreadyClosed => {
+                self.outbox.finish(Reason::Closed, None);
+                self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
                 // Our close frame is out. What the client sends after its own, it must not; it
                 // would still make the system reset the connection, and ours be lost.
                 linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
