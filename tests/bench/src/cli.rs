@@ -130,72 +130,28 @@ enum Command {
 /// Parses the command line and runs what it asks for.
 pub fn run() -> Result<()> {
     match Cli::parse().command {
-        Command::Fanout {
-            common,
-            load,
-            transport,
-            topic,
-            batch,
-        } => {
+        Command::Fanout { common, load, transport, topic, batch } => {
             let plan = load.plan(transport, &topic, batch, common.own.cpu)?;
             let (target, server) = common.open()?;
             let outcome = compare::server_run(&plan, &target, server.as_ref())?;
             let clock = server.as_ref().map(Server::clock_name);
             fanout_report::report("fanout", &plan, &outcome, clock).print(common.own.json);
         }
-        Command::Echo {
-            common,
-            connections,
-            size,
-            seconds,
-            warmup,
-            inflight,
-            rate,
-            binary,
-        } => {
-            let plan = echo::Plan {
-                connections,
-                size,
-                seconds,
-                warmup,
-                inflight,
-                rate,
-                binary,
-            };
+        Command::Echo { common, connections, size, seconds, warmup, inflight, rate, binary } => {
+            let plan = echo::Plan { connections, size, seconds, warmup, inflight, rate, binary };
             plan.check()?;
             let (target, server) = common.open()?;
             let outcome = echo::run(&plan, target, server.as_ref())?;
             let clock = server.as_ref().map(Server::clock_name);
             echo_report::report(&plan, &outcome, clock).print(common.own.json);
         }
-        Command::Idle {
-            common,
-            clients,
-            transport,
-            wait,
-            topic,
-        } => {
-            let plan = idle::Plan {
-                transport,
-                clients,
-                wait,
-                topic,
-            };
+        Command::Idle { common, clients, transport, wait, topic } => {
+            let plan = idle::Plan { transport, clients, wait, topic };
             let (target, server) = common.open()?;
             idle::run(&plan, target, server.as_ref())?.print(common.own.json);
         }
-        Command::Ramp {
-            common,
-            clients,
-            transport,
-            concurrency,
-            topic,
-        } => {
-            let plan = ramp::Plan {
-                transport,
-                clients,
-                concurrency,
-            };
+        Command::Ramp { common, clients, transport, concurrency, topic } => {
+            let plan = ramp::Plan { transport, clients, concurrency };
             let (target, server) = common.open()?;
             for report in ramp::run(&plan, &target, &topic, server.as_ref())? {
                 report.print(common.own.json);
@@ -207,20 +163,11 @@ pub fn run() -> Result<()> {
             let (outcome, clock) = compare::floor_run(&plan)?;
             fanout_report::report("floor", &plan, &outcome, clock).print(own.json);
         }
-        Command::CompareFloor {
-            common,
-            load,
-            transport,
-            topic,
-            rounds,
-        } => {
+        Command::CompareFloor { common, load, transport, topic, rounds } => {
             let plan = load.plan(transport, &topic, 1, common.own.cpu)?;
             let (target, server) = common.open()?;
             let Some(server) = server else {
-                return Err(Failure::new(
-                    "a ratio of CPU times needs --pid",
-                    "give the server's",
-                ));
+                return Err(Failure::new("a ratio of CPU times needs --pid", "give the server's"));
             };
             if rounds == 0 || rounds > 1000 {
                 return Err(Failure::new("--rounds is out of range", "use 1 to 1000"));

@@ -13,11 +13,7 @@ use crate::target::{Target, Transport};
 /// The same load for the helper process: it speaks SSE whatever the server speaks, the same
 /// payload in about the same number of bytes, and knows no batches.
 fn floor_plan(plan: &Plan) -> Plan {
-    Plan {
-        transport: Transport::Sse,
-        batch: 1,
-        ..plan.clone()
-    }
+    Plan { transport: Transport::Sse, batch: 1, ..plan.clone() }
 }
 
 /// One run against a helper process that only sends.
@@ -94,8 +90,7 @@ impl Figures {
         let before = self.left_out.len();
         for (who, outcome) in [("floor", floor), ("server", fan)] {
             for objection in outcome.objections() {
-                self.left_out
-                    .push(format!("round {round}, {who}: {objection}"));
+                self.left_out.push(format!("round {round}, {who}: {objection}"));
             }
         }
         if self.left_out.len() > before {
@@ -129,16 +124,8 @@ impl Figures {
         report.hidden("size", plan.size);
         report.hidden("rounds", rounds);
         let pairs = [
-            (
-                "floor_cpu_us_per_delivery",
-                "floor, CPU per delivery",
-                &self.floor_cpu,
-            ),
-            (
-                "server_cpu_us_per_delivery",
-                "server, CPU per delivery",
-                &self.server_cpu,
-            ),
+            ("floor_cpu_us_per_delivery", "floor, CPU per delivery", &self.floor_cpu),
+            ("server_cpu_us_per_delivery", "server, CPU per delivery", &self.server_cpu),
         ];
         for (key, label, values) in pairs {
             report.number(key, label, median(values), "µs");
@@ -146,35 +133,14 @@ impl Figures {
         let ratio = median(&self.ratios);
         let low = self.ratios.iter().copied().fold(ratio, f64::min);
         let high = self.ratios.iter().copied().fold(ratio, f64::max);
-        report.number(
-            "ratio",
-            "server to floor",
-            ratio,
-            &format!("x ({low:.2} to {high:.2})"),
-        );
+        report.number("ratio", "server to floor", ratio, &format!("x ({low:.2} to {high:.2})"));
         report.hidden("ratio_min", low);
         report.hidden("ratio_max", high);
         let pairs = [
-            (
-                "floor_latency_us_p50",
-                "floor, latency p50",
-                &self.floor_p50,
-            ),
-            (
-                "server_latency_us_p50",
-                "server, latency p50",
-                &self.server_p50,
-            ),
-            (
-                "floor_latency_us_p99",
-                "floor, latency p99",
-                &self.floor_p99,
-            ),
-            (
-                "server_latency_us_p99",
-                "server, latency p99",
-                &self.server_p99,
-            ),
+            ("floor_latency_us_p50", "floor, latency p50", &self.floor_p50),
+            ("server_latency_us_p50", "server, latency p50", &self.server_p50),
+            ("floor_latency_us_p99", "floor, latency p99", &self.floor_p99),
+            ("server_latency_us_p99", "server, latency p99", &self.server_p99),
         ];
         for (key, label, values) in pairs {
             let value = median(values);
@@ -182,12 +148,7 @@ impl Figures {
         }
         report.count("lost", "lost by the server", self.lost);
         let used = self.ratios.len();
-        report.add(
-            "rounds_used",
-            "rounds used",
-            used,
-            format!("{used} of {rounds}"),
-        );
+        report.add("rounds_used", "rounds used", used, format!("{used} of {rounds}"));
         report.hidden("left_out", self.left_out.clone());
         for reason in &self.left_out {
             report.row("  left out", reason.clone());

@@ -159,11 +159,7 @@ impl Connection {
                 let ended = chunks.feed(bytes, |piece| {
                     parser.feed(piece, |event| sink.message(index, event, at, out))
                 })?;
-                if ended {
-                    Err("the server ended the stream".to_owned())
-                } else {
-                    Ok(())
-                }
+                if ended { Err("the server ended the stream".to_owned()) } else { Ok(()) }
             }
             Stage::Frames(parser) => {
                 let welcomed = &mut self.welcomed;
@@ -179,10 +175,9 @@ impl Connection {
 
     fn after(&self, head: &Head) -> Result<Stage, String> {
         match (self.endpoint, head.status) {
-            (Endpoint::Events(Transport::Sse), 200) if head.chunked => Ok(Stage::ChunkedEvents(
-                ChunkDecoder::default(),
-                SseParser::default(),
-            )),
+            (Endpoint::Events(Transport::Sse), 200) if head.chunked => {
+                Ok(Stage::ChunkedEvents(ChunkDecoder::default(), SseParser::default()))
+            }
             (Endpoint::Events(Transport::Sse), 200) => Ok(Stage::Events(SseParser::default())),
             (Endpoint::Events(Transport::Ws) | Endpoint::Echo, 101) if head.accepted => {
                 Ok(Stage::Frames(FrameParser::default()))

@@ -105,12 +105,7 @@ impl EchoLedger {
         let sequence = self.next[client];
         self.next[client] = sequence.wrapping_add(1);
         self.scratch.clear();
-        Stamp {
-            planned,
-            sequence,
-            run: self.run,
-        }
-        .write(self.size, &mut self.scratch);
+        Stamp { planned, sequence, run: self.run }.write(self.size, &mut self.scratch);
         // Any mask but zero, so that a server cannot skip the unmasking.
         let mask = (self.run ^ sequence.wrapping_mul(0x9e37_79b9) | 0x0101_0101).to_ne_bytes();
         encode(self.opcode, &self.scratch, mask, out);
@@ -242,14 +237,7 @@ fn on_schedule(
 ) -> Result<()> {
     let count = ((rate * seconds).round() as u64).max(1);
     let start = monotonic_ns() + 1_000_000;
-    let schedule = Phase {
-        run: ledger.run,
-        start,
-        count,
-        rate,
-        size: plan.size,
-        batch: 1,
-    };
+    let schedule = Phase { run: ledger.run, start, count, rate, size: plan.size, batch: 1 };
     let mut armed = 0;
     let mut next = 0;
     while next < count {

@@ -24,14 +24,7 @@ pub fn report(plan: &Plan, outcome: &Outcome, clock: Option<&str>) -> Report {
     report.hidden("connections", plan.connections);
     report.hidden("size", plan.size);
     report.hidden("kind", kind);
-    report.hidden(
-        "loop",
-        if plan.rate.is_some() {
-            "open"
-        } else {
-            "closed"
-        },
-    );
+    report.hidden("loop", if plan.rate.is_some() { "open" } else { "closed" });
     report.hidden("inflight", plan.inflight);
     report.hidden("rate", plan.rate);
     report.hidden("seconds", round(outcome.seconds));
@@ -46,11 +39,7 @@ pub fn report(plan: &Plan, outcome: &Outcome, clock: Option<&str>) -> Report {
     if let (lost @ 1.., Some(reason)) = &outcome.closed {
         report.row("connections lost", format!("{lost}, the first: {reason}"));
     }
-    let label = if plan.rate.is_some() {
-        "latency from the plan"
-    } else {
-        "round trip"
-    };
+    let label = if plan.rate.is_some() { "latency from the plan" } else { "round trip" };
     report.times("latency", label, &ledger.latency.summary());
     report.times("reader_lag", "  of it, the reader's lag", &outcome.lag);
     let late = ledger.late.summary();
@@ -74,16 +63,10 @@ fn objections(plan: &Plan, outcome: &Outcome, late: f64) -> (Vec<String>, Option
     };
     let ledger = &outcome.ledger;
     if plan.rate.is_some() && late > TOO_LATE {
-        objections.push(format!(
-            "the schedule was kept {:.1} ms late (p99)",
-            late / 1e3
-        ));
+        objections.push(format!("the schedule was kept {:.1} ms late (p99)", late / 1e3));
     }
     if ledger.unsent > 0 {
-        objections.push(format!(
-            "{} messages were never sent: no time left",
-            ledger.unsent
-        ));
+        objections.push(format!("{} messages were never sent: no time left", ledger.unsent));
     }
     if ledger.received == 0 {
         objections.push("nothing came back".to_owned());

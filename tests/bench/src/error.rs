@@ -12,10 +12,7 @@ pub struct Failure {
 impl Failure {
     /// An error with advice. `hint` completes the sentence "what to do: …".
     pub fn new(what: impl Into<String>, hint: &'static str) -> Self {
-        Self {
-            what: what.into(),
-            hint,
-        }
+        Self { what: what.into(), hint }
     }
 }
 

@@ -73,32 +73,20 @@ impl Plan {
     pub fn check(&self) -> Result<()> {
         let wrong = |what: String, hint| Err(Failure::new(what, hint));
         if self.clients == 0 {
-            return wrong(
-                "--clients 0 measures nothing".to_owned(),
-                "ask for at least one",
-            );
+            return wrong("--clients 0 measures nothing".to_owned(), "ask for at least one");
         }
         if !(self.rate > 0.0 && self.rate <= 1e6) {
-            return wrong(
-                format!("--rate {} is out of range", self.rate),
-                "use 0.01 to 1000000",
-            );
+            return wrong(format!("--rate {} is out of range", self.rate), "use 0.01 to 1000000");
         }
         if !(self.seconds > 0.0 && self.seconds <= 3600.0 && (0.0..=600.0).contains(&self.warmup)) {
             return wrong(
-                format!(
-                    "--seconds {} or --warmup {} is out of range",
-                    self.seconds, self.warmup
-                ),
+                format!("--seconds {} or --warmup {} is out of range", self.seconds, self.warmup),
                 "use up to 3600 and 600",
             );
         }
         check_size(self.size)?;
         if self.batch == 0 || self.batch > 10_000 {
-            return wrong(
-                format!("--batch {} is out of range", self.batch),
-                "use 1 to 10000",
-            );
+            return wrong(format!("--batch {} is out of range", self.batch), "use 1 to 10000");
         }
         Ok(())
     }
@@ -138,25 +126,15 @@ pub fn run(
     swarm.connect(plan.clients, AT_ONCE)?;
     let run = new_run();
     if plan.warmup > 0.0 {
-        drive(
-            &mut swarm,
-            feeder,
-            &plan.phase(plan.warmup, !run),
-            plan.clients,
-        )?;
+        drive(&mut swarm, feeder, &plan.phase(plan.warmup, !run), plan.clients)?;
     }
     let rss_after = server.map(Server::rss_kib);
-    let grown = rss_after
-        .zip(rss_before)
-        .map(|(after, before)| after as f64 - before as f64);
+    let grown = rss_after.zip(rss_before).map(|(after, before)| after as f64 - before as f64);
     swarm.lag = crate::ledger::Times::new();
     let window = Window::open(server);
     let phase = plan.phase(plan.seconds, run);
     let (ledger, feed) = drive(&mut swarm, feeder, &phase, plan.clients)?;
-    let active = ledger
-        .last
-        .max(phase.planned(phase.count - 1))
-        .saturating_sub(phase.start);
+    let active = ledger.last.max(phase.planned(phase.count - 1)).saturating_sub(phase.start);
     let usage = window.close(active.max(1_000_000));
     Ok(Outcome {
         expected: feed.accepted * plan.clients as u64,
@@ -192,10 +170,7 @@ fn drive(
                 Ok(report) => return report,
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => {
-                    return Err(Failure::new(
-                        "the publisher panicked",
-                        "report this as a bug",
-                    ));
+                    return Err(Failure::new("the publisher panicked", "report this as a bug"));
                 }
             }
         }
@@ -221,9 +196,7 @@ impl Outcome {
     /// CPU time of the server per delivery, in microseconds.
     pub fn cpu_per_delivery(&self) -> Option<f64> {
         let delivered = self.ledger.delivered.max(1) as f64;
-        self.usage
-            .server_cpu
-            .map(|cpu| cpu as f64 / 1e3 / delivered)
+        self.usage.server_cpu.map(|cpu| cpu as f64 / 1e3 / delivered)
     }
 
     /// Why not to trust the figures; empty if there is no reason.
@@ -236,10 +209,7 @@ impl Outcome {
             ));
         }
         if self.feed.unsent > 0 {
-            objections.push(format!(
-                "{} events were never sent: no time left",
-                self.feed.unsent
-            ));
+            objections.push(format!("{} events were never sent: no time left", self.feed.unsent));
         }
         if self.feed.failed > 0 {
             objections.push(format!("{} events were refused", self.feed.failed));

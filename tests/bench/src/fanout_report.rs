@@ -22,18 +22,10 @@ pub fn report(command: &str, plan: &Plan, outcome: &Outcome, clock: Option<&str>
     report.hidden("generator_cpu", plan.cpu);
     report.hidden("seconds", round(outcome.seconds));
     deliveries(&mut report, outcome);
-    report.times(
-        "latency",
-        "latency from the plan",
-        &outcome.ledger.latency.summary(),
-    );
+    report.times("latency", "latency from the plan", &outcome.ledger.latency.summary());
     report.times("reader_lag", "  of it, the reader's lag", &outcome.lag);
     report.times("publish_late", "publisher late", &outcome.feed.late);
-    report.times(
-        "publish_answer",
-        "publish answered in",
-        &outcome.feed.answer,
-    );
+    report.times("publish_answer", "publish answered in", &outcome.feed.answer);
     report.hidden("publish_own_late_us_p99", round(outcome.feed.own_late.p99));
     report.usage(&outcome.usage, clock, "delivery", outcome.ledger.delivered);
     if let Some(kib) = outcome.rss_per_client {
@@ -58,10 +50,7 @@ fn deliveries(report: &mut Report, outcome: &Outcome) {
         "delivered",
         "delivered",
         ledger.delivered,
-        format!(
-            "{} of {} ({share:.3} %)",
-            ledger.delivered, outcome.expected
-        ),
+        format!("{} of {} ({share:.3} %)", ledger.delivered, outcome.expected),
     );
     report.count("lost", "lost", outcome.lost());
     report.hidden("duplicates", ledger.duplicates);
@@ -79,18 +68,10 @@ fn deliveries(report: &mut Report, outcome: &Outcome) {
     }
     if let Some((low, high)) = outcome.feed.subscribers {
         report.hidden("subscribers_min", low);
-        report.add(
-            "subscribers_max",
-            "subscribers reported",
-            high,
-            format!("{low} to {high}"),
-        );
+        report.add("subscribers_max", "subscribers reported", high, format!("{low} to {high}"));
     }
     report.hidden("publish_failed", outcome.feed.failed);
     if let Some(error) = &outcome.feed.first_error {
-        report.row(
-            "publish failures",
-            format!("{}, the first: {error}", outcome.feed.failed),
-        );
+        report.row("publish failures", format!("{}, the first: {error}", outcome.feed.failed));
     }
 }

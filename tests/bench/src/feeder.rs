@@ -83,14 +83,7 @@ mod tests {
 
     #[test]
     fn the_schedule_is_fixed() {
-        let phase = Phase {
-            run: 1,
-            start: 1_000,
-            count: 100,
-            rate: 1000.0,
-            size: 40,
-            batch: 1,
-        };
+        let phase = Phase { run: 1, start: 1_000, count: 100, rate: 1000.0, size: 40, batch: 1 };
         assert_eq!(phase.planned(0), 1_000);
         assert_eq!(phase.planned(7), 7_001_000);
         let batches = Phase { batch: 5, ..phase };

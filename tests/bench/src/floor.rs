@@ -31,20 +31,12 @@ impl Floor {
         if let Some(cpu) = not_cpu {
             command.args(["--not-cpu", &cpu.to_string()]);
         }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let orders = child.stdin.take();
         let stdout = child.stdout.take();
         let answers = stdout.ok_or_else(|| Failure::new("the helper has no stdout", HINT))?;
-        let mut floor = Self {
-            child,
-            orders,
-            answers: BufReader::new(answers),
-            port: 0,
-        };
+        let mut floor = Self { child, orders, answers: BufReader::new(answers), port: 0 };
         let line = floor.line()?;
         floor.port = line
             .trim()
@@ -68,10 +60,7 @@ impl Floor {
         match self.answers.read_line(&mut line) {
             Ok(length) if length > 0 => Ok(line),
             Ok(_) => Err(Failure::new("the helper process ended early", HINT)),
-            Err(e) => Err(Failure::new(
-                format!("no word from the helper process: {e}"),
-                HINT,
-            )),
+            Err(e) => Err(Failure::new(format!("no word from the helper process: {e}"), HINT)),
         }
     }
 }

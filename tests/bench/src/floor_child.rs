@@ -29,10 +29,7 @@ pub fn run(clients: usize, not_cpu: Option<usize>) -> Result<()> {
         run_on(|cpu| cpu != generators).map_err(|e| io("no other CPU", e))?;
     }
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| io("cannot listen", e))?;
-    let port = listener
-        .local_addr()
-        .map_err(|e| io("cannot listen", e))?
-        .port();
+    let port = listener.local_addr().map_err(|e| io("cannot listen", e))?.port();
     println!("{port}");
     let orders = orders_from_stdin();
     let mut streams = Vec::with_capacity(clients);
@@ -53,11 +50,7 @@ pub fn run(clients: usize, not_cpu: Option<usize>) -> Result<()> {
 fn orders_from_stdin() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        for line in std::io::stdin()
-            .lock()
-            .lines()
-            .map_while(std::result::Result::ok)
-        {
+        for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
             if sender.send(line).is_err() {
                 break;
             }
@@ -99,12 +92,7 @@ fn send_all(streams: &mut [TcpStream], phase: &Phase) -> FeedReport {
         // An id of the usual form, so that the frame is as long as a server's.
         let id = format!("id: {}-{n}\nevent: message\ndata: ", 1_700_000_000_000 + n);
         frame.extend_from_slice(id.as_bytes());
-        Stamp {
-            planned,
-            sequence: n as u32,
-            run: phase.run,
-        }
-        .write(phase.size, &mut frame);
+        Stamp { planned, sequence: n as u32, run: phase.run }.write(phase.size, &mut frame);
         frame.extend_from_slice(b"\n\n");
         sleep_until(planned);
         let sent = monotonic_ns();
@@ -112,9 +100,7 @@ fn send_all(streams: &mut [TcpStream], phase: &Phase) -> FeedReport {
         own_late.record(sent.saturating_sub(planned.max(free_since)));
         for stream in streams.iter_mut() {
             if let Err(e) = stream.write_all(&frame) {
-                report
-                    .first_error
-                    .get_or_insert_with(|| format!("cannot send: {e}"));
+                report.first_error.get_or_insert_with(|| format!("cannot send: {e}"));
             }
         }
         free_since = monotonic_ns();
@@ -129,14 +115,7 @@ fn send_all(streams: &mut [TcpStream], phase: &Phase) -> FeedReport {
 
 /// A phase as one line.
 pub fn encode_order(phase: &Phase) -> String {
-    let Phase {
-        run,
-        start,
-        count,
-        rate,
-        size,
-        batch,
-    } = phase;
+    let Phase { run, start, count, rate, size, batch } = phase;
     format!("{run} {start} {count} {rate} {size} {batch}")
 }
 
@@ -172,13 +151,7 @@ pub fn decode_report(line: &str) -> Option<FeedReport> {
     let unsent = words.next()?.parse().ok()?;
     let mut times = || {
         let mut value = || words.next()?.parse().ok();
-        Some(Summary {
-            p50: value()?,
-            p90: value()?,
-            p99: value()?,
-            p999: value()?,
-            max: value()?,
-        })
+        Some(Summary { p50: value()?, p90: value()?, p99: value()?, p999: value()?, max: value()? })
     };
     let (late, own_late, answer) = (times()?, times()?, times()?);
     let first_error = words.next().map(str::to_owned);
@@ -199,27 +172,10 @@ mod tests {
 
     #[test]
     fn orders_and_reports_survive_the_pipe() {
-        let phase = Phase {
-            run: 9,
-            start: u64::MAX,
-            count: 3,
-            rate: 0.5,
-            size: 100,
-            batch: 1,
-        };
+        let phase = Phase { run: 9, start: u64::MAX, count: 3, rate: 0.5, size: 100, batch: 1 };
         assert_eq!(decode_order(&encode_order(&phase)), Some(phase));
-        let times = Summary {
-            p50: 1.5,
-            p90: 2.0,
-            p99: 3.25,
-            p999: 4.0,
-            max: 5.0,
-        };
-        let mut report = FeedReport {
-            accepted: 7,
-            late: times,
-            ..FeedReport::default()
-        };
+        let times = Summary { p50: 1.5, p90: 2.0, p99: 3.25, p999: 4.0, max: 5.0 };
+        let mut report = FeedReport { accepted: 7, late: times, ..FeedReport::default() };
         assert_eq!(decode_report(&encode_report(&report)), Some(report.clone()));
         report.first_error = Some("cannot send: broken pipe".to_owned());
         assert_eq!(decode_report(&encode_report(&report)), Some(report));

@@ -29,10 +29,7 @@ impl Head {
             .and_then(|rest| rest.split(' ').nth(1))
             .and_then(|code| code.parse().ok())
             .ok_or_else(|| format!("not an HTTP response: {first:?}"))?;
-        let mut head = Self {
-            status,
-            ..Self::default()
-        };
+        let mut head = Self { status, ..Self::default() };
         for line in lines {
             let Some((name, value)) = line.split_once(':') else {
                 continue;
@@ -71,10 +68,7 @@ impl HeadReader {
             return Ok(None);
         };
         let end = from + at;
-        Ok(Some((
-            Head::parse(&self.collected[..end])?,
-            end + 4 - before,
-        )))
+        Ok(Some((Head::parse(&self.collected[..end])?, end + 4 - before)))
     }
 }
 
@@ -110,10 +104,7 @@ impl ChunkDecoder {
             match &mut self.state {
                 ChunkState::End => return Ok(true),
                 ChunkState::Start => {
-                    self.state = ChunkState::Size {
-                        size: 0,
-                        extension: false,
-                    };
+                    self.state = ChunkState::Size { size: 0, extension: false };
                 }
                 ChunkState::Size { size, extension } => {
                     bytes = &bytes[1..];
@@ -133,9 +124,7 @@ impl ChunkDecoder {
                     }
                 }
                 ChunkState::Data(left) => {
-                    let take = bytes
-                        .len()
-                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    let take = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     body(&bytes[..take])?;
                     bytes = &bytes[take..];
                     *left -= take as u64;
@@ -175,26 +164,14 @@ mod tests {
                 }
             };
             assert_eq!(used, RESPONSE.len() - 4);
-            assert_eq!(
-                head,
-                Head {
-                    status: 200,
-                    chunked: true,
-                    length: Some(7),
-                    accepted: false
-                }
-            );
+            assert_eq!(head, Head { status: 200, chunked: true, length: Some(7), accepted: false });
         }
     }
 
     #[test]
     fn refuses_nonsense_and_endless_heads() {
         assert!(HeadReader::default().feed(b"SSH-2.0\r\n\r\n").is_err());
-        assert!(
-            HeadReader::default()
-                .feed(&[b'x'; LONGEST_HEAD + 1])
-                .is_err()
-        );
+        assert!(HeadReader::default().feed(&[b'x'; LONGEST_HEAD + 1]).is_err());
     }
 
     #[test]

@@ -51,10 +51,7 @@ impl Held {
 /// Connects some bare clients and all clients of the server, waits, and reads.
 pub fn run(plan: &Plan, target: Target, server: Option<&Server>) -> Result<Report> {
     if plan.clients == 0 || !(0.0..=600.0).contains(&plan.wait) {
-        return Err(Failure::new(
-            "--clients 0 or --wait out of range",
-            "use 1 and up, 0 to 600",
-        ));
+        return Err(Failure::new("--clients 0 or --wait out of range", "use 1 and up, 0 to 600"));
     }
     let bare = Bare::connect(plan.clients.min(SAMPLE))?;
     let before = Held::now(server);
@@ -63,21 +60,13 @@ pub fn run(plan: &Plan, target: Target, server: Option<&Server>) -> Result<Repor
     rest(&mut swarm, plan.wait / 2.0)?;
     let cpu = server.and_then(Server::cpu_ns);
     rest(&mut swarm, plan.wait / 2.0)?;
-    let spent = server
-        .and_then(Server::cpu_ns)
-        .zip(cpu)
-        .map(|(now, before)| now - before);
+    let spent = server.and_then(Server::cpu_ns).zip(cpu).map(|(now, before)| now - before);
     let with = Held::now(server);
     let lost = (swarm.closed, swarm.first_loss.take());
 
     let mut report = Report::new(
         "idle",
-        format!(
-            "idle: {} {} clients for {} s",
-            plan.clients,
-            plan.transport.name(),
-            plan.wait
-        ),
+        format!("idle: {} {} clients for {} s", plan.clients, plan.transport.name(), plan.wait),
     );
     report.hidden("transport", plan.transport.name());
     report.hidden("clients", plan.clients);
@@ -89,13 +78,7 @@ pub fn run(plan: &Plan, target: Target, server: Option<&Server>) -> Result<Repor
         Some(_) => process(&mut report, plan, &before, &with, spent),
         None => report.row("server", "no figures: give --pid".to_owned()),
     }
-    kernel(
-        &mut report,
-        plan.clients,
-        &before.kernel,
-        &with.kernel,
-        bare.slab,
-    );
+    kernel(&mut report, plan.clients, &before.kernel, &with.kernel, bare.slab);
     let objections = match lost.0 {
         0 => Vec::new(),
         count => vec![format!("{count} clients did not stay")],
@@ -132,11 +115,7 @@ impl Bare {
         swarm.connect(clients, AT_ONCE)?;
         rest(&mut swarm, 0.5)?;
         let slab = (KernelMemory::now().slab as f64 - before as f64) / clients as f64;
-        Ok(Self {
-            slab,
-            _clients: swarm,
-            _floor: floor,
-        })
+        Ok(Self { slab, _clients: swarm, _floor: floor })
     }
 }
 
@@ -161,12 +140,7 @@ fn process(report: &mut Report, plan: &Plan, before: &Held, with: &Held, spent: 
         "threads_per_client",
         "threads per client",
         round(threads / clients),
-        format!(
-            "{:.3} ({} to {})",
-            threads / clients,
-            before.threads,
-            with.threads
-        ),
+        format!("{:.3} ({} to {})", threads / clients, before.threads, with.threads),
     );
     if let Some((before, with)) = before.descriptors.zip(with.descriptors) {
         let each = (with as f64 - before as f64) / clients;
@@ -182,19 +156,11 @@ fn process(report: &mut Report, plan: &Plan, before: &Held, with: &Held, spent: 
         "rss_kib_per_client",
         "server RSS per client",
         round(rss),
-        format!(
-            "{rss:.1} KiB ({} to {} KiB; best fresh)",
-            before.rss, with.rss
-        ),
+        format!("{rss:.1} KiB ({} to {} KiB; best fresh)", before.rss, with.rss),
     );
     if let Some(spent) = spent {
         let share = spent as f64 / 1e7 / (plan.wait / 2.0).max(1e-3);
-        report.number(
-            "idle_cpu_percent",
-            "server CPU while idle",
-            share,
-            "% of one CPU",
-        );
+        report.number("idle_cpu_percent", "server CPU while idle", share, "% of one CPU");
     }
 }
 
@@ -209,30 +175,10 @@ fn kernel(
     let stacks = each(with.stacks, before.stacks);
     let tables = each(with.page_tables, before.page_tables);
     let slab = each(with.slab, before.slab);
-    report.number(
-        "kernel_stack_kib_per_client",
-        "kernel stacks per client",
-        stacks,
-        "KiB",
-    );
-    report.number(
-        "page_tables_kib_per_client",
-        "page tables per client",
-        tables,
-        "KiB",
-    );
-    report.number(
-        "slab_kib_per_client",
-        "slab per client",
-        slab,
-        "KiB, both ends",
-    );
-    report.number(
-        "bare_slab_kib_per_client",
-        "  of it, the bare connection",
-        bare,
-        "KiB",
-    );
+    report.number("kernel_stack_kib_per_client", "kernel stacks per client", stacks, "KiB");
+    report.number("page_tables_kib_per_client", "page tables per client", tables, "KiB");
+    report.number("slab_kib_per_client", "slab per client", slab, "KiB, both ends");
+    report.number("bare_slab_kib_per_client", "  of it, the bare connection", bare, "KiB");
     let share = stacks + tables + slab - bare;
     report.add(
         "kernel_kib_per_client",

@@ -135,11 +135,7 @@ mod tests {
     use super::*;
 
     fn stamp(sequence: u32) -> Stamp {
-        Stamp {
-            planned: 1_000,
-            sequence,
-            run: 7,
-        }
+        Stamp { planned: 1_000, sequence, run: 7 }
     }
 
     #[test]

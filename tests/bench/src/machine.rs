@@ -21,11 +21,7 @@ impl KernelMemory {
     pub fn now() -> Self {
         let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let read = |name| field(&info, name).unwrap_or(0);
-        Self {
-            stacks: read("KernelStack:"),
-            slab: read("Slab:"),
-            page_tables: read("PageTables:"),
-        }
+        Self { stacks: read("KernelStack:"), slab: read("Slab:"), page_tables: read("PageTables:") }
     }
 }
 
@@ -64,12 +60,7 @@ impl Machine {
                 .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         let cpus = stat.lines().filter(is_cpu).count() as u64;
-        Self {
-            at,
-            cpus,
-            idle: ns(3) + ns(4),
-            steal: ns(7),
-        }
+        Self { at, cpus, idle: ns(3) + ns(4), steal: ns(7) }
     }
 
     /// What happened since `earlier`.
@@ -117,14 +108,7 @@ mod tests {
         let before = Machine::parse("cpu  0 0 0 0 0 0 0 0\ncpu0 0\ncpu1 0\nctxt 9\n", 0, 10);
         let after = Machine::parse("cpu  1 0 1 50 10 0 0 5\ncpu0 0\ncpu1 0\n", 500, 10);
         let elapsed = after.since(&before);
-        assert_eq!(
-            elapsed,
-            Elapsed {
-                total: 1000,
-                busy: 400,
-                steal: 50
-            }
-        );
+        assert_eq!(elapsed, Elapsed { total: 1000, busy: 400, steal: 50 });
         assert_eq!(elapsed.percent(elapsed.busy), 40.0);
     }
 }

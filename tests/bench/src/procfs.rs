@@ -53,10 +53,7 @@ impl Server {
     /// Looks up `pid`; without one there is nothing to read.
     pub fn find(pid: Option<u32>) -> Result<Option<Self>> {
         let Some(pid) = pid else { return Ok(None) };
-        let server = Self {
-            pid,
-            clock: ProcessClock::of(pid),
-        };
+        let server = Self { pid, clock: ProcessClock::of(pid) };
         if server.cpu_ns().is_none() {
             return Err(Failure::new(
                 format!("there is no process {pid} to read figures from"),
@@ -97,14 +94,7 @@ impl Server {
             let involuntary = field(&status, "nonvoluntary_ctxt_switches:")?;
             let schedstat = fs::read_to_string(entry.path().join("schedstat"));
             let waited = schedstat_wait(&schedstat.unwrap_or_default());
-            Some((
-                id,
-                Switches {
-                    voluntary,
-                    involuntary,
-                    waited,
-                },
-            ))
+            Some((id, Switches { voluntary, involuntary, waited }))
         };
         Tasks(entries.flatten().filter_map(switches).collect())
     }
@@ -113,14 +103,9 @@ impl Server {
     /// counters that may be some dozens of pages off.
     pub fn rss_kib(&self) -> u64 {
         let read = |file, name| {
-            field(
-                &fs::read_to_string(format!("/proc/{}/{file}", self.pid)).ok()?,
-                name,
-            )
+            field(&fs::read_to_string(format!("/proc/{}/{file}", self.pid)).ok()?, name)
         };
-        read("smaps_rollup", "Rss:")
-            .or_else(|| read("status", "VmRSS:"))
-            .unwrap_or(0)
+        read("smaps_rollup", "Rss:").or_else(|| read("status", "VmRSS:")).unwrap_or(0)
     }
 
     /// Open descriptors; `None` where they belong to somebody else.
@@ -150,10 +135,7 @@ pub fn runqueue_wait_ns() -> u64 {
 
 /// The second of: time on a CPU, time waiting for one, number of turns.
 fn schedstat_wait(text: &str) -> u64 {
-    text.split_whitespace()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
+    text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -162,9 +144,7 @@ mod tests {
 
     #[test]
     fn reads_this_process() {
-        let server = Server::find(Some(std::process::id()))
-            .expect("self")
-            .expect("given");
+        let server = Server::find(Some(std::process::id())).expect("self").expect("given");
         assert!(server.cpu_ns().expect("clock") > 0);
         assert!(server.tasks().count() >= 1);
         assert!(server.rss_kib() > 100);
@@ -173,9 +153,7 @@ mod tests {
 
     #[test]
     fn a_missing_process_is_an_error() {
-        let error = Server::find(Some(0x7fff_fff0))
-            .err()
-            .expect("no such process");
+        let error = Server::find(Some(0x7fff_fff0)).err().expect("no such process");
         assert!(error.to_string().contains("--pid"), "{error}");
         assert!(Server::find(None).expect("nothing asked").is_none());
     }
@@ -190,26 +168,12 @@ mod tests {
     fn switches_count_new_threads_and_forget_ended_ones() {
         let tasks = |list: &[(u32, u64)]| {
             let entry = |&(id, n): &(u32, u64)| {
-                (
-                    id,
-                    Switches {
-                        voluntary: n,
-                        involuntary: 1,
-                        waited: 100 * n,
-                    },
-                )
+                (id, Switches { voluntary: n, involuntary: 1, waited: 100 * n })
             };
             Tasks(list.iter().map(entry).collect())
         };
         let before = tasks(&[(1, 10), (2, 10)]);
         let after = tasks(&[(1, 15), (3, 7)]);
-        assert_eq!(
-            after.since(&before),
-            Switches {
-                voluntary: 12,
-                involuntary: 1,
-                waited: 1200
-            }
-        );
+        assert_eq!(after.since(&before), Switches { voluntary: 12, involuntary: 1, waited: 1200 });
     }
 }

@@ -44,9 +44,7 @@ impl Publisher {
         let _ = stream.set_nodelay(true);
         let _ = stream.set_read_timeout(Some(PATIENCE));
         let _ = stream.set_write_timeout(Some(PATIENCE));
-        stream
-            .write_all(request)
-            .map_err(say("cannot send a publish request"))?;
+        stream.write_all(request).map_err(say("cannot send a publish request"))?;
         let (status, body) = read_answer(&mut stream)?;
         if !(200..300).contains(&status) {
             let text = String::from_utf8_lossy(&body);
@@ -60,11 +58,8 @@ impl Publisher {
     fn request(&self, phase: &Phase, from: u64, to: u64, out: &mut Vec<u8>) {
         out.clear();
         let mut body = Vec::with_capacity(phase.size + 64);
-        let stamp = |n: u64| Stamp {
-            planned: phase.planned(n),
-            sequence: n as u32,
-            run: phase.run,
-        };
+        let stamp =
+            |n: u64| Stamp { planned: phase.planned(n), sequence: n as u32, run: phase.run };
         if phase.batch <= 1 {
             stamp(from).write(phase.size, &mut body);
             self.target.publish(&self.topic, "text/plain", &body, out);
@@ -76,8 +71,7 @@ impl Publisher {
             stamp(n).write(phase.size, &mut body);
             body.extend_from_slice(b"\"}\n");
         }
-        self.target
-            .publish(&self.topic, "application/x-ndjson", &body, out);
+        self.target.publish(&self.topic, "application/x-ndjson", &body, out);
     }
 }
 
@@ -187,19 +181,13 @@ mod tests {
     #[test]
     fn answers_in_every_form() {
         let body = |text: &str| answer(text).expect("valid").1;
-        assert_eq!(
-            body("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}ignored")[..2],
-            *b"{}"
-        );
+        assert_eq!(body("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}ignored")[..2], *b"{}");
         assert_eq!(body("HTTP/1.1 200 OK\r\n\r\n{}"), b"{}");
         assert_eq!(
             body("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
             b"{}"
         );
-        assert_eq!(
-            answer("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").map(|a| a.0),
-            Ok(403)
-        );
+        assert_eq!(answer("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").map(|a| a.0), Ok(403));
         assert!(answer("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}").is_err());
         assert!(answer("").is_err());
     }
@@ -208,30 +196,18 @@ mod tests {
     fn one_event_is_the_body_and_several_are_lines() {
         let target = Target::parse("http://127.0.0.1:1").expect("valid");
         let publisher = Publisher::new(target, "t".to_owned());
-        let mut phase = Phase {
-            run: 1,
-            start: 0,
-            count: 4,
-            rate: 1.0,
-            size: 50,
-            batch: 1,
-        };
+        let mut phase = Phase { run: 1, start: 0, count: 4, rate: 1.0, size: 50, batch: 1 };
         let mut out = Vec::new();
         publisher.request(&phase, 2, 3, &mut out);
         let text = String::from_utf8(out.clone()).expect("text");
-        assert!(
-            text.starts_with("POST /publish?topic=t HTTP/1.1\r\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("POST /publish?topic=t HTTP/1.1\r\n"), "{text}");
         assert!(text.contains("Content-Length: 50\r\n"), "{text}");
         phase.batch = 2;
         publisher.request(&phase, 2, 4, &mut out);
         let text = String::from_utf8(out).expect("text");
         let body = text.split("\r\n\r\n").nth(1).expect("body");
-        let lines: Vec<Value> = body
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect();
+        let lines: Vec<Value> =
+            body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[1]["data"].as_str().map(str::len), Some(50));
     }

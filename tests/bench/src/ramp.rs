@@ -36,19 +36,12 @@ pub fn run(
     server: Option<&Server>,
 ) -> Result<Vec<Report>> {
     if plan.clients == 0 || plan.concurrency == 0 {
-        return Err(Failure::new(
-            "nobody to connect",
-            "use --clients and --concurrency above 0",
-        ));
+        return Err(Failure::new("nobody to connect", "use --clients and --concurrency above 0"));
     }
     let idle = server.map(|server| server.tasks().count());
     let mut reports = Vec::new();
     for at_once in [1, plan.concurrency] {
-        let mut swarm = Swarm::new(
-            target.clone(),
-            Endpoint::Events(plan.transport),
-            Some(topic),
-        )?;
+        let mut swarm = Swarm::new(target.clone(), Endpoint::Events(plan.transport), Some(topic))?;
         let mut cpu = vec![server.and_then(Server::cpu_ns)];
         let start = monotonic_ns();
         let group = group_size(plan.clients);
@@ -60,13 +53,7 @@ pub fn run(
         thread::sleep(Duration::from_millis(20));
         cpu.push(server.and_then(Server::cpu_ns));
         let cpu: Option<Vec<u64>> = cpu.into_iter().collect();
-        reports.push(report(
-            plan,
-            at_once,
-            start,
-            &swarm.welcomes,
-            cpu.as_deref(),
-        ));
+        reports.push(report(plan, at_once, start, &swarm.welcomes, cpu.as_deref()));
         drop(swarm);
         wait_for_release(server, idle);
     }
@@ -99,11 +86,7 @@ fn report(
     };
     let mut report = Report::new(
         "ramp",
-        format!(
-            "ramp: {} {} clients, {way}",
-            plan.clients,
-            plan.transport.name()
-        ),
+        format!("ramp: {} {} clients, {way}", plan.clients, plan.transport.name()),
     );
     report.hidden("transport", plan.transport.name());
     report.hidden("clients", plan.clients);
@@ -123,12 +106,7 @@ fn report(
     report.count("over_950_ms", "  over 950 ms (SYN sent again?)", resent);
     if let Some([first, .., last]) = cpu {
         let each = (last - first) as f64 / 1e3 / plan.clients as f64;
-        report.number(
-            "server_cpu_us_per_client",
-            "server CPU per client",
-            each,
-            "µs",
-        );
+        report.number("server_cpu_us_per_client", "server CPU per client", each, "µs");
     }
     growth(&mut report, start, welcomes, cpu);
     report.verdict(&[]);
@@ -155,19 +133,13 @@ fn growth(report: &mut Report, start: u64, welcomes: &[Welcome], cpu: Option<&[u
     }
     for (index, us) in times.iter().enumerate() {
         let (from, to) = (index * group + 1, (index + 1) * group);
-        let cpu = spent
-            .get(index)
-            .map(|us| format!(", server CPU {}", duration(*us)));
+        let cpu = spent.get(index).map(|us| format!(", server CPU {}", duration(*us)));
         let text = duration(*us) + &cpu.unwrap_or_default();
         report.row(&format!("clients {from} to {to}"), text);
     }
     let pairs = [
         ("last_to_first", "last group to first, time", &times),
-        (
-            "last_to_first_cpu",
-            "last group to first, server CPU",
-            &spent,
-        ),
+        ("last_to_first_cpu", "last group to first, server CPU", &spent),
     ];
     for (key, label, values) in pairs {
         if let (Some(first), Some(last)) = (values.first(), values.last()) {
@@ -177,11 +149,7 @@ fn growth(report: &mut Report, start: u64, welcomes: &[Welcome], cpu: Option<&[u
 }
 
 fn group_size(clients: usize) -> usize {
-    if clients >= 2000 {
-        1000
-    } else {
-        clients.div_ceil(10).max(1)
-    }
+    if clients >= 2000 { 1000 } else { clients.div_ceil(10).max(1) }
 }
 
 /// Microseconds from the last greeting of one group to the last of the next; whole groups only.
@@ -206,10 +174,7 @@ mod tests {
         assert_eq!(group_size(1000), 100);
         assert_eq!(group_size(3), 1);
         let welcomes: Vec<Welcome> = [10, 30, 50, 90, 95]
-            .map(|us| Welcome {
-                started: 0,
-                done: us * 1000,
-            })
+            .map(|us| Welcome { started: 0, done: us * 1000 })
             .into_iter()
             .collect();
         assert_eq!(group_times(0, &welcomes, 2), [30.0, 60.0]);

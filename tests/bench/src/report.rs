@@ -17,11 +17,7 @@ impl Report {
     pub fn new(command: &str, title: String) -> Self {
         let mut json = Map::new();
         json.insert("command".to_owned(), command.into());
-        Self {
-            title,
-            rows: Vec::new(),
-            json,
-        }
+        Self { title, rows: Vec::new(), json }
     }
 
     /// A figure for both: `text` in the table, `value` under `key` in the JSON.
@@ -61,14 +57,10 @@ impl Report {
         ];
         let mut text = String::new();
         for (name, value) in parts {
-            self.json.insert(
-                format!("{key}_us_{}", name.replace('.', "")),
-                round(value).into(),
-            );
+            self.json.insert(format!("{key}_us_{}", name.replace('.', "")), round(value).into());
             text.push_str(&format!("{name} {}  ", duration(value)));
         }
-        self.rows
-            .push((label.to_owned(), text.trim_end().to_owned()));
+        self.rows.push((label.to_owned(), text.trim_end().to_owned()));
     }
 
     /// What the window saw of server, generator and machine. `unit` is what the work consists of:
@@ -82,12 +74,7 @@ impl Report {
         match usage.server_cpu {
             Some(cpu) => {
                 let key = format!("server_cpu_us_per_{unit}");
-                self.number(
-                    &key,
-                    &format!("server CPU per {unit}"),
-                    per(cpu) / 1e3,
-                    "µs",
-                );
+                self.number(&key, &format!("server CPU per {unit}"), per(cpu) / 1e3, "µs");
                 self.number("server_cpu_ms", "server CPU in all", cpu as f64 / 1e6, "ms");
             }
             None if clock.is_some() => self.row("server", "its process has ended".to_owned()),
@@ -110,12 +97,7 @@ impl Report {
                 &format!("µs per {unit}"),
             );
             self.hidden("switches_involuntary", switches.involuntary);
-            self.add(
-                "switches_voluntary",
-                "server context switches",
-                switches.voluntary,
-                text,
-            );
+            self.add("switches_voluntary", "server context switches", switches.voluntary, text);
         }
         if let Some(threads) = usage.threads {
             self.count("server_threads", "server threads", threads);
@@ -139,18 +121,12 @@ impl Report {
         );
         self.hidden("steal_percent", round(usage.steal));
         self.hidden("others_percent", usage.others.map(round));
-        let others = usage
-            .others
-            .map(|share| format!(", {share:.0} % by other programs"));
+        let others = usage.others.map(|share| format!(", {share:.0} % by other programs"));
         self.add(
             "machine_busy_percent",
             "machine busy",
             round(usage.machine_busy),
-            format!(
-                "{:.0} % of all CPUs{}",
-                usage.machine_busy,
-                others.unwrap_or_default()
-            ),
+            format!("{:.0} % of all CPUs{}", usage.machine_busy, others.unwrap_or_default()),
         );
     }
 
@@ -166,12 +142,7 @@ impl Report {
 
     /// Prints it: the table to stdout, or with `json` the line to stdout and the table to stderr.
     pub fn print(&self, json: bool) {
-        let width = self
-            .rows
-            .iter()
-            .map(|(label, _)| label.chars().count())
-            .max()
-            .unwrap_or(0);
+        let width = self.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
         let mut table = format!("\n{}\n", self.title);
         for (label, text) in &self.rows {
             table.push_str(&format!("  {label:<width$}  {text}\n"));

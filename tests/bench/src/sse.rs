@@ -64,9 +64,7 @@ mod tests {
         let mut events = Vec::new();
         for piece in pieces {
             parser
-                .feed(piece, |event| {
-                    events.push(String::from_utf8_lossy(event).into_owned())
-                })
+                .feed(piece, |event| events.push(String::from_utf8_lossy(event).into_owned()))
                 .expect("valid");
         }
         events
@@ -74,12 +72,8 @@ mod tests {
 
     const STREAM: &[u8] =
         b"retry: 2000\n\nid: 1\nevent: message\ndata: a\ndata: b\n\n\n: beat\n\ndata: c\r\n\r\nid: 4";
-    const EVENTS: [&str; 4] = [
-        "retry: 2000\n",
-        "id: 1\nevent: message\ndata: a\ndata: b\n",
-        ": beat\n",
-        "data: c\r\n",
-    ];
+    const EVENTS: [&str; 4] =
+        ["retry: 2000\n", "id: 1\nevent: message\ndata: a\ndata: b\n", ": beat\n", "data: c\r\n"];
 
     #[test]
     fn whole() {

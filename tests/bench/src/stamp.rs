@@ -80,11 +80,7 @@ pub fn new_run() -> u32 {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp = Stamp {
-        planned: 0x0123_4567_89ab_cdef,
-        sequence: 42,
-        run: 0xffff_ffff,
-    };
+    const STAMP: Stamp = Stamp { planned: 0x0123_4567_89ab_cdef, sequence: 42, run: 0xffff_ffff };
 
     #[test]
     fn round_trip_inside_json_and_sse() {
@@ -93,10 +89,7 @@ mod tests {
             STAMP.write(size, &mut body);
             assert_eq!(body.len(), size);
             let text = String::from_utf8(body).expect("ASCII");
-            assert_eq!(
-                Stamp::find(format!("id: 1\ndata: {text}\n").as_bytes()),
-                Some(STAMP)
-            );
+            assert_eq!(Stamp::find(format!("id: 1\ndata: {text}\n").as_bytes()), Some(STAMP));
             let json = serde_json::json!({ "topic": "a~b", "data": text }).to_string();
             assert_eq!(Stamp::find(json.as_bytes()), Some(STAMP));
         }
@@ -106,9 +99,6 @@ mod tests {
     fn nothing_where_nothing_is() {
         assert_eq!(Stamp::find(b""), None);
         assert_eq!(Stamp::find(b"~0123"), None);
-        assert_eq!(
-            Stamp::find(b"data: a ~ tilde and forty bytes that are no stamp at all"),
-            None
-        );
+        assert_eq!(Stamp::find(b"data: a ~ tilde and forty bytes that are no stamp at all"), None);
     }
 }

@@ -56,10 +56,7 @@ impl Swarm {
     /// An empty set.
     pub fn new(target: Target, endpoint: Endpoint, topic: Option<&str>) -> Result<Self> {
         let no_epoll = |e: io::Error| {
-            Failure::new(
-                format!("no event loop ({e})"),
-                "raise the limit on open descriptors",
-            )
+            Failure::new(format!("no event loop ({e})"), "raise the limit on open descriptors")
         };
         let poll = Poll::new().map_err(no_epoll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(no_epoll)?;
@@ -117,11 +114,7 @@ impl Swarm {
             self.pump(Duration::from_millis(100), &mut Discard)?;
             if let Some(loss) = &self.first_loss {
                 return Err(Failure::new(
-                    format!(
-                        "client {} of {count}: {loss} ({})",
-                        before + 1,
-                        self.target.address
-                    ),
+                    format!("client {} of {count}: {loss} ({})", before + 1, self.target.address),
                     "check that the server runs there, speaks the contract and has descriptors",
                 ));
             }
@@ -147,11 +140,7 @@ impl Swarm {
                 .map_err(|e| Failure::new(format!("client {}: {e}", index + 1), hint))?;
         self.poll
             .registry()
-            .register(
-                &mut client.stream,
-                Token(index),
-                Interest::READABLE | Interest::WRITABLE,
-            )
+            .register(&mut client.stream, Token(index), Interest::READABLE | Interest::WRITABLE)
             .map_err(|e| Failure::new(format!("client {}: {e}", index + 1), hint))?;
         self.clients.push(Some(client));
         Ok(())
@@ -163,10 +152,7 @@ impl Swarm {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(e) => {
-                return Err(Failure::new(
-                    format!("epoll failed ({e})"),
-                    "report this as a bug",
-                ));
+                return Err(Failure::new(format!("epoll failed ({e})"), "report this as a bug"));
             }
         }
         let woken = monotonic_ns();
@@ -181,10 +167,7 @@ impl Swarm {
             let was_welcomed = client.is_welcomed();
             let result = serve(client, index, event, &mut self.buffer, sink);
             if !was_welcomed && client.is_welcomed() {
-                let welcome = Welcome {
-                    started: client.started,
-                    done: client.welcomed,
-                };
+                let welcome = Welcome { started: client.started, done: client.welcomed };
                 self.welcomes.push(welcome);
             }
             if let Err(reason) = result {
@@ -237,9 +220,7 @@ fn ports_per_address() -> usize {
     *PORTS.get_or_init(|| {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let range = range.unwrap_or_default();
-        let mut ends = range
-            .split_whitespace()
-            .filter_map(|n| n.parse::<usize>().ok());
+        let mut ends = range.split_whitespace().filter_map(|n| n.parse::<usize>().ok());
         match (ends.next(), ends.next()) {
             (Some(low), Some(high)) if high > low => (high - low + 1) * 4 / 5,
             _ => 20_000,

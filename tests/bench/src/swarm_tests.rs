@@ -23,20 +23,12 @@ fn serve(answers: Vec<Vec<u8>>) -> (SocketAddr, thread::JoinHandle<Vec<TcpStream
         stream.write_all(second).expect("answer");
         stream
     };
-    (
-        address,
-        thread::spawn(move || answers.into_iter().map(accept).collect()),
-    )
+    (address, thread::spawn(move || answers.into_iter().map(accept).collect()))
 }
 
 fn event(sequence: u32) -> String {
     let mut body = Vec::new();
-    Stamp {
-        planned: 0,
-        sequence,
-        run: 5,
-    }
-    .write(40, &mut body);
+    Stamp { planned: 0, sequence, run: 5 }.write(40, &mut body);
     String::from_utf8(body).expect("ASCII")
 }
 
@@ -56,46 +48,28 @@ fn plain_and_chunked_streams_are_read_and_their_end_is_noticed() {
     for index in 0..2 {
         swarm.start_one().expect("connect");
         while swarm.welcomes.len() <= index {
-            swarm
-                .pump(Duration::from_secs(1), &mut ledger)
-                .expect("poll");
+            swarm.pump(Duration::from_secs(1), &mut ledger).expect("poll");
         }
     }
     while ledger.delivered < 4 {
-        swarm
-            .pump(Duration::from_secs(1), &mut ledger)
-            .expect("poll");
+        swarm.pump(Duration::from_secs(1), &mut ledger).expect("poll");
     }
     assert_eq!((ledger.duplicates, ledger.out_of_order), (0, 0));
     assert_eq!(swarm.connected(), 2);
     drop(server.join().expect("server"));
     while swarm.closed < 2 {
-        swarm
-            .pump(Duration::from_secs(1), &mut ledger)
-            .expect("poll");
+        swarm.pump(Duration::from_secs(1), &mut ledger).expect("poll");
     }
-    assert_eq!(
-        swarm.first_loss.as_deref(),
-        Some("the server closed the connection")
-    );
+    assert_eq!(swarm.first_loss.as_deref(), Some("the server closed the connection"));
 }
 
 #[test]
 fn a_refusal_is_one_line_with_advice() {
     let (address, server) = serve(vec![b"HTTP/1.1 503 Busy\r\n\r\n".to_vec()]);
-    let error = swarm(address, Endpoint::Echo)
-        .connect(1, 1)
-        .expect_err("refused")
-        .to_string();
-    assert!(
-        error.contains("answered 503") && error.lines().count() == 1,
-        "{error}"
-    );
+    let error = swarm(address, Endpoint::Echo).connect(1, 1).expect_err("refused").to_string();
+    assert!(error.contains("answered 503") && error.lines().count() == 1, "{error}");
     drop(server.join().expect("server"));
-    let error = swarm(address, Endpoint::Echo)
-        .connect(1, 1)
-        .expect_err("nobody")
-        .to_string();
+    let error = swarm(address, Endpoint::Echo).connect(1, 1).expect_err("nobody").to_string();
     assert!(error.contains("cannot connect"), "{error}");
 }
 
@@ -103,10 +77,7 @@ fn a_refusal_is_one_line_with_advice() {
 fn a_wrong_accept_key_is_refused() {
     let answer = b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: x\r\n\r\n".to_vec();
     let (address, _server) = serve(vec![answer]);
-    let error = swarm(address, Endpoint::Echo)
-        .connect(1, 1)
-        .expect_err("refused")
-        .to_string();
+    let error = swarm(address, Endpoint::Echo).connect(1, 1).expect_err("refused").to_string();
     assert!(error.contains("Sec-WebSocket-Accept"), "{error}");
 }
 
@@ -126,14 +97,8 @@ fn source_addresses_change_before_the_ports_run_out() {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     assert_eq!(source_address(0, loopback, 20_000), None);
     assert_eq!(source_address(19_999, loopback, 20_000), None);
-    assert_eq!(
-        source_address(20_000, loopback, 20_000),
-        Some(Ipv4Addr::new(127, 0, 0, 2))
-    );
-    assert_eq!(
-        source_address(45_000, loopback, 20_000),
-        Some(Ipv4Addr::new(127, 0, 0, 3))
-    );
+    assert_eq!(source_address(20_000, loopback, 20_000), Some(Ipv4Addr::new(127, 0, 0, 2)));
+    assert_eq!(source_address(45_000, loopback, 20_000), Some(Ipv4Addr::new(127, 0, 0, 3)));
     let remote = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
     assert_eq!(source_address(45_000, remote, 20_000), None);
 }

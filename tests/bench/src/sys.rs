@@ -26,10 +26,7 @@ pub fn own_cpu_ns() -> u64 {
 }
 
 fn read_clock(id: libc::clockid_t) -> Option<u64> {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid, writable timespec for the length of the call; an unknown clock id
     // makes the call fail, it does not make it write elsewhere.
     let answer = unsafe { libc::clock_gettime(id, &mut time) };
@@ -69,10 +66,7 @@ pub fn tick_ns() -> u64 {
 
 /// Lifts the soft limit on open descriptors to the hard one and returns it.
 pub fn raise_descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid, writable rlimit for the length of the call.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
         return 1024;
@@ -103,11 +97,7 @@ pub fn run_on(wanted: impl Fn(usize) -> bool) -> io::Result<()> {
     }
     // SAFETY: `set` is valid for reading, and its true size is given; 0 is the calling thread.
     let answer = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
-    if answer == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A timer that makes a descriptor readable, for an event loop that needs better than the
@@ -132,10 +122,7 @@ impl Timer {
         // A zero would switch the timer off.
         let at = at.max(1);
         let spec = libc::itimerspec {
-            it_interval: libc::timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
+            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: libc::timespec {
                 tv_sec: (at / 1_000_000_000) as libc::time_t,
                 tv_nsec: (at % 1_000_000_000) as libc::c_long,
@@ -147,11 +134,7 @@ impl Timer {
         let answer = unsafe {
             libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &spec, std::ptr::null_mut())
         };
-        if answer == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 
@@ -179,17 +162,12 @@ mod tests {
         let mut poll = mio::Poll::new().expect("epoll");
         let source = timer.as_raw_fd();
         poll.registry()
-            .register(
-                &mut mio::unix::SourceFd(&source),
-                mio::Token(0),
-                mio::Interest::READABLE,
-            )
+            .register(&mut mio::unix::SourceFd(&source), mio::Token(0), mio::Interest::READABLE)
             .expect("register");
         let at = monotonic_ns() + 3_000_000;
         timer.set(at).expect("set");
         let mut events = mio::Events::with_capacity(4);
-        poll.poll(&mut events, Some(std::time::Duration::from_secs(2)))
-            .expect("poll");
+        poll.poll(&mut events, Some(std::time::Duration::from_secs(2))).expect("poll");
         assert!(!events.is_empty() && monotonic_ns() >= at);
     }
 }

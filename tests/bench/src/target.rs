@@ -57,14 +57,8 @@ impl Target {
     /// `localhost` often means both `::1` and `127.0.0.1`; the first that accepts a connection
     /// is used.
     pub fn parse(url: &str) -> Result<Self> {
-        let Some(rest) = url
-            .strip_prefix("http://")
-            .or_else(|| url.strip_prefix("ws://"))
-        else {
-            return Err(Failure::new(
-                format!("--url {url} does not start with http://"),
-                URL_HINT,
-            ));
+        let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("ws://")) else {
+            return Err(Failure::new(format!("--url {url} does not start with http://"), URL_HINT));
         };
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -80,10 +74,7 @@ impl Target {
             .map_err(|e| Failure::new(format!("--url {url} names no address ({e})"), URL_HINT))?
             .collect();
         let Some(&first) = addresses.first() else {
-            return Err(Failure::new(
-                format!("--url {url} names no address"),
-                URL_HINT,
-            ));
+            return Err(Failure::new(format!("--url {url} names no address"), URL_HINT));
         };
         let address = if addresses.len() == 1 {
             first
@@ -92,26 +83,13 @@ impl Target {
             let answers = |a: &&SocketAddr| TcpStream::connect_timeout(a, wait).is_ok();
             *addresses.iter().find(answers).unwrap_or(&first)
         };
-        let prefix = path
-            .split(['?', '#'])
-            .next()
-            .unwrap_or("")
-            .trim_end_matches('/')
-            .to_owned();
-        Ok(Self {
-            address,
-            host: authority.to_owned(),
-            prefix,
-        })
+        let prefix = path.split(['?', '#']).next().unwrap_or("").trim_end_matches('/').to_owned();
+        Ok(Self { address, host: authority.to_owned(), prefix })
     }
 
     /// A target without a name: the reference sender of `floor`.
     pub fn local(address: SocketAddr) -> Self {
-        Self {
-            address,
-            host: address.to_string(),
-            prefix: String::new(),
-        }
+        Self { address, host: address.to_string(), prefix: String::new() }
     }
 
     /// The request that opens one client.
@@ -184,31 +162,14 @@ mod tests {
 
     #[test]
     fn default_port_and_ipv6() {
-        assert_eq!(
-            Target::parse("http://127.0.0.1")
-                .expect("valid")
-                .address
-                .port(),
-            80
-        );
-        assert_eq!(
-            Target::parse("http://[::1]:9/")
-                .expect("valid")
-                .address
-                .port(),
-            9
-        );
-        assert_eq!(
-            Target::parse("http://[::1]").expect("valid").address.port(),
-            80
-        );
+        assert_eq!(Target::parse("http://127.0.0.1").expect("valid").address.port(), 80);
+        assert_eq!(Target::parse("http://[::1]:9/").expect("valid").address.port(), 9);
+        assert_eq!(Target::parse("http://[::1]").expect("valid").address.port(), 80);
     }
 
     #[test]
     fn refuses_what_it_cannot_speak() {
-        let error = Target::parse("https://127.0.0.1")
-            .expect_err("no TLS")
-            .to_string();
+        let error = Target::parse("https://127.0.0.1").expect_err("no TLS").to_string();
         assert!(error.contains("http://127.0.0.1:3000"), "{error}");
         assert!(Target::parse("http://").is_err());
     }

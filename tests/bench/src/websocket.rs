@@ -112,9 +112,7 @@ impl FrameParser {
                     }
                 }
                 (opcode, fin, _) => {
-                    return Err(format!(
-                        "a frame out of place: opcode {opcode}, final {fin}"
-                    ));
+                    return Err(format!("a frame out of place: opcode {opcode}, final {fin}"));
                 }
             }
         }
@@ -150,12 +148,7 @@ impl FrameParser {
         if bytes.len() < end {
             return Ok(None);
         }
-        Ok(Some(Frame {
-            fin: first & 0x80 != 0,
-            opcode: first & 15,
-            start,
-            end,
-        }))
+        Ok(Some(Frame { fin: first & 0x80 != 0, opcode: first & 15, start, end }))
     }
 }
 

@@ -92,11 +92,8 @@ fn masking_is_undone_by_masking_again() {
         };
         assert_eq!(body, header + 4);
         assert_eq!(frame[header..body], mask);
-        let unmasked: Vec<u8> = frame[body..]
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(b, k)| b ^ k)
-            .collect();
+        let unmasked: Vec<u8> =
+            frame[body..].iter().zip(mask.iter().cycle()).map(|(b, k)| b ^ k).collect();
         assert_eq!(unmasked, payload);
     }
 }

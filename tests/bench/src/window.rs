@@ -126,8 +126,7 @@ impl Usage {
     }
 
     fn ended(&self) -> Option<String> {
-        self.server_ended
-            .then(|| "the server's process ended".to_owned())
+        self.server_ended.then(|| "the server's process ended".to_owned())
     }
 
     fn crowded(&self) -> Option<String> {
@@ -141,31 +140,20 @@ impl Usage {
 
     /// What makes the figures of an open-loop run worthless, in words.
     pub fn objections(&self) -> Vec<String> {
-        [
-            self.ended(),
-            self.saturated(),
-            self.starved(),
-            self.crowded(),
-            self.stolen(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        [self.ended(), self.saturated(), self.starved(), self.crowded(), self.stolen()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// The same for a closed loop, which always runs until something is full. That the generator
     /// had to share the CPUs with the server is then expected: it makes the throughput the
     /// machine's, not the server's, but leaves the CPU time per message right.
     pub fn closed_loop(&self) -> (Vec<String>, Option<String>) {
-        let objections = [
-            self.ended(),
-            self.saturated(),
-            self.crowded(),
-            self.stolen(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let objections = [self.ended(), self.saturated(), self.crowded(), self.stolen()]
+            .into_iter()
+            .flatten()
+            .collect();
         let note = self.starved().map(|starved| {
             format!("{starved}: throughput and round trip are this machine's, CPU times hold")
         });

@@ -1,0 +1,296 @@
+"""What every scenario has in common: the server, the good clients, the figures, the verdict."""
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+
+from crowd import Crowd, CrowdError
+from target import Sampler, Server
+
+# Back means: within 10 % of before, or these few more. tiny_http keeps four idle workers for ever,
+# and any thread may be in the middle of something.
+FEW_THREADS = 10
+FEW_DESCRIPTORS = 6
+# A tenth of 5.5 MiB, what the process takes with 100 clients, is less than the touched stacks that
+# the C library keeps for the next threads, and the fragments in each of its arenas; the server has
+# them collected when it has grown by as much as this.
+MEMORY_FLOOR = 4 << 10  # KiB
+# An idle worker of tiny_http's ends after five seconds; then memory can be given back.
+SETTLE = 20.0
+SCENARIOS = {}
+
+
+class Skip(Exception):
+    """The scenario cannot be run here; the message says why."""
+
+
+@dataclass
+class Attack:
+    """One scenario: what it does, on which server, and what must hold."""
+
+    name: str
+    run: object  # called with a Context; None where the scenario has a course of its own
+    what: str
+    course: object = None
+    flags: tuple = ()
+    # Within how many seconds a new client is served during the attack; None: descriptors or
+    # threads are exhausted, so there can be no promise.
+    within: float | None = 1.0
+    peak: int = 64  # MiB that the attack may cost at its height
+    namespace: object = None
+
+
+@dataclass
+class Result:
+    """One row of the table."""
+
+    name: str
+    what: str = ""
+    verdict: str = "survived"
+    failures: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+    before: object = None
+    during: object = None
+    after: object = None
+    events: int = 0
+    worst: dict = field(default_factory=dict)
+    delay: float | None = None
+    again: float | None = None
+    seconds: float = 0.0
+
+
+class Context:
+    """What an attack works with."""
+
+    def __init__(self, server, crowd, result, options):
+        self.server, self.crowd, self.result = server, crowd, result
+        self.address = server.address
+        self.options = options
+
+    def fail(self, text):
+        self.result.failures.append(text)
+
+    def note(self, text):
+        self.result.notes.append(text)
+
+    def check(self, holds, text):
+        if not holds:
+            self.fail(text)
+
+
+def scenario(name, what, **settings):
+    """Registers a function as an attack."""
+
+    def register(function):
+        SCENARIOS[name] = Attack(name, function, what, **settings)
+        return function
+
+    return register
+
+
+def course(name, what, **settings):
+    """Registers a scenario that starts its servers itself: called with the binary and a Result."""
+
+    def register(function):
+        SCENARIOS[name] = Attack(name, None, what, course=function, **settings)
+        return function
+
+    return register
+
+
+def poll(condition, timeout, interval=0.02):
+    """Waits for a condition; returns whether it came true in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(interval)
+    return True
+
+
+def perform(attack, binary):
+    """Runs one scenario and returns its Result."""
+    result = Result(attack.name, attack.what)
+    start = time.monotonic()
+    try:
+        if attack.course:
+            attack.course(binary, result)
+        else:
+            surroundings = attack.namespace() if attack.namespace else contextlib.nullcontext({})
+            with surroundings as options:
+                run_attacks(binary, result, [attack], options or {})
+    except Skip as reason:
+        result.verdict = "SKIPPED"
+        result.notes.append(str(reason))
+    except (CrowdError, OSError, RuntimeError) as error:
+        result.failures.append(f"{type(error).__name__}: {error}")
+    if result.failures:
+        result.verdict = "FAILED"
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def run_attacks(binary, result, attacks, options):
+    """One server, the good clients, and one attack after another."""
+    settings = {}
+    for attack in attacks:
+        settings.update(zip(attack.flags[::2], attack.flags[1::2]))
+    flags = [word for setting in settings.items() for word in setting]
+    server = Server(binary, flags, options.get("listen", "127.0.0.1"))
+    crowd = None
+    try:
+        crowd = Crowd(server.address)
+        context = Context(server, crowd, result, options)
+        warm_up(context)
+        before = result.before
+        sampler = Sampler(server)
+        for attack in attacks:
+            try:
+                attack_once(context, attack)
+            except Skip as reason:
+                if len(attacks) == 1:
+                    raise
+                context.note(f"without {attack.name}: {reason}")
+            if not server.alive():
+                raise RuntimeError("the server's process has ended")
+        result.during = sampler.stop()
+        settle(context, before, attacks)
+        leave(context)
+        check_log(context, attacks)
+    except (CrowdError, OSError, RuntimeError):
+        explain(result, server)
+        raise
+    finally:
+        if crowd:
+            crowd.kill()
+        server.kill()
+
+
+def warm_up(context):
+    """Ordinary operation for a moment: what that takes is not the attack's doing."""
+    context.crowd.ask("publish")
+    context.crowd.ask("visit")
+    time.sleep(0.5)
+    context.crowd.ask("visited")
+    context.crowd.ask("pause")
+    # Visitors' threads end by themselves; then only 100 clients' and the server's own are left.
+    poll(lambda: context.server.figures().threads <= 100 + 16, 7)
+    context.result.before = context.server.figures()
+    context.crowd.ask("resume")
+
+
+def attack_once(context, attack):
+    """The attack with visitors around it, and whether new clients are served after it."""
+    result = context.result
+    context.crowd.ask("visit")
+    known = len(result.failures)
+    try:
+        attack.run(context)
+    finally:
+        visited = context.crowd.ask("visited")
+    for kind, seconds in visited["worst"].items():
+        result.worst[kind] = max(result.worst.get(kind, 0.0), seconds)
+    if attack.within is not None:
+        worst = max(visited["worst"].values())
+        context.check(visited["served"] > 0, "no new client was served during the attack")
+        context.check(
+            worst <= attack.within,
+            f"{attack.name}: a new client was served only after {worst:.2f} s",
+        )
+        if visited["failures"]:
+            count, first = len(visited["failures"]), visited["failures"][0]
+            context.fail(f"{attack.name}: {count} new clients were not served, the first: {first}")
+    elif visited["failures"]:
+        context.note(f"{len(visited['failures'])} new clients not served during it")
+    # Generous beyond the two seconds, to be able to say how late it was.
+    again = context.crowd.ask("come back", within=15)["seconds"]
+    if again is None:
+        context.fail(f"{attack.name}: 15 s after the attack new clients are still not served")
+    else:
+        result.again = max(result.again or 0.0, again)
+        context.check(again <= 2.0, f"{attack.name}: new clients served {again:.1f} s after it")
+    for index in range(known, len(result.failures)):
+        if not result.failures[index].startswith(attack.name):
+            result.failures[index] = f"{attack.name}: {result.failures[index]}"
+
+
+def settle(context, before, attacks):
+    """Waits until threads and descriptors are back, and checks the memory."""
+    server, result = context.server, context.result
+    # Traffic keeps waking idle workers, and so alive, in turn.
+    context.crowd.ask("pause")
+    start = time.monotonic()
+    allowed = {
+        "threads": before.threads + max(before.threads // 10, FEW_THREADS),
+        "descriptors": before.descriptors + max(before.descriptors // 10, FEW_DESCRIPTORS),
+        "memory": before.memory + max(before.memory // 10, MEMORY_FLOOR),
+    }
+
+    def too_many():
+        now = server.figures()
+        return [name for name, most in allowed.items() if getattr(now, name) > most]
+
+    back = poll(lambda: not too_many(), SETTLE, 0.05)
+    after = result.after = server.figures()
+    if back:
+        context.note(f"threads, descriptors and memory back after {time.monotonic() - start:.1f} s")
+    for name in [] if back else too_many():
+        unit = " KiB" if name == "memory" else ""
+        context.fail(
+            f"{SETTLE:.0f} s after the attack: {name} {getattr(after, name):,}{unit}, before it "
+            f"{getattr(before, name):,}"
+        )
+    most = max(attack.peak for attack in attacks) << 10
+    highest = result.during.memory
+    context.check(
+        highest <= before.memory + most,
+        f"memory rose to {mebibytes(highest)} MiB from {mebibytes(before.memory)}",
+    )
+    context.crowd.ask("resume")
+
+
+def leave(context):
+    """The good clients' verdict, and a clean end."""
+    result = context.result
+    report = context.crowd.ask("finish")
+    result.events, result.delay = report["published"], report["worst"]
+    result.failures += report["problems"][:5]
+    if len(report["problems"]) > 5:
+        context.fail(f"… and {len(report['problems']) - 5} more of these")
+    context.check(report["published"] > 0, "not one event could be published")
+    unsettled = report["refused"] + report["unanswered"]
+    if unsettled:
+        context.note(f"{unsettled} publications were not accepted")
+    context.crowd.kill()  # the clients are gone before the server is: it need not drain
+    code, seconds = context.server.terminate()
+    context.check(code == 0, f"after SIGTERM the server ended with {code} in {seconds:.1f} s")
+
+
+def check_log(context, attacks):
+    """No attack may make the server panic; but where there are no descriptors or threads left,
+    tiny_http's accept loop does, by design, and the supervisor replaces it."""
+    lines = context.server.log().splitlines()
+    panics = [line for line in lines if "panicked" in line]
+    exhausted = any(attack.within is None for attack in attacks)
+    # Its threads are the only ones without a name.
+    strange = [line for line in panics if not (exhausted and "<unnamed>" in line)]
+    if strange:
+        context.fail(f"{len(strange)} panics, the first: {strange[0][:160]}")
+    if len(panics) > len(strange):
+        context.note(f"{len(panics) - len(strange)} panics of tiny_http's threads")
+    restarts = sum("accept loop ended" in line for line in lines)
+    if restarts:
+        context.note(f"accept loop restarted {restarts} times")
+
+
+def explain(result, server):
+    """What is known when a scenario ends early."""
+    if not server.alive():
+        result.failures.append(f"the server has ended with {server.child.returncode}")
+    tail = server.log().strip().splitlines()[-3:]
+    if tail:
+        result.notes.append("log: " + " / ".join(tail)[:300])
+
+
+def mebibytes(kibibytes):
+    return f"{kibibytes / 1024:.1f}"

@@ -1,0 +1,190 @@
+"""Malformed HTTP, and malformed WebSocket frames."""
+
+import collections
+import os
+import random
+import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from corpus import REFUSE, corpus
+from frame import scenario
+from requesting import Witness
+from wire import BINARY, CLOSE, PING, TEXT, Frames, connect, exchange, frame, open_websocket
+from wire import publish, read_to_end, status_of
+
+
+@scenario(
+    "malformed HTTP",
+    f"{len(list(corpus()))} requests that are wrong, or that a proxy could read differently",
+    flags=("--header-timeout", "2s"),
+)
+def malformed_http(context):
+    """Answered 4xx or 5xx, or closed; nothing hidden in another request's body is executed."""
+    cases = list(corpus())
+    with Witness(context, "smuggled") as witness, ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(lambda case: try_case(context.address, case[2]), cases))
+        marker = publish("smuggled", b"null")
+        context.check(exchange(context.address, marker)[0] == 200, "cannot publish after it")
+        context.check(witness.marked(), "the witness was not told")
+    context.check(not witness.seen, f"{len(witness.seen)} smuggled requests were executed")
+    tally = collections.Counter()
+    accepted, allowed = [], []
+    for (name, rule, _), (outcome, answer) in zip(cases, outcomes):
+        good = outcome in (101, *range(200, 300))
+        tally["2xx" if good else outcome] += 1
+        if good:
+            (accepted if rule == REFUSE else allowed).append(name)
+        if outcome == "open":
+            context.fail(f"{name}: neither answered nor closed within 8 s")
+        if any(mark in answer for mark in (b"root:", b"\nX-Injected", b"\rX-Injected")):
+            context.fail(f"{name}: {answer[:100]!r}")
+        if isinstance(outcome, int) and outcome >= 500 and outcome not in (501, 505):
+            context.fail(f"{name}: answered {outcome}")
+    if accepted:
+        context.fail(f"{len(accepted)} must be refused, but were answered 2xx: {'; '.join(accepted)}")
+    context.note(", ".join(f"{count} × {what}" for what, count in tally.most_common()))
+    context.note("answered 2xx, which is allowed: " + "; ".join(allowed))
+
+
+@scenario(
+    "HTTP/2 prefaces",
+    "300 requests of HTTP/2.0 and 3.0, of which tiny_http's workers do not recover by themselves",
+    flags=("--header-timeout", "2s"),
+)
+def prefaces(context):
+    """Scanners and clients with prior knowledge send them. tiny_http waits for its own request to
+    be answered before it answers 505: whatever is tried, no thread may be left behind."""
+    requests = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
+        b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n",
+        b"POST /publish HTTP/3.0\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+    ]
+    with ThreadPoolExecutor(100) as pool:
+        cases = [requests[number % len(requests)] for number in range(300)]
+        outcomes = pool.map(lambda data: try_case(context.address, data)[0], cases)
+        tally = collections.Counter(outcomes)
+    context.note(", ".join(f"{count} × {what}" for what, count in tally.most_common()))
+    good = sum(count for what, count in tally.items() if what in range(200, 300))
+    context.check(good == 0, f"{good} were answered 2xx")
+    context.check(not tally["open"], f"{tally['open']} were neither answered nor closed within 8 s")
+
+
+def try_case(address, data):
+    """Returns (the status, or 'closed', or 'open', and the answer)."""
+    deadline = time.monotonic() + 8
+    with connect(address) as sock:
+        try:
+            sock.sendall(data)
+        except OSError:
+            pass  # it may be closed before all is sent
+        answer = read_to_end(sock, deadline)
+    status = status_of(answer)
+    if status is None:
+        return ("closed" if time.monotonic() < deadline else "open"), answer
+    return status, answer
+
+
+def declared(opcode, length, first_bits=0x80):
+    """The head of a masked frame that declares this length, in the long form."""
+    return bytes([first_bits | opcode, 0xFF]) + struct.pack(">Q", length) + b"\0\0\0\0"
+
+
+def frames():
+    """(name, the bytes, the close codes that may answer them)."""
+    protocol, utf8, size = (1002,), (1007,), (1009,)
+    for bits in (0x40, 0x20, 0x10, 0x70):
+        yield f"reserved bits {bits:#x}", frame(TEXT, b"x", 0x80 | bits), protocol
+    for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15):
+        yield f"opcode {opcode}", frame(opcode, b"x"), protocol
+    yield "unmasked", frame(TEXT, b"x", masked=False), protocol
+    yield "long ping", frame(PING, b"x" * 126), protocol
+    yield "fragmented ping", frame(PING, b"x", 0), protocol
+    yield "long close", frame(CLOSE, b"\x03\xe8" + b"x" * 200), protocol
+    for number in (2**64 - 1, 2**63, 2**63 - 1, 2**40, 2**30, (1 << 20) + 1):
+        yield f"declares {number}", declared(BINARY, number), protocol + size
+        yield f"ping declares {number}", declared(PING, number), protocol + size
+    yield "continues nothing", frame(0, b"x"), protocol
+    yield "interrupted message", frame(TEXT, b"x", 0) + frame(TEXT, b"x"), protocol
+    yield "not UTF-8", frame(TEXT, b"\xff\xfe"), utf8
+    yield "surrogate", frame(TEXT, b"\xed\xa0\x80"), utf8
+    yield "cut off character", frame(TEXT, b"\xe2\x82"), utf8
+    yield "close of one byte", frame(CLOSE, b"\x03"), protocol
+    yield "close not UTF-8", frame(CLOSE, b"\x03\xe8\xff"), protocol + utf8
+    for code in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535):
+        yield f"close code {code}", frame(CLOSE, struct.pack(">H", code)), protocol
+    piece = frame(BINARY, b"x" * 65536, 0) + frame(0, b"x" * 65536, 0) * 20
+    yield "endless message", piece, size
+    yield "endless empty message", frame(TEXT, b"", 0) + frame(0, b"", 0) * 20_000, None
+
+
+@scenario(
+    "malformed frames",
+    "wrong WebSocket frames on /ws and /echo, each 10 times, noise, and 20 floods of pings",
+)
+def malformed_frames(context):
+    """Each is answered with the right close frame, or closed; memory stays bounded."""
+    cases = [(path, *case) for case in frames() for path in ("/ws", "/echo")] * 10
+    noise = random.Random(1)
+    for _ in range(200):
+        cases.append(("/ws?topic=none", "noise", noise.randbytes(1000), None))
+    tally = collections.Counter()
+    wrong = {}
+    with ThreadPoolExecutor(8) as pool:
+        results = pool.map(lambda case: try_frames(context.address, *case), cases)
+        for (path, name, _, allowed), outcome in zip(cases, results):
+            if allowed is None:
+                continue  # only the server's health matters
+            tally[outcome] += 1
+            if outcome == "open" or (isinstance(outcome, int) and outcome not in allowed):
+                wrong[f"{name} on {path}"] = outcome
+        for name, outcome in list(wrong.items())[:5]:
+            context.fail(f"{name}: answered {outcome}")
+        list(pool.map(lambda _: ping_flood(context.address), range(20)))
+    context.note(", ".join(f"{count} × {what}" for what, count in tally.most_common()))
+
+
+def try_frames(address, path, _name, data, allowed):
+    """Returns the close code, 'closed' without one, or 'open' where neither came."""
+    patience = 5 if allowed else 0.05
+    sock, early = open_websocket(address, path)
+    with sock:
+        sock.settimeout(patience)
+        try:
+            sock.sendall(data)
+        except OSError:
+            pass  # closed while we were sending
+        parser = Frames()
+        deadline = time.monotonic() + patience
+        received = early
+        while time.monotonic() < deadline:
+            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                chunk = sock.recv(65536)
+            except TimeoutError:
+                break
+            except OSError:
+                chunk = b""
+            if not chunk:
+                return "closed"
+            received += parser.feed(chunk)
+            for opcode, payload in received:
+                if opcode == CLOSE:
+                    return int.from_bytes(payload[:2], "big")
+    return "open"
+
+
+def ping_flood(address):
+    """Pings, and the pongs are never read: the server has to stop reading at some point."""
+    sock, _ = open_websocket(address, "/ws")
+    with sock:
+        data = frame(PING, os.urandom(125)) * 500
+        deadline = time.monotonic() + 1
+        sent = 0
+        while time.monotonic() < deadline and sent < 64 << 20:
+            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                sent += sock.send(data)
+            except OSError:
+                break
+    return sent

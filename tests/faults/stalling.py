@@ -1,0 +1,166 @@
+"""Clients that stop reading, that vanish, and a server that is stopped itself."""
+
+import json
+import os
+import select
+import signal
+import time
+
+from frame import poll, scenario
+from namespaces import SERVER, entered, inside
+from wire import PONG, exchange, frame, open_events, open_websocket, publish
+
+STALLED = 100
+HISTORY = 20
+
+
+@scenario(
+    "stalled readers",
+    f"{STALLED} clients that stop reading while 64 KiB events are published",
+    # A short history, or what it rightly keeps would look like a leak.
+    flags=("--history", str(HISTORY)),
+    peak=96,
+)
+def stalled(context):
+    """Each is disconnected when it is too far behind, and nobody else waits for it."""
+    address = context.address
+    socks = []
+    try:
+        for number in range(STALLED):
+            make, path = [(open_events, "/events"), (open_websocket, "/ws")][number % 2]
+            sock, _ = make(address, f"{path}?topic=big", timeout=10, receive_buffer=4096)
+            socks.append(sock)
+        publish_until_gone(context, b"x" * (64 << 10))
+        # What the history keeps of them goes when others come.
+        for _ in range(HISTORY):
+            exchange(context.address, publish("small", b"x"))
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def publish_until_gone(context, body):
+    """The kernel's buffers take some MiB for each client before the server notices anything; one
+    that is given up then has five seconds to take its last words."""
+    request = publish("big", body)
+    count, slowest, left = 0, 0.0, STALLED
+    start = time.monotonic()
+    while left and time.monotonic() < start + 20:
+        sent = time.monotonic()
+        status, answer = exchange(context.address, request, 10)
+        slowest = max(slowest, time.monotonic() - sent)
+        count += 1
+        if status != 200:
+            context.fail(f"event {count} of 64 KiB was answered {answer[:60]!r}")
+        else:
+            left = json.loads(answer.partition(b"\r\n\r\n")[2])["subscribers"]
+        if count >= 500:
+            time.sleep(0.05)
+    took = time.monotonic() - start
+    context.note(f"{STALLED - left} gone after {count} events, {took:.1f} s")
+    context.note(f"the slowest publication took {slowest * 1000:.0f} ms")
+    context.check(left == 0, f"{left} of {STALLED} stalled clients are still subscribed")
+    context.check(slowest < 1.0, f"a publication had to wait {slowest:.2f} s for stalled clients")
+
+
+@scenario(
+    "stopped and continued",
+    "the server's process is stopped for 0.8 s, three times",
+    flags=("--ping", "1s"),
+    within=2.0,
+)
+def stopped(context):
+    """As after Ctrl-Z and `fg`, or a laptop's sleep: blocked system calls with a timeout return
+    early (EINTR) then. That must not look like a broken connection, nor like a client that has
+    been silent for too long."""
+    pid = context.server.pid
+    for _ in range(3):
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            poll(lambda: state_of(pid) == "T", 2)
+            time.sleep(0.8)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        # A different moment between two pings each time.
+        time.sleep(0.35)
+    # Whoever is taken for silent is dropped within two pings.
+    time.sleep(2.2)
+
+
+def state_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
+
+
+def client_threads(server, peer):
+    """The clients of this address that the server still has, as its threads' names tell."""
+    names = server.thread_names()
+    # The kernel keeps 15 bytes of a name.
+    return {
+        kind: sum(name.startswith(f"{kind} {peer}"[:15]) for name in names)
+        for kind in ("sse", "ws")
+    }
+
+
+HALF_OPEN = 20
+
+
+@scenario(
+    "half-open clients",
+    f"{HALF_OPEN} SSE and {HALF_OPEN} WebSocket clients behind a network link that goes down",
+    flags=("--heartbeat", "2s", "--ping", "2s"),
+    namespace=inside,
+)
+def half_open(context):
+    """Gone within two heartbeats and five seconds, without an event to trip over."""
+    server, cable = context.server, context.options["cable"]
+    peer = "10.203"  # the first bytes of the far address; more do not fit into a thread's name
+    limit = 2 * 2 + 5
+    socks = []
+    with entered(cable.far):
+        for _ in range(HALF_OPEN):
+            address = (SERVER, server.address[1])
+            socks.append(open_events(address, "/events?topic=none")[0])
+            socks.append(open_websocket(address, "/ws")[0])
+    try:
+        expected = {"sse": HALF_OPEN, "ws": HALF_OPEN}
+        poll(lambda: client_threads(server, peer) == expected, 5)
+        found = client_threads(server, peer)
+        context.check(found == expected, f"before the link went down there were {found}")
+        # Whoever does not answer pings would be dropped for that reason, link or no link.
+        answer_pings(socks[1::2], 0.2)
+        start = time.monotonic()
+        cable.pull()
+        gone = {}
+
+        def all_gone():
+            left = client_threads(server, peer)
+            for kind, count in left.items():
+                if count == 0:
+                    gone.setdefault(kind, time.monotonic() - start)
+            return not any(left.values())
+
+        # A second more than promised, for a busy machine's sake.
+        poll(all_gone, limit + 10)
+        for kind in ("sse", "ws"):
+            if kind not in gone:
+                left = client_threads(server, peer)[kind]
+                context.fail(f"{left} half-open {kind} clients are there after {limit + 10} s")
+            else:
+                context.note(f"{kind} gone after {gone[kind]:.1f} s (limit {limit} s)")
+                context.check(
+                    gone[kind] <= limit + 1, f"half-open {kind} found after {gone[kind]:.1f} s"
+                )
+    finally:
+        cable.plug()
+        for sock in socks:
+            sock.close()
+
+
+def answer_pings(socks, seconds):
+    """Reads what comes for a moment. (A ping is answered with the same, unmasked zeros.)"""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for sock in select.select(socks, [], [], 0.05)[0]:
+            if sock.recv(4096):
+                sock.sendall(frame(PONG))
