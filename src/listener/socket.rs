@@ -27,13 +27,16 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tiny_http::Request;
 
 /// How many closed numbers in a row, above every number known to be open, end a search. The kernel
 /// gives the lowest free number, so new ones have no room for such a gap below them.
 const GAP: RawFd = 64;
+
+/// For how long a high number is remembered.
+const MEMORY: Duration = Duration::from_secs(10);
 
 /// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
 /// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
@@ -71,6 +74,8 @@ struct Table {
     owned: Vec<u64>,
     /// The highest number that the latest full search found open, or a claim has met since.
     highest: RawFd,
+    /// When that was last confirmed, or set lower.
+    lowered: Option<Instant>,
     /// By inode.
     claimed: HashMap<u64, Entry>,
     /// The inode that was claimed last for each peer.
@@ -237,7 +242,13 @@ impl Sockets {
                 Look::Other | Look::Closed => {}
             }
         }
-        table.highest = highest;
+        // Not lowered at once: between two looks a crowd may come and go, and leave one connection
+        // far above a gap.
+        let now = Instant::now();
+        if highest >= table.highest || table.lowered.is_none_or(|at| at.elapsed() > MEMORY) {
+            table.highest = highest;
+            table.lowered = Some(now);
+        }
         survey
     }
 
