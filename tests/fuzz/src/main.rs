@@ -26,6 +26,7 @@ mod replay_cases;
 mod replay_client;
 mod requests;
 mod requests_cases;
+mod requests_parts;
 mod responses;
 mod rng;
 mod sockets;

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use threadcast::Config;
 use threadcast::stats::ProcessInfo;
@@ -42,17 +42,15 @@ pub fn run(plan: &Plan) -> Outcome {
         Ok(())
     };
     let mut at_first = None;
-    let mut looked = Instant::now();
     let between = || {
         live.check_health()?;
         let (first, now) = (*at_first.get_or_insert_with(live::resident), live::resident());
         if now > first + MORE_MEMORY {
             return Err(format!("{now} bytes of memory, {first} after the first batch"));
         }
-        // Waiting for idle workers to go takes seconds: not after every batch.
-        if looked.elapsed() > Duration::from_secs(20) {
+        // Waiting for idle workers to go takes seconds: only where there is something to wait for.
+        if ProcessInfo::read().threads > threads + 8 {
             live.wait_threads(threads + 4)?;
-            looked = Instant::now();
         }
         Ok(())
     };
