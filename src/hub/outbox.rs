@@ -167,6 +167,13 @@ enum Work {
     Over,
 }
 
+/// What became of bytes in [`Outbox::send_free`].
+enum Sent {
+    Whole,
+    Partly,
+    Lost,
+}
+
 impl Outbox {
     /// An outbox that is taken by its maker, who writes the first bytes and then calls
     /// [`Outbox::release`] or [`Outbox::run`].
@@ -245,29 +252,24 @@ impl Outbox {
         if state.over.is_some() {
             return;
         }
-        let length = chunk.bytes().len();
         if !state.taken {
-            match send_now(self.link.stream(), chunk.bytes()) {
-                Ok(sent) if sent == length => {
+            match self.send_free(&mut state, chunk.bytes(), || chunk.clone()) {
+                Sent::Whole => {
                     state.last_write = now;
                     state.sent += u64::from(chunk.is_event());
-                    return;
                 }
-                Ok(sent) => state.partial = Some((chunk.clone(), sent)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    state.partial = Some((chunk.clone(), 0));
-                }
-                Err(_) => {
+                Sent::Partly => {
                     drop(state);
-                    return self.finish(Reason::Lost, None);
+                    self.wake();
+                }
+                Sent::Lost => {
+                    drop(state);
+                    self.finish(Reason::Lost, None);
                 }
             }
-            state.taken = true;
-            state.waiting = 1;
-            state.waiting_bytes = length;
-            drop(state);
-            return self.wake();
+            return;
         }
+        let length = chunk.bytes().len();
         let full = state.waiting >= self.limits.events
             || (state.waiting > 0 && state.waiting_bytes + length > self.limits.bytes);
         if full {
@@ -310,22 +312,29 @@ impl Outbox {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.waiters -= 1;
         }
-        match send_now(self.link.stream(), bytes) {
-            Ok(sent) if sent == bytes.len() => return,
-            Ok(sent) => state.partial = Some((Chunk::Own(bytes.into()), sent)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                state.partial = Some((Chunk::Own(bytes.into()), 0));
-            }
-            Err(_) => {
-                drop(state);
-                return self.finish(Reason::Lost, None);
-            }
+        let sent = self.send_free(&mut state, bytes, || Chunk::Own(bytes.into()));
+        drop(state);
+        match sent {
+            Sent::Whole => {}
+            Sent::Partly => self.drain(),
+            Sent::Lost => self.finish(Reason::Lost, None),
         }
+    }
+
+    /// Writes into a free outbox what the socket takes at once. What it does not take is kept, as
+    /// the `chunk` that it belongs to, and the outbox is taken: the caller sees to its writer.
+    fn send_free(&self, state: &mut State, bytes: &[u8], chunk: impl FnOnce() -> Chunk) -> Sent {
+        let sent = match send_now(self.link.stream(), bytes) {
+            Ok(sent) if sent == bytes.len() => return Sent::Whole,
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Sent::Lost,
+        };
+        state.partial = Some((chunk(), sent));
         state.taken = true;
         state.waiting = 1;
         state.waiting_bytes = bytes.len();
-        drop(state);
-        self.drain();
+        Sent::Partly
     }
 
     /// Writes a chunk while the outbox is taken by the calling thread and nothing is in front of
@@ -352,23 +361,29 @@ impl Outbox {
         state.until = Instant::now() + LAST_WORDS_GRACE;
         state.last_words = last_words.map(Into::into);
         if !matches!(reason, Reason::Shutdown | Reason::Closed) {
-            while self.receiver.try_recv().is_ok() {}
-            state.waiting = 0;
-            state.waiting_bytes = 0;
+            self.clear(&mut state);
         }
         let was_taken = state.taken;
         state.taken = true;
         self.signal(state);
-        if was_taken {
-            // Its writer is at work, or asleep in handoff mode.
-            if let Some(Drainer::Parked(thread)) = self.drainer.get() {
-                thread.unpark();
-            }
-        } else if let Some(Drainer::Parked(thread)) = self.drainer.get() {
-            thread.unpark();
-        } else {
+        // A writer that sleeps is woken; one that has taken the outbox is at work and will look.
+        if !self.unpark() && !was_taken {
             self.say_last_words_now();
         }
+    }
+
+    /// Drops what waits in the channel.
+    fn clear(&self, state: &mut State) {
+        while self.receiver.try_recv().is_ok() {}
+        state.waiting = 0;
+        state.waiting_bytes = 0;
+    }
+
+    /// Wakes the writer, if it is a thread that sleeps in [`Outbox::run`]; returns whether it is.
+    fn unpark(&self) -> bool {
+        let Some(Drainer::Parked(thread)) = self.drainer.get() else { return false };
+        thread.unpark();
+        true
     }
 
     /// For a WebSocket whose outbox was free: the last words fit into the socket's buffer, or a
@@ -492,9 +507,7 @@ impl Outbox {
         state.over.get_or_insert(reason);
         state.last_words = None;
         state.partial = None;
-        while self.receiver.try_recv().is_ok() {}
-        state.waiting = 0;
-        state.waiting_bytes = 0;
+        self.clear(&mut state);
         let _ = self.link.stream().shutdown(std::net::Shutdown::Both);
         self.signal(state);
     }
@@ -578,8 +591,6 @@ impl Outbox {
     pub fn cut(&self) {
         self.give_up(Reason::Shutdown);
         self.hang_up();
-        if let Some(Drainer::Parked(thread)) = self.drainer.get() {
-            thread.unpark();
-        }
+        self.unpark();
     }
 }

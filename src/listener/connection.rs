@@ -130,8 +130,10 @@ impl Connection {
         if length.is_some_and(|length| length > limit) {
             return Err(BodyError::TooLong);
         }
-        let claim = self.claim.as_ref().expect("not taken yet");
-        let request = self.request.as_mut().expect("not taken yet");
+        let claim =
+            self.claim.as_ref().expect("taken only by the methods that consume the connection");
+        let request =
+            self.request.as_mut().expect("taken only by the methods that consume the connection");
         let watch = self.reaper.watch(claim.stream(), limit).map_err(|_| BodyError::Broken)?;
         // With `Connection: upgrade` tiny_http leaves the framing to us.
         let most = length.unwrap_or(limit + 1);
@@ -203,8 +205,10 @@ impl Connection {
     /// Keeps the connection for writing only. tiny_http's worker goes home; a second request on
     /// this connection shuts it down.
     pub fn into_one_way(mut self) -> Link {
-        let request = self.request.take().expect("not taken yet");
-        let claim = self.claim.take().expect("not taken yet");
+        let request =
+            self.request.take().expect("taken only by the methods that consume the connection");
+        let claim =
+            self.claim.take().expect("taken only by the methods that consume the connection");
         claim.stop_reading();
         Link { claim, _writer: Some(Mutex::new(request.into_writer())) }
     }
@@ -215,8 +219,10 @@ impl Connection {
     /// # Errors
     /// As [`Claim::detach`]; the connection is closed then.
     pub fn into_stream(mut self) -> io::Result<(Link, Vec<u8>)> {
-        let request = self.request.take().expect("not taken yet");
-        let claim = self.claim.take().expect("not taken yet");
+        let request =
+            self.request.take().expect("taken only by the methods that consume the connection");
+        let claim =
+            self.claim.take().expect("taken only by the methods that consume the connection");
         match claim.detach(request) {
             Ok(early) => Ok((Link { claim, _writer: None }, early)),
             Err(error) => {

@@ -110,7 +110,8 @@ pub struct Watch<'a> {
 }
 
 impl Reaper {
-    /// A reaper for the connections in `sockets`, of the listener on `address`. It does nothing until [`Reaper::run`].
+    /// A reaper for the connections in `sockets`, of the listener on `address`. It does nothing
+    /// until [`Reaper::run`].
     pub fn new(
         sockets: Arc<Sockets>,
         address: SocketAddr,
@@ -168,23 +169,15 @@ impl Reaper {
         let due = |inode: &u64| {
             first_seen.get(inode).is_some_and(|since| since.elapsed() < KICK_PATIENCE)
         };
-        let count = forgotten.filter(due).count();
-        for _ in 0..count.min(MAX_KICKS) {
+        for _ in forgotten.filter(due).take(MAX_KICKS) {
             let _ = TcpStream::connect_timeout(&self.address, INTERVAL);
-        }
-        if count > 0 {
-            self.counters.kicks.fetch_add(count.min(MAX_KICKS) as u64, Ordering::Relaxed);
+            self.counters.kicks.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn look(&self, survey: &Survey, first_seen: &mut HashMap<u64, Instant>) {
         let now = Instant::now();
-        let here: HashSet<u64> = survey
-            .unclaimed
-            .iter()
-            .map(|one| one.inode)
-            .chain(survey.dead.iter().copied())
-            .collect();
+        let here: HashSet<u64> = survey.inodes().collect();
         first_seen.retain(|inode, _| here.contains(inode));
         for inode in here {
             first_seen.entry(inode).or_insert(now);

@@ -127,6 +127,13 @@ pub struct Survey {
     pub claimed: usize,
 }
 
+impl Survey {
+    /// All of them.
+    pub fn inodes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.unclaimed.iter().map(|one| one.inode).chain(self.dead.iter().copied())
+    }
+}
+
 /// A connection that belongs to one request's handler, as an ordinary [`TcpStream`].
 ///
 /// Dropping it releases the descriptor. It does not shut the connection down: tiny_http's own
@@ -303,12 +310,12 @@ impl Table {
         }
     }
 
-    /// The numbers from `from` up to `to` that no claim owns, a word of 64 at a time where all of
-    /// them are owned.
-    fn unowned(&self, from: RawFd, to: RawFd) -> impl Iterator<Item = RawFd> + '_ {
-        let mut next = from;
+    /// The numbers below `limit` that no claim owns, a word of 64 at a time where all of them are
+    /// owned.
+    fn unowned(&self, limit: RawFd) -> impl Iterator<Item = RawFd> + '_ {
+        let mut next = 0;
         std::iter::from_fn(move || {
-            while next < to {
+            while next < limit {
                 let full = next % 64 == 0 && self.owned.get(next as usize / 64) == Some(&u64::MAX);
                 if full {
                     next += 64;
@@ -329,7 +336,7 @@ impl Table {
         // Claimed descriptors are open as well, wherever they stand.
         let words = self.owned.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
         let mut open = self.highest.max(words as RawFd * 64);
-        let numbers = self.unowned(0, limit).map(|fd| (fd, look(fd)));
+        let numbers = self.unowned(limit).map(|fd| (fd, look(fd)));
         numbers
             .take_while(move |(fd, look)| {
                 if *look != Look::Closed {
@@ -426,7 +433,7 @@ impl Claim {
         let own = self.stream.as_raw_fd();
         let table = self.sockets.table();
         let mut twins = table
-            .unowned(0, self.sockets.limit)
+            .unowned(self.sockets.limit)
             .filter(|&fd| fd != own && inode_of(fd) == Some(self.inode));
         let (Some(first), Some(second)) = (twins.next(), twins.next()) else {
             drop(twins);
