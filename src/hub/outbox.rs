@@ -323,6 +323,8 @@ impl Outbox {
 
     /// Writes into a free outbox what the socket takes at once. What it does not take is kept, as
     /// the `chunk` that it belongs to, and the outbox is taken: the caller sees to its writer.
+    // A fan-out's innermost step.
+    #[inline(always)]
     fn send_free(&self, state: &mut State, bytes: &[u8], chunk: impl FnOnce() -> Chunk) -> Sent {
         let sent = match send_now(self.link.stream(), bytes) {
             Ok(sent) if sent == bytes.len() => return Sent::Whole,
