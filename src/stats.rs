@@ -25,13 +25,6 @@ pub struct ProcessInfo {
     pub descriptors: u64,
 }
 
-/// Memory in use, in bytes: cheaper than all of [`ProcessInfo`]. 0 where the system does not tell.
-pub fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
-}
-
 impl ProcessInfo {
     /// Looks now.
     pub fn read() -> ProcessInfo {

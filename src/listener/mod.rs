@@ -7,6 +7,7 @@
 //! that the old one has already accepted are still served.
 
 pub mod connection;
+mod memory;
 pub mod reaper;
 pub mod socket;
 

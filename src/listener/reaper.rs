@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Counters;
+use super::memory::Memory;
 use super::socket::{self, Sockets, Survey};
 use crate::http::Answer;
-use crate::stats::resident_bytes;
 
 /// The most that a connection may send without a complete request having come of it. tiny_http
 /// has no such limit. (Linux tells the count; elsewhere only the deadline protects.)
@@ -38,10 +38,6 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(10);
 /// From how many bytes of a header on it is looked at closely.
 const SUSPICIOUS_BYTES: u64 = 4 * 1024;
 
-/// How often memory is looked after, and the growth in bytes that makes it worth the while.
-const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
-const MEMORY_GROWTH: u64 = 4 << 20;
-
 /// Watches unclaimed connections and bodies.
 pub struct Reaper {
     sockets: Arc<Sockets>,
@@ -52,38 +48,6 @@ pub struct Reaper {
     oldest: Mutex<Option<Instant>>,
     next: AtomicU64,
     counters: Arc<Counters>,
-}
-
-/// After a crowd has left, or a flood of bytes, the allocator keeps what it had, with holes in it.
-/// This gives them back: when half of the connections have gone, and when memory has grown.
-struct Memory {
-    next: Instant,
-    /// The most connections since the last time.
-    peak: usize,
-    /// Resident bytes after the last time.
-    resident: u64,
-    /// How often still: tiny_http's idle workers, whose memory it is in part, go seconds later.
-    repeat: u32,
-}
-
-impl Memory {
-    fn look(&mut self, connections: usize) {
-        self.peak = self.peak.max(connections);
-        if Instant::now() < self.next {
-            return;
-        }
-        self.next = Instant::now() + MEMORY_INTERVAL;
-        let deserted = self.peak >= 64 && connections <= self.peak / 2;
-        if deserted || resident_bytes() > self.resident + MEMORY_GROWTH {
-            self.repeat = 3;
-        }
-        if self.repeat > 0 {
-            self.repeat -= 1;
-            socket::return_free_memory();
-            self.peak = connections;
-            self.resident = resident_bytes();
-        }
-    }
 }
 
 struct Body {
@@ -139,8 +103,7 @@ impl Reaper {
     /// Looks every tenth of a second until `stop` is set. The body of the reaper's own thread.
     pub fn run(&self, stop: &AtomicBool) {
         let mut first_seen: HashMap<u64, Instant> = HashMap::new();
-        let mut memory =
-            Memory { next: Instant::now(), peak: 0, resident: resident_bytes(), repeat: 0 };
+        let mut memory = Memory::new();
         let mut interval = INTERVAL;
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(interval);
@@ -153,7 +116,7 @@ impl Reaper {
             let oldest = first_seen.values().min().copied();
             *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
             self.look_at_bodies();
-            memory.look(survey.claimed + survey.unclaimed.len() + survey.dead.len());
+            memory.look();
         }
         // Nobody will ever ask for the requests of what is left.
         for connection in self.sockets.survey().unclaimed {

@@ -123,8 +123,6 @@ pub struct Survey {
     pub unclaimed: Vec<Unclaimed>,
     /// Inodes of connections that are closed or closing, and whose descriptors are still open.
     pub dead: Vec<u64>,
-    /// How many connections are claimed.
-    pub claimed: usize,
 }
 
 impl Survey {
@@ -223,7 +221,7 @@ impl Sockets {
     pub fn survey(&self) -> Survey {
         let mut table = self.table();
         let mut seen = std::collections::HashSet::new();
-        let mut survey = Survey { claimed: table.claimed.len(), ..Survey::default() };
+        let mut survey = Survey::default();
         let mut highest = 0;
         for (fd, look) in table.open_unowned(self.limit) {
             highest = fd;

@@ -145,10 +145,15 @@ class Members:
             if strange:
                 found.append(f"{who} got {len(strange)} events whose publication was refused")
         # An event whose publication was not answered, or of the server's own, may exist or not,
-        # but for all alike (until the last one that is known to be published).
+        # but for all alike: from the first one that the last to connect got, to the last one that
+        # is known to be published.
         if not found and published:
             last = max(published)
-            histories = {tuple(member.ids[: member.complete[last]]) for member in self.all}
+            first = max(member.ids[0] for member in self.all)
+            histories = {
+                tuple(one for one in member.ids[: member.complete[last]] if one >= first)
+                for member in self.all
+            }
             if len(histories) > 1:
                 found.append("the clients did not all get the same events")
         return found

@@ -65,15 +65,18 @@ def flood(context, kinds, seconds):
 )
 def endless_body(context):
     head = f"POST /publish?topic=body HTTP/1.1\r\nHost: localhost\r\n{AUTHORIZED}\r\n".encode()
+    lines = head + b"Content-Type: application/x-ndjson\r\n"
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
-    counted = head + b"Content-Length: %d\r\n\r\n"
+    length = b"Content-Length: %d\r\n\r\n"
+    counted = head + length
     elsewhere = b"%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000000000\r\n\r\n"
     chunk = b"10000\r\n" + BLOCK + b"\r\n"
     kinds = [
         (chunked, chunk),
         (chunked, b"1\r\nx\r\n" * 8192),
         (counted % 10**14, BLOCK),
-        (counted % (1 << 20), BLOCK),  # the limit itself, and then more
+        # The limit itself, and then more; read to the end, and no event (which would be kept).
+        (lines + length % (1 << 20), BLOCK),
         (counted % (1 << 63), BLOCK),
         (elsewhere % b"GET /events", BLOCK),
         (elsewhere % b"POST /healthz", BLOCK),
