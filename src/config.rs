@@ -41,6 +41,8 @@ pub struct Config {
     pub allow_origin: Vec<String>,
     /// What publishers must know; `None`: only a server on loopback lets them publish.
     pub token: Option<String>,
+    /// What readers must know (see [`crate::access`]); `None`: reading is public.
+    pub subscribe_token: Option<String>,
     /// Which way events go to clients.
     pub fanout: Fanout,
     /// The least severe messages that are logged.
@@ -63,6 +65,7 @@ impl Default for Config {
             drain: Duration::from_secs(5),
             allow_origin: Vec::new(),
             token: None,
+            subscribe_token: None,
             fanout: Fanout::Direct,
             log: LevelFilter::Info,
         }
@@ -113,6 +116,9 @@ Usage: threadcast [FLAGS]
   --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
   --token TOKEN              publishers must send 'Authorization: Bearer TOKEN'
   --token-file FILE          the same, read from a file
+  --subscribe-token TOKEN    readers must send it too: as a bearer token, a cookie, or for a ticket
+  --subscribe-token-file FILE
+                             the same, read from a file
   --fanout direct|handoff    who writes an event: the broadcaster, or each client's thread [direct]
   --log LEVEL                off, error, warn, info, debug or trace [info]
   --help, --version
@@ -136,6 +142,8 @@ const FLAGS: &[&str] = &[
     "allow-origin",
     "token",
     "token-file",
+    "subscribe-token",
+    "subscribe-token-file",
     "fanout",
     "log",
 ];
@@ -204,10 +212,10 @@ impl Config {
                 }
             }
             "token" => self.token = Some(checked_token(value)?),
-            "token-file" => {
-                let text = std::fs::read_to_string(value)
-                    .map_err(|error| format!("cannot read {value:?}: {error}"))?;
-                self.token = Some(checked_token(text.trim_end_matches(['\r', '\n']))?);
+            "token-file" => self.token = Some(checked_token(&token_in(value)?)?),
+            "subscribe-token" => self.subscribe_token = Some(checked_subscribe_token(value)?),
+            "subscribe-token-file" => {
+                self.subscribe_token = Some(checked_subscribe_token(&token_in(value)?)?);
             }
             "fanout" => {
                 self.fanout = match value {
@@ -280,6 +288,22 @@ fn checked_token(token: &str) -> Result<String, String> {
     Ok(token.to_owned())
 }
 
+/// Besides, what a cookie can hold (RFC 6265 section 4.1.1).
+fn checked_subscribe_token(token: &str) -> Result<String, String> {
+    let token = checked_token(token)?;
+    if token.contains(['"', ',', ';', '\\']) {
+        return Err("must not hold any of \" , ; \\ which no cookie can carry".into());
+    }
+    Ok(token)
+}
+
+/// The text of a file that holds a token and nothing else, without the line's end.
+fn token_in(path: &str) -> Result<String, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {path:?}: {error}"))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,6 +355,9 @@ mod tests {
             (&["--log", "loud"], "--log"),
             (&["--token", "with space"], "--token"),
             (&["--token-file", "/does/not/exist"], "--token-file"),
+            (&["--subscribe-token", "with space"], "--subscribe-token"),
+            (&["--subscribe-token", "semi;colon"], "--subscribe-token"),
+            (&["--subscribe-token-file", "/does/not/exist"], "--subscribe-token-file"),
             (&["--www", "/does/not/exist"], "--www"),
             (&["--allow-origin", "example.org/path"], "--allow-origin"),
             (&["--nonsense"], "--nonsense"),

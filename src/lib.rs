@@ -34,6 +34,7 @@ compile_error!(
     "threadcast needs a Unix: it takes sockets back from its HTTP library by descriptor"
 );
 
+pub mod access;
 pub mod assets;
 pub mod clients;
 pub mod config;
@@ -58,6 +59,7 @@ use std::{fmt, io, thread};
 
 pub use config::Config;
 
+use access::Access;
 use assets::Assets;
 use clients::{Clients, Transport};
 use http::Answer;
@@ -88,6 +90,8 @@ pub struct App {
     pub assets: Assets,
     /// Which pages may connect.
     pub origins: Origins,
+    /// Who may read.
+    pub access: Access,
     /// What the listener counts.
     pub counters: Arc<Counters>,
     /// Whether only this machine can reach the server.
@@ -173,6 +177,7 @@ impl Server {
             clients: Clients::new(limit),
             assets: Assets::new(config.www.clone()),
             origins: Origins::new(config.allow_origin.clone()),
+            access: Access::new(config.subscribe_token.clone()),
             counters,
             is_loopback: is_loopback(address.ip()),
             started: Instant::now(),

@@ -4,6 +4,8 @@
 //! header field which page it was. It cannot be forged from a page, so it is worth checking (RFC
 //! 6455 section 10.2). Programs send none.
 
+use tiny_http::Method;
+
 use crate::http::Answer;
 use crate::listener::connection::Connection;
 
@@ -35,6 +37,37 @@ impl Origins {
                 Err(Answer::error(403, "forbidden_origin", message))
             }
         }
+    }
+
+    /// Serves a POST that pages of allowed origins may send, and the OPTIONS that their browsers ask
+    /// before (the CORS preflight). Credentials are not allowed: a foreign page must know the token
+    /// itself, its reader's cookie does not help it to read the answer.
+    pub fn serve_post(
+        &self,
+        mut connection: Connection,
+        accept: impl FnOnce(&mut Connection) -> Result<Answer, Answer>,
+    ) {
+        let origin = match self.check(&connection) {
+            Ok(origin) => origin,
+            Err(answer) => return connection.answer(&answer),
+        };
+        let answer = match connection.request().method() {
+            Method::Options => Answer::empty(204)
+                .with("Allow", "POST, OPTIONS")
+                .with("Access-Control-Allow-Methods", "POST")
+                .with("Access-Control-Allow-Headers", "authorization, content-type")
+                .with("Access-Control-Max-Age", "600"),
+            _ => match accept(&mut connection) {
+                Ok(answer) | Err(answer) => answer,
+            },
+        };
+        // Errors too: without the field a page could not read what is wrong.
+        connection.answer(&match origin {
+            Some(origin) => {
+                answer.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin")
+            }
+            None => answer,
+        });
     }
 
     fn allows(&self, origin: &str) -> bool {

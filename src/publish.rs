@@ -1,9 +1,9 @@
 //! `POST /publish`: one event, or with `application/x-ndjson` one a line.
 
 use serde_json::{Value, json};
-use tiny_http::Method;
 
 use crate::App;
+use crate::access::sends_bearer;
 use crate::http::Answer;
 use crate::hub::Stopped;
 use crate::hub::event::{DEFAULT_TOPIC, Draft};
@@ -12,26 +12,8 @@ use crate::router::{Query, draining};
 
 /// Serves the request: checks who asks, reads the body, publishes, and answers
 /// `{"id":…,"subscribers":N}` (of the last event, with `"events":N`, for several).
-pub fn serve(app: &App, mut connection: Connection, query: &Query) {
-    let origin = match app.origins.check(&connection) {
-        Ok(origin) => origin,
-        Err(answer) => return connection.answer(&answer),
-    };
-    let answer = match connection.request().method() {
-        // What a browser asks before a page of another origin may publish (the CORS preflight).
-        Method::Options => Answer::empty(204)
-            .with("Allow", "POST, OPTIONS")
-            .with("Access-Control-Allow-Methods", "POST")
-            .with("Access-Control-Allow-Headers", "authorization, content-type")
-            .with("Access-Control-Max-Age", "600"),
-        _ => match accept(app, &mut connection, query) {
-            Ok(answer) | Err(answer) => answer,
-        },
-    };
-    connection.answer(&match origin {
-        Some(origin) => answer.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin"),
-        None => answer,
-    });
+pub fn serve(app: &App, connection: Connection, query: &Query) {
+    app.origins.serve_post(connection, |connection| accept(app, connection, query));
 }
 
 fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Answer, Answer> {
@@ -118,36 +100,16 @@ fn authorise(app: &App, connection: &Connection) -> Result<(), Answer> {
         let message = "publishing needs --token unless the server listens on loopback only";
         return Err(Answer::error(403, "forbidden", message));
     };
-    let given = connection.header("Authorization").unwrap_or_default();
-    let given = match given.split_once(' ') {
-        Some((scheme, given)) if scheme.eq_ignore_ascii_case("bearer") => given.trim(),
-        _ => "",
-    };
-    if equal_in_constant_time(given.as_bytes(), token.as_bytes()) {
+    if sends_bearer(connection, token) {
         return Ok(());
     }
     let message = "send 'Authorization: Bearer' with the server's token";
     Err(Answer::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer"))
 }
 
-/// Compares every byte whatever the first ones are, so that the time taken tells nothing about
-/// how much of a guess was right. (The length is no secret.)
-fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
-    let differences = left.iter().zip(right).fold(0, |all, (a, b)| all | (a ^ b));
-    left.len() == right.len() && std::hint::black_box(differences) == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_are_compared_whole() {
-        assert!(equal_in_constant_time(b"secret", b"secret"));
-        for other in [&b""[..], b"secre", b"secrets", b"Secret", b"secreT"] {
-            assert!(!equal_in_constant_time(other, b"secret"));
-        }
-    }
 
     #[test]
     fn lines_may_name_topic_and_event() {

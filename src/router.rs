@@ -12,7 +12,7 @@ use crate::listener::connection::Connection;
 use crate::validate::validate;
 use crate::websocket::handshake;
 use crate::websocket::session::{self, Kind};
-use crate::{App, assets, publish, sse, stats};
+use crate::{App, access, assets, publish, sse, stats};
 
 /// The topic name that stands for all topics in a subscription.
 const ALL: &str = "*";
@@ -25,6 +25,8 @@ pub struct Query {
     pub event: Option<String>,
     /// `last_event_id=`: for clients that cannot send the header field.
     pub last_event_id: Option<String>,
+    /// `ticket=`: for clients that cannot send the subscribe token (see [`access`]).
+    pub ticket: Option<String>,
 }
 
 impl Query {
@@ -46,6 +48,7 @@ impl Query {
                     parsed.event = Some(value.into_owned());
                 }
                 "last_event_id" => parsed.last_event_id = Some(value.into_owned()),
+                "ticket" => parsed.ticket = Some(value.into_owned()),
                 _ => {}
             }
         }
@@ -98,6 +101,14 @@ pub fn route(app: &Arc<App>, connection: Connection) {
     }
     let method = connection.request().method().clone();
     let read = matches!(method, Method::Get | Method::Head);
+    // What shows events or clients; WebSockets follow below. `/healthz`, `/metrics` and the page stay
+    // open: they hold sums and files, nothing of any client.
+    if read
+        && matches!(&*path, "/events" | "/stats")
+        && let Err(answer) = app.access.check(&connection, &query)
+    {
+        return connection.answer(&answer);
+    }
     match (&*path, &method) {
         ("/ws", _) => websocket(app, connection, Kind::Client, &query),
         ("/echo", _) => websocket(app, connection, Kind::Echo, &query),
@@ -111,7 +122,10 @@ pub fn route(app: &Arc<App>, connection: Connection) {
         ("/events", Method::Get) => sse::serve(app, connection, &query),
         ("/events", Method::Head) => connection.answer(&sse::head()),
         ("/publish", Method::Post | Method::Options) => publish::serve(app, connection, &query),
-        ("/publish", _) => connection.answer(&method_not_allowed("POST, OPTIONS")),
+        ("/ticket", Method::Post | Method::Options) => access::serve(app, connection),
+        ("/publish" | "/ticket", _) => {
+            connection.answer(&method_not_allowed("POST, OPTIONS"));
+        }
         ("/healthz", _) if read => connection.answer(&health(app)),
         ("/metrics", _) if read => connection.answer(&stats::metrics(app)),
         ("/stats", _) if read => connection.answer(&stats::stats(app)),
@@ -127,8 +141,8 @@ pub fn route(app: &Arc<App>, connection: Connection) {
 }
 
 fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) {
-    match app.origins.check(&connection) {
-        Ok(_) => session::start(app, connection, kind, query),
+    match app.origins.check(&connection).and_then(|_| app.access.check(&connection, query)) {
+        Ok(()) => session::start(app, connection, kind, query),
         Err(answer) => connection.answer(&answer),
     }
 }

@@ -48,6 +48,8 @@ fn help_and_version_go_to_stdout() {
             "--allow-origin ",
             "--token ",
             "--token-file ",
+            "--subscribe-token ",
+            "--subscribe-token-file",
             "--fanout ",
             "--log ",
             "--help",
@@ -93,6 +95,8 @@ fn a_bad_flag_is_named_in_one_line() {
         (&["--token-file", "/does/not/exist"], "--token-file"),
         (&["--token-file", empty], "--token-file"),
         (&["--token", ""], "--token"),
+        (&["--subscribe-token-file", empty], "--subscribe-token-file"),
+        (&["--subscribe-token", ""], "--subscribe-token"),
         (&["--allow-origin", "example.org"], "--allow-origin"),
         (&["--fanout", "both"], "--fanout"),
         (&["--log", "loud"], "--log"),
@@ -108,8 +112,10 @@ fn a_bad_flag_is_named_in_one_line() {
 /// Who mistypes a token should not find it in a log collector.
 #[test]
 fn a_bad_token_is_not_repeated() {
-    let line = complaint(&["--token", "s3cret word"], &[], 2);
-    assert!(!line.contains("s3cret"), "{line}");
+    for flag in ["--token", "--subscribe-token"] {
+        let line = complaint(&[flag, "s3cret word"], &[], 2);
+        assert!(!line.contains("s3cret"), "{line}");
+    }
 }
 
 #[test]

@@ -43,6 +43,30 @@ function make(tag, className, text, ...children) {
   return element;
 }
 
+// Where reading needs a token: it stays in this variable, out of storage and out of every address.
+let readToken = '';
+
+/** Whether the server wants a token, or a better one: a failed connection does not tell why it failed. */
+async function isTokenWanted() {
+  const response = await fetch('/events', { method: 'HEAD' }).catch(() => null);
+  return response?.status === 401;
+}
+
+/** For one connection; '' where the server does not ask for one any more, null where it does not know the token. */
+async function fetchTicket() {
+  const response = await fetch('/ticket', { method: 'POST', headers: { Authorization: `Bearer ${readToken}` } });
+  if (response.status === 401) return null;
+  if (response.status === 404) return '';
+  if (!response.ok) throw new Error(`no ticket (${response.status})`);
+  return (await response.json()).ticket;
+}
+
+function askForToken() {
+  if (readToken) write('access-answer', 'That token was not accepted.');
+  readToken = '';
+  byId('access-form').hidden = false;
+}
+
 /** A pane's log. Rows are drawn once per frame, so a burst of events costs one layout. */
 class Log {
   constructor(pane) {
@@ -103,9 +127,48 @@ class Channel {
     });
   }
 
-  address(path) {
+  /** A ticket works once, so every connection begins with one of its own, where one is needed. */
+  async connect() {
+    this.show('connecting');
+    this.locked = false;
+    const attempt = this.attempt = {};
+    try {
+      const ticket = readToken && await fetchTicket();
+      if (attempt !== this.attempt) return; // meanwhile somebody pressed a button
+      if (ticket === null) this.lock();
+      else this.open(ticket);
+    } catch {
+      if (attempt === this.attempt) this.retryLater();
+    }
+  }
+
+  disconnect() {
+    this.attempt = null;
+    clearTimeout(this.retryTimer);
+    this.close();
+    this.show('closed', 'by you');
+  }
+
+  /** No connection came about: for want of a token, or for a reason that may pass. */
+  async refused() {
+    const { attempt } = this;
+    this.show('waiting');
+    const wanted = !readToken && await isTokenWanted();
+    if (attempt !== this.attempt) return;
+    if (wanted) this.lock();
+    else this.retryLater();
+  }
+
+  lock() {
+    this.locked = true;
+    this.show('closed', 'needs a token');
+    askForToken();
+  }
+
+  address(path, ticket) {
     const query = new URLSearchParams(this.topics.map((topic) => ['topic', topic]));
     if (this.lastId) query.set('last_event_id', this.lastId);
+    if (ticket) query.set('ticket', ticket);
     return `${path}?${query}`.replace(/\?$/, '');
   }
 
@@ -154,10 +217,9 @@ class EventChannel extends Channel {
     });
   }
 
-  connect() {
-    this.show('connecting');
+  open(ticket) {
     // A new EventSource has forgotten the last id; that is why address() carries it.
-    const source = this.source = new EventSource(this.address('/events'));
+    const source = this.source = new EventSource(this.address('/events', ticket));
     this.names.forEach((name) => source.addEventListener(name, this.receive));
     // A published event may itself be named "open" or "error": those are MessageEvents.
     const onOwn = (type, action) => source.addEventListener(type, (event) => {
@@ -170,15 +232,14 @@ class EventChannel extends Channel {
     onOwn('error', () => {
       if (this.state === 'live') this.log.add('problem', 'lost', 'the stream ended');
       if (this.state === 'connecting') this.log.add('problem', 'refused', 'no stream was opened');
-      if (source.readyState === EventSource.CLOSED) this.retryLater(); // the browser gave up, the page does not
+      if (ticket) source.close(); // it would come back with the same address, and so with a used ticket
+      if (source.readyState === EventSource.CLOSED) this.refused(); // the browser gave up, the page does not
       else this.showCountdown(BROWSER_RETRY_MS);
     });
   }
 
-  disconnect() {
-    clearTimeout(this.retryTimer);
+  close() {
     this.source?.close();
-    this.show('closed', 'by you');
   }
 
   /** EventSource hands a named event only to listeners of exactly that name. */
@@ -215,10 +276,9 @@ class SocketChannel extends Channel {
     onSubmit('ws-send-form', () => this.send());
   }
 
-  connect() {
-    this.show('connecting');
+  open(ticket) {
     const origin = location.origin.replace(/^http/, 'ws'); // https becomes wss
-    const socket = this.socket = new WebSocket(origin + this.address('/ws'));
+    const socket = this.socket = new WebSocket(origin + this.address('/ws', ticket));
     socket.binaryType = 'arraybuffer';
     // The late close of a socket that was replaced must not disturb its successor.
     const on = (type, action) => socket.addEventListener(type, (event) => {
@@ -231,17 +291,15 @@ class SocketChannel extends Channel {
       if (this.state === 'live') this.log.add('problem', 'closed', words);
       else if (this.failures === 0) this.log.add('problem', 'refused', `no WebSocket was opened, ${words}`);
       this.forgetUnanswered();
-      this.retryLater();
+      this.refused();
     });
   }
 
-  disconnect() {
-    clearTimeout(this.retryTimer);
+  close() {
     if (this.state === 'live') this.log.add('note', 'closed', `1000: ${CLOSE_WORDS[1000]}, by you`);
     this.socket?.close(1000, 'closed by the reader');
     this.socket = null;
     this.forgetUnanswered();
-    this.show('closed', 'by you');
   }
 
   forgetUnanswered() {
@@ -283,6 +341,7 @@ class SocketChannel extends Channel {
       if (asked) write('ws-round-trip', took);
       this.log.add('echo', 'echo', `${took}  ${message.original}`);
     } else if (message?.type === 'event') {
+      this.lastId = message.id;
       const metric = parseJson(message.data);
       if (isMetric(metric)) this.log.add('metric', 'metric', metricLine(metric));
       else this.log.add('event', message.event || 'message', `${message.topic}: ${message.data}`);
@@ -366,6 +425,14 @@ const events = new EventChannel((reading) => metrics.take(reading));
 const socket = new SocketChannel();
 events.connect();
 socket.connect();
+
+onSubmit('access-form', () => {
+  readToken = byId('access-token').value;
+  write('access-answer', '');
+  byId('access-form').reset();
+  byId('access-form').hidden = true;
+  for (const channel of [events, socket]) if (channel.locked) channel.connect();
+});
 
 onSubmit('publish-form', async () => {
   const say = (kind, text) => byId('publish-answer').replaceChildren(make('span', kind, text));
