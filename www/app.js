@@ -256,8 +256,7 @@ class EventChannel extends Channel {
     if (event.lastEventId) write('sse-last-id', this.lastId = event.lastEventId);
     const data = parseJson(event.data);
     if (event.type === 'gap') {
-      this.log.add('gap', 'gap', `Missed events are no longer kept: asked for those after ${data?.requested}, `
-        + `resumed at ${data?.resumed}`);
+      this.log.add('gap', 'gap', `Missed events are no longer kept; nothing is missing after ${data?.resumed}`);
     } else if (isMetric(data)) {
       this.onMetric(data);
       this.log.add('metric', 'metric', metricLine(data));

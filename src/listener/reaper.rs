@@ -28,15 +28,15 @@ pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
 /// The most kicks at one look, and for how long one connection is a reason for them: each keeps an
 /// idle worker of the pool from ending.
 const MAX_KICKS: usize = 64;
-const KICK_PATIENCE: Duration = Duration::from_secs(20);
+const KICK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the reaper looks; and how often while some connection has sent much and asked
-/// nothing: an endless header grows by a hundred kilobytes a millisecond.
-const INTERVAL: Duration = Duration::from_millis(100);
+/// How often the reaper looks; and how often while a connection is here that has not asked anything:
+/// an endless header grows by a hundred kilobytes a millisecond.
+const INTERVAL: Duration = Duration::from_millis(50);
 const CLOSE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// From how many bytes of a header on it is looked at closely.
-const SUSPICIOUS_BYTES: u64 = 4 * 1024;
+/// Looking takes longer the more connections there are: it may take one part in so many of the time.
+const REST: u32 = 10;
 
 /// Watches unclaimed connections and bodies.
 pub struct Reaper {
@@ -100,17 +100,21 @@ impl Reaper {
         oldest.is_some_and(|oldest| oldest <= time)
     }
 
-    /// Looks every tenth of a second until `stop` is set. The body of the reaper's own thread.
+    /// Looks at least twenty times a second until `stop` is set. The body of the reaper's own thread.
     pub fn run(&self, stop: &AtomicBool) {
         let mut first_seen: HashMap<u64, Instant> = HashMap::new();
         let mut memory = Memory::new();
         let mut interval = INTERVAL;
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(interval);
+            let start = Instant::now();
             let survey = self.sockets.survey();
-            let suspicious = survey.unclaimed.iter().any(|one| one.head() > SUSPICIOUS_BYTES);
-            let closely = suspicious || !survey.dead.is_empty();
-            interval = if closely { CLOSE_INTERVAL } else { INTERVAL };
+            let closely = !survey.unclaimed.is_empty() || !survey.dead.is_empty();
+            interval = match closely {
+                // At most: whoever is preempted while looking has not spent that time.
+                true => (start.elapsed() * REST).clamp(CLOSE_INTERVAL, INTERVAL),
+                false => INTERVAL,
+            };
             self.kick(&survey, &first_seen);
             self.look(&survey, &mut first_seen);
             let oldest = first_seen.values().min().copied();

@@ -27,16 +27,9 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tiny_http::Request;
-
-/// How many closed numbers in a row, above every number known to be open, end a search. The kernel
-/// gives the lowest free number, so new ones have no room for such a gap below them.
-const GAP: RawFd = 64;
-
-/// For how long a high number is remembered.
-const MEMORY: Duration = Duration::from_secs(10);
 
 /// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
 /// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
@@ -72,10 +65,8 @@ pub struct Sockets {
 struct Table {
     /// One bit a descriptor number, set while that number certainly belongs to a claim.
     owned: Vec<u64>,
-    /// The highest number that the latest full search found open, or a claim has met since.
+    /// The highest open number at the latest survey; later, possibly too low.
     highest: RawFd,
-    /// When that was last confirmed, or set lower.
-    lowered: Option<Instant>,
     /// By inode.
     claimed: HashMap<u64, Entry>,
     /// The inode that was claimed last for each peer.
@@ -172,9 +163,17 @@ impl Sockets {
                 return Err(ClaimError::Pipelined);
             }
         }
-        let (found, stream, inode) = self.find(&table, peer)?;
+        let (found, stream, inode) = match self.find(&table, peer, 0) {
+            // Numbers rise above the highest while a crowd comes; when most of it has gone, there
+            // is no telling from below how far up somebody is left.
+            Err(ClaimError::Gone) => {
+                let start = table.highest + 1;
+                table.highest = highest_open(self.limit);
+                self.find(&table, peer, start)?
+            }
+            result => result?,
+        };
         let fd = stream.as_raw_fd();
-        table.highest = table.highest.max(found).max(fd);
         table.set_owned(fd, true);
         table.claimed.insert(inode, Entry { fd, writer: None });
         table.peers.insert(peer, inode);
@@ -182,9 +181,15 @@ impl Sockets {
     }
 
     /// A duplicate of the connection with this peer, its inode, and the number it was found under.
-    fn find(&self, table: &Table, peer: SocketAddr) -> Result<(RawFd, TcpStream, u64), ClaimError> {
+    /// Looks from the number `start` on.
+    fn find(
+        &self,
+        table: &Table,
+        peer: SocketAddr,
+        start: RawFd,
+    ) -> Result<(RawFd, TcpStream, u64), ClaimError> {
         let wanted = |look: &Look| *look == Look::Peer(peer);
-        for (fd, _) in table.open_unowned(self.limit).filter(|(_, look)| wanted(look)) {
+        for (fd, _) in table.open_unowned(start).filter(|(_, look)| wanted(look)) {
             let stream = match duplicate(fd) {
                 Ok(stream) => stream,
                 Err(error) if error.raw_os_error() == Some(libc::EBADF) => continue,
@@ -201,8 +206,8 @@ impl Sockets {
             // with it: the same peer can reach a wildcard listener through two of our addresses.
             // (Not looked for near the first: the two may stand at both ends of the table.)
             let twin = table
-                .open_unowned(self.limit)
-                .filter(|(other, look)| *other > fd && *other != raw && wanted(look))
+                .open_unowned(fd + 1)
+                .filter(|(other, look)| *other != raw && wanted(look))
                 .find(|(other, _)| local_of(*other).is_some_and(|l| l.port() == self.port));
             if let Some((other, _)) = twin.filter(|(other, _)| local_of(*other) != Some(local)) {
                 shutdown_raw(raw);
@@ -222,9 +227,8 @@ impl Sockets {
         let mut table = self.table();
         let mut seen = std::collections::HashSet::new();
         let mut survey = Survey::default();
-        let mut highest = 0;
-        for (fd, look) in table.open_unowned(self.limit) {
-            highest = fd;
+        table.highest = highest_open(self.limit);
+        for (fd, look) in table.open_unowned(0) {
             // Sockets of other local ports are not the listener's.
             if local_of(fd).is_none_or(|local| local.port() != self.port) {
                 continue;
@@ -246,13 +250,6 @@ impl Sockets {
                 // The listening socket.
                 Look::Other | Look::Closed => {}
             }
-        }
-        // Not lowered at once: between two looks a crowd may come and go, and leave one connection
-        // far above a gap.
-        let now = Instant::now();
-        if highest >= table.highest || table.lowered.is_none_or(|at| at.elapsed() > MEMORY) {
-            table.highest = highest;
-            table.lowered = Some(now);
         }
         survey
     }
@@ -308,12 +305,12 @@ impl Table {
         }
     }
 
-    /// The numbers below `limit` that no claim owns, a word of 64 at a time where all of them are
-    /// owned.
-    fn unowned(&self, limit: RawFd) -> impl Iterator<Item = RawFd> + '_ {
-        let mut next = 0;
+    /// The numbers from `start` to `end`, without it, that no claim owns; a word of 64 at a time
+    /// where all of them are owned.
+    fn unowned(&self, start: RawFd, end: RawFd) -> impl Iterator<Item = RawFd> + '_ {
+        let mut next = start;
         std::iter::from_fn(move || {
-            while next < limit {
+            while next < end {
                 let full = next % 64 == 0 && self.owned.get(next as usize / 64) == Some(&u64::MAX);
                 if full {
                     next += 64;
@@ -329,19 +326,13 @@ impl Table {
         })
     }
 
-    /// The open numbers that no claim owns, with what they are, from the lowest on.
-    fn open_unowned(&self, limit: RawFd) -> impl Iterator<Item = (RawFd, Look)> + '_ {
-        // Claimed descriptors are open as well, wherever they stand.
-        let words = self.owned.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
-        let mut open = self.highest.max(words as RawFd * 64);
-        let numbers = self.unowned(limit).map(|fd| (fd, look(fd)));
-        numbers
-            .take_while(move |(fd, look)| {
-                if *look != Look::Closed {
-                    open = open.max(*fd);
-                }
-                *fd <= open + GAP
-            })
+    /// The open numbers from `start` on that no claim owns, with what they are: up to the highest
+    /// that is known to be open, and then as long as there is no closed one, as the kernel gives
+    /// the lowest free number.
+    fn open_unowned(&self, start: RawFd) -> impl Iterator<Item = (RawFd, Look)> + '_ {
+        self.unowned(start, RawFd::MAX)
+            .map(|fd| (fd, look(fd)))
+            .take_while(|(fd, look)| *fd <= self.highest || *look != Look::Closed)
             .filter(|(_, look)| *look != Look::Closed)
     }
 
@@ -431,7 +422,7 @@ impl Claim {
         let own = self.stream.as_raw_fd();
         let table = self.sockets.table();
         let mut twins = table
-            .unowned(self.sockets.limit)
+            .unowned(0, self.sockets.limit)
             .filter(|&fd| fd != own && inode_of(fd) == Some(self.inode));
         let (Some(first), Some(second)) = (twins.next(), twins.next()) else {
             drop(twins);
@@ -688,6 +679,35 @@ pub fn return_large_blocks() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
     }
+}
+
+/// The highest open descriptor number below `limit`, or one above it where that cannot be told.
+fn highest_open(limit: RawFd) -> RawFd {
+    const CHUNK: RawFd = 256;
+    let mut end = descriptor_table().unwrap_or(limit).min(limit);
+    while end > 0 {
+        let start = (end - CHUNK).max(0);
+        let look = |fd| libc::pollfd { fd, events: 0, revents: 0 };
+        let mut looks: Vec<libc::pollfd> = (start..end).map(look).collect();
+        // SAFETY: the array is ours and its length is told; with a timeout of zero `poll` only
+        // looks, and a number that is not open is something that it reports.
+        let result = unsafe { libc::poll(looks.as_mut_ptr(), looks.len() as libc::nfds_t, 0) };
+        let open = looks.iter().rposition(|look| look.revents & libc::POLLNVAL == 0);
+        match open {
+            _ if result < 0 => return end - 1,
+            Some(index) => return start + index as RawFd,
+            None => end = start,
+        }
+    }
+    0
+}
+
+/// How many numbers the kernel's table for this process has room for: it grows with the highest
+/// number ever used. Only Linux tells.
+fn descriptor_table() -> Option<RawFd> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"))?;
+    size.trim().parse().ok()
 }
 
 fn inode_of(fd: RawFd) -> Option<u64> {
