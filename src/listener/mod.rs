@@ -8,6 +8,7 @@
 
 pub mod connection;
 mod memory;
+mod numbers;
 pub mod reaper;
 pub mod socket;
 

@@ -21,7 +21,7 @@
 //! these are harmless on any number, open or not. The one that changes a number is in `detach`.
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -30,6 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tiny_http::Request;
+
+use super::numbers::Numbers;
 
 /// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
 /// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
@@ -52,8 +54,6 @@ pub enum ClaimError {
 
 /// The descriptors of this process that belong to claimed connections of one listener.
 ///
-/// The bit set is what keeps a claim's cost flat: a scan looks only at numbers that no claimed
-/// client owns, and the kernel's lowest-free rule puts a new connection near the front of those.
 pub struct Sockets {
     port: u16,
     /// No descriptor of this process has a number at or above this one.
@@ -63,10 +63,8 @@ pub struct Sockets {
 
 #[derive(Default)]
 struct Table {
-    /// One bit a descriptor number, set while that number certainly belongs to a claim.
-    owned: Vec<u64>,
-    /// The highest open number at the latest survey; later, possibly too low.
-    highest: RawFd,
+    /// A number is owned while it certainly belongs to a claim.
+    numbers: Numbers,
     /// By inode.
     claimed: HashMap<u64, Entry>,
     /// The inode that was claimed last for each peer.
@@ -158,7 +156,7 @@ impl Sockets {
         table.settle();
         if let Some(entry) = table.peers.get(&peer).and_then(|inode| table.claimed.get(inode)) {
             // A reset connection has no peer any more; then the address may have come back.
-            if look(entry.fd) == Look::Peer(peer) {
+            if look(entry.fd) == Some(Look::Peer(peer)) {
                 shutdown_raw(entry.fd);
                 return Err(ClaimError::Pipelined);
             }
@@ -167,14 +165,14 @@ impl Sockets {
             // Numbers rise above the highest while a crowd comes; when most of it has gone, there
             // is no telling from below how far up somebody is left.
             Err(ClaimError::Gone) => {
-                let start = table.highest + 1;
-                table.highest = highest_open(self.limit);
+                let start = table.numbers.highest + 1;
+                table.numbers.highest = highest_open(self.limit);
                 self.find(&table, peer, start)?
             }
             result => result?,
         };
         let fd = stream.as_raw_fd();
-        table.set_owned(fd, true);
+        table.numbers.set_owned(fd, true);
         table.claimed.insert(inode, Entry { fd, writer: None });
         table.peers.insert(peer, inode);
         Ok(Claim { stream, peer, inode, found, sockets: Arc::clone(self) })
@@ -189,7 +187,7 @@ impl Sockets {
         start: RawFd,
     ) -> Result<(RawFd, TcpStream, u64), ClaimError> {
         let wanted = |look: &Look| *look == Look::Peer(peer);
-        for (fd, _) in table.open_unowned(start).filter(|(_, look)| wanted(look)) {
+        for (fd, _) in table.numbers.open(start, look).filter(|(_, look)| wanted(look)) {
             let stream = match duplicate(fd) {
                 Ok(stream) => stream,
                 Err(error) if error.raw_os_error() == Some(libc::EBADF) => continue,
@@ -199,14 +197,15 @@ impl Sockets {
             let (Some(local), Some(inode)) = (local_of(raw), inode_of(raw)) else {
                 continue;
             };
-            if !wanted(&look(raw)) || local.port() != self.port {
+            if look(raw) != Some(Look::Peer(peer)) || local.port() != self.port {
                 continue;
             }
             // The second descriptor of the same connection, or another one that must not be mixed up
             // with it: the same peer can reach a wildcard listener through two of our addresses.
             // (Not looked for near the first: the two may stand at both ends of the table.)
             let twin = table
-                .open_unowned(fd + 1)
+                .numbers
+                .open(fd + 1, look)
                 .filter(|(other, look)| *other != raw && wanted(look))
                 .find(|(other, _)| local_of(*other).is_some_and(|l| l.port() == self.port));
             if let Some((other, _)) = twin.filter(|(other, _)| local_of(*other) != Some(local)) {
@@ -224,19 +223,17 @@ impl Sockets {
 
     /// Looks at every accepted connection that no request has claimed.
     pub fn survey(&self) -> Survey {
-        let mut table = self.table();
-        let mut seen = std::collections::HashSet::new();
+        // Without the lock: looking may take milliseconds, and requests must not wait for it.
+        let mut numbers = self.table().numbers.clone();
+        numbers.highest = highest_open(self.limit);
+        let mut seen = HashSet::new();
         let mut survey = Survey::default();
-        table.highest = highest_open(self.limit);
-        for (fd, look) in table.open_unowned(0) {
+        for (fd, look) in numbers.open(0, look) {
             // Sockets of other local ports are not the listener's.
             if local_of(fd).is_none_or(|local| local.port() != self.port) {
                 continue;
             }
-            let Some(inode) = inode_of(fd) else { continue };
-            if table.claimed.contains_key(&inode) || !seen.insert(inode) {
-                continue;
-            }
+            let Some(inode) = inode_of(fd).filter(|inode| seen.insert(*inode)) else { continue };
             let info = tcp_info(fd);
             match look {
                 Look::Peer(_)
@@ -248,9 +245,13 @@ impl Sockets {
                 Look::Peer(_) => survey.dead.push(inode),
                 Look::Other if info.state == TcpState::Closed => survey.dead.push(inode),
                 // The listening socket.
-                Look::Other | Look::Closed => {}
+                Look::Other => {}
             }
         }
+        let mut table = self.table();
+        table.numbers.highest = numbers.highest;
+        survey.unclaimed.retain(|one| !table.claimed.contains_key(&one.inode));
+        survey.dead.retain(|inode| !table.claimed.contains_key(inode));
         survey
     }
 
@@ -288,54 +289,6 @@ impl Sockets {
 }
 
 impl Table {
-    fn is_owned(&self, fd: RawFd) -> bool {
-        let (word, bit) = (fd as usize / 64, fd as usize % 64);
-        self.owned.get(word).is_some_and(|w| w & (1 << bit) != 0)
-    }
-
-    fn set_owned(&mut self, fd: RawFd, owned: bool) {
-        let (word, bit) = (fd as usize / 64, fd as usize % 64);
-        if word >= self.owned.len() {
-            self.owned.resize(word + 1, 0);
-        }
-        if owned {
-            self.owned[word] |= 1 << bit;
-        } else {
-            self.owned[word] &= !(1 << bit);
-        }
-    }
-
-    /// The numbers from `start` to `end`, without it, that no claim owns; a word of 64 at a time
-    /// where all of them are owned.
-    fn unowned(&self, start: RawFd, end: RawFd) -> impl Iterator<Item = RawFd> + '_ {
-        let mut next = start;
-        std::iter::from_fn(move || {
-            while next < end {
-                let full = next % 64 == 0 && self.owned.get(next as usize / 64) == Some(&u64::MAX);
-                if full {
-                    next += 64;
-                    continue;
-                }
-                let fd = next;
-                next += 1;
-                if !self.is_owned(fd) {
-                    return Some(fd);
-                }
-            }
-            None
-        })
-    }
-
-    /// The open numbers from `start` on that no claim owns, with what they are: up to the highest
-    /// that is known to be open, and then as long as there is no closed one, as the kernel gives
-    /// the lowest free number.
-    fn open_unowned(&self, start: RawFd) -> impl Iterator<Item = (RawFd, Look)> + '_ {
-        self.unowned(start, RawFd::MAX)
-            .map(|fd| (fd, look(fd)))
-            .take_while(|(fd, look)| *fd <= self.highest || *look != Look::Closed)
-            .filter(|(_, look)| *look != Look::Closed)
-    }
-
     /// Takes note of writers whose reader has been closed since the last look.
     fn settle(&mut self) {
         let mut settling = std::mem::take(&mut self.settling);
@@ -349,7 +302,7 @@ impl Table {
             };
             if let Some(entry) = self.claimed.get_mut(&pair.inode) {
                 entry.writer = Some(writer);
-                self.set_owned(writer, true);
+                self.numbers.set_owned(writer, true);
             }
             false
         });
@@ -380,7 +333,8 @@ impl Claim {
         {
             let mut table = self.sockets.table();
             let twin = table
-                .open_unowned(self.sockets.limit)
+                .numbers
+                .open(0, look)
                 .map(|(fd, _)| fd)
                 .find(|&fd| fd != self.found && inode_of(fd) == Some(self.inode));
             if let Some(twin) = twin {
@@ -422,6 +376,7 @@ impl Claim {
         let own = self.stream.as_raw_fd();
         let table = self.sockets.table();
         let mut twins = table
+            .numbers
             .unowned(0, self.sockets.limit)
             .filter(|&fd| fd != own && inode_of(fd) == Some(self.inode));
         let (Some(first), Some(second)) = (twins.next(), twins.next()) else {
@@ -457,9 +412,9 @@ impl Drop for Claim {
         let mut table = self.sockets.table();
         table.settling.retain(|pair| pair.inode != self.inode);
         if let Some(entry) = table.claimed.remove(&self.inode) {
-            table.set_owned(entry.fd, false);
+            table.numbers.set_owned(entry.fd, false);
             if let Some(writer) = entry.writer {
-                table.set_owned(writer, false);
+                table.numbers.set_owned(writer, false);
             }
         }
         if table.peers.get(&self.peer) == Some(&self.inode) {
@@ -726,19 +681,18 @@ enum Look {
     Peer(SocketAddr),
     /// Open, but nothing with a peer.
     Other,
-    /// Not open.
-    Closed,
 }
 
-fn look(fd: RawFd) -> Look {
+/// `None` where it is not open.
+fn look(fd: RawFd) -> Option<Look> {
     let peer = address(|storage, length| {
         // SAFETY: `address` passes a buffer and its length; a closed number makes the call fail.
         unsafe { libc::getpeername(fd, storage, length) }
     });
     match peer {
-        Ok(Some(peer)) => Look::Peer(peer),
-        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Look::Closed,
-        Ok(None) | Err(_) => Look::Other,
+        Ok(Some(peer)) => Some(Look::Peer(peer)),
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => None,
+        Ok(None) | Err(_) => Some(Look::Other),
     }
 }
 
