@@ -31,6 +31,9 @@ pub struct Config {
     pub queue: usize,
     /// How many SSE and WebSocket clients there may be; `None`: as many as descriptors allow.
     pub max_clients: Option<usize>,
+    /// How many of them one address may have (an IPv6 network of 64 bits counts as one address);
+    /// `None`: no limit of its own.
+    pub max_clients_per_ip: Option<usize>,
     /// The longest body, and the longest WebSocket message, in bytes.
     pub max_message: usize,
     /// How long a request's header may take, and its body again.
@@ -58,6 +61,7 @@ impl Default for Config {
             history: 1000,
             queue: 256,
             max_clients: None,
+            max_clients_per_ip: None,
             max_message: 1 << 20,
             header_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(5),
@@ -107,6 +111,7 @@ Usage: threadcast [FLAGS]
   --history N                events kept for clients that come back [1000]
   --queue N                  messages that may wait for a slow client [256]
   --max-clients N            SSE and WebSocket clients together [what descriptors allow]
+  --max-clients-per-ip N     of these, how many one address may have [no limit of its own]
   --max-message BYTES        longest published body and WebSocket message [1048576]
   --header-timeout DURATION  time for a request's header, and again for its body [10s]
   --drain DURATION           time for clients to go at shutdown [5s]
@@ -130,6 +135,7 @@ const FLAGS: &[&str] = &[
     "history",
     "queue",
     "max-clients",
+    "max-clients-per-ip",
     "max-message",
     "header-timeout",
     "drain",
@@ -192,6 +198,7 @@ impl Config {
             "history" => self.history = number(value, 0)?,
             "queue" => self.queue = number(value, 1)?,
             "max-clients" => self.max_clients = Some(number(value, 1)?),
+            "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
             "max-message" => self.max_message = number(value, 1)?,
             "header-timeout" => match duration(value)? {
                 Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
@@ -325,6 +332,7 @@ mod tests {
             (&["--tick"], "--tick"),
             (&["--queue", "0"], "--queue"),
             (&["--queue", "-1"], "--queue"),
+            (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
             (&["--header-timeout", "0"], "--header-timeout"),
             (&["--listen", "nowhere"], "--listen"),
             (&["--fanout", "both"], "--fanout"),

@@ -60,7 +60,6 @@ pub use config::Config;
 
 use assets::Assets;
 use clients::{Clients, Transport};
-use http::Answer;
 use hub::Hub;
 use hub::outbox::{Limits, Reason};
 use listener::{Counters, Listener};
@@ -107,12 +106,6 @@ impl App {
     pub fn limits(&self) -> Limits {
         let bytes = MAX_WAITING_BYTES.max(2 * self.config.max_message);
         Limits { events: self.config.queue, bytes }
-    }
-
-    /// The answer when there are as many clients as there may be.
-    pub fn full(&self) -> Answer {
-        let message = format!("all {} places are taken; try again later", self.clients.limit());
-        Answer::error(503, "full", message).with("Retry-After", "5")
     }
 }
 
@@ -170,7 +163,7 @@ impl Server {
         let limit = config.max_clients.unwrap_or_else(|| default_max_clients(descriptors));
         let app = Arc::new(App {
             hub,
-            clients: Clients::new(limit),
+            clients: Clients::new(limit, config.max_clients_per_ip),
             assets: Assets::new(config.www.clone()),
             origins: Origins::new(config.allow_origin.clone()),
             counters,

@@ -93,8 +93,9 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
-    let Some(stay) = app.clients.enter(Transport::WebSocket, peer) else {
-        return connection.answer(&app.full());
+    let stay = match app.clients.enter(Transport::WebSocket, peer) {
+        Ok(stay) => stay,
+        Err(full) => return connection.answer(&full.into()),
     };
     let (link, early) = match connection.into_stream() {
         Ok(taken) => taken,
