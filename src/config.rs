@@ -29,7 +29,8 @@ pub struct Config {
     pub history: usize,
     /// How many messages may wait for a client that does not keep up.
     pub queue: usize,
-    /// How many SSE and WebSocket clients there may be; `None`: as many as descriptors allow.
+    /// How many SSE and WebSocket clients there may be; `None`: as many as there is room for (see
+    /// [`crate::limits`]).
     pub max_clients: Option<usize>,
     /// How many of them one address may have (an IPv6 network of 64 bits counts as one address);
     /// `None`: no limit of its own.
@@ -110,7 +111,7 @@ Usage: threadcast [FLAGS]
   --ping DURATION            ping to a WebSocket client; silent for two of these, it is dropped [30s]
   --history N                events kept for clients that come back [1000]
   --queue N                  messages that may wait for a slow client [256]
-  --max-clients N            SSE and WebSocket clients together [what descriptors allow]
+  --max-clients N            SSE and WebSocket clients together [as many as descriptors and threads allow]
   --max-clients-per-ip N     of these, how many one address may have [no limit of its own]
   --max-message BYTES        longest published body and WebSocket message [1048576]
   --header-timeout DURATION  time for a request's header, and again for its body [10s]

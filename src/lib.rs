@@ -39,6 +39,7 @@ pub mod clients;
 pub mod config;
 pub mod http;
 pub mod hub;
+pub mod limits;
 pub mod listener;
 pub mod origin;
 pub mod publish;
@@ -68,9 +69,6 @@ use sources::tick::Tick;
 
 /// The bytes that may wait for one client, unless messages may be longer.
 const MAX_WAITING_BYTES: usize = 4 << 20;
-
-/// Descriptors kept free for connections that are no clients: requests, and those yet unclaimed.
-const SPARE_DESCRIPTORS: u64 = 256;
 
 /// After the drain time, how long the threads whose connections were cut may take to end.
 const CUT_GRACE: Duration = Duration::from_secs(1);
@@ -146,7 +144,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: Config) -> Result<Server, StartError> {
-        let descriptors = listener::socket::raise_descriptor_limit();
+        let scarcest = limits::scarcest(config.fanout);
         let counters = Arc::new(Counters::default());
         let options = listener::Options {
             address: config.listen,
@@ -160,10 +158,12 @@ impl Server {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub::start(config.history, cores, config.heartbeat, hub::event::wall_clock)
             .map_err(StartError::Threads)?;
-        let limit = config.max_clients.unwrap_or_else(|| default_max_clients(descriptors));
         let app = Arc::new(App {
             hub,
-            clients: Clients::new(limit, config.max_clients_per_ip),
+            clients: Clients::new(
+                config.max_clients.unwrap_or(scarcest.clients()),
+                config.max_clients_per_ip,
+            ),
             assets: Assets::new(config.www.clone()),
             origins: Origins::new(config.allow_origin.clone()),
             counters,
@@ -179,6 +179,7 @@ impl Server {
         let handled = Arc::clone(&app);
         let handler = Box::new(move |connection| router::route(&handled, connection));
         let listener = Listener::start(socket, &options, handler).map_err(StartError::Threads)?;
+        tell_room(app.config.max_clients, &scarcest);
         Ok(Server { app, listener, tick: Mutex::new(tick), address })
     }
 
@@ -260,10 +261,14 @@ fn user_timeout(heartbeat: Duration) -> Duration {
     }
 }
 
-/// An SSE client costs two descriptors, a WebSocket one.
-fn default_max_clients(descriptors: Option<u64>) -> usize {
-    let descriptors = descriptors.unwrap_or(1 << 20).max(2 * SPARE_DESCRIPTORS);
-    ((descriptors - SPARE_DESCRIPTORS) / 2) as usize
+/// Logs how many clients there may be: as many as were asked for, or as there is room for, and why.
+fn tell_room(asked: Option<usize>, scarcest: &limits::Supply) {
+    let room = scarcest.clients();
+    match asked {
+        None => log::info!("room for {room} clients: {scarcest}"),
+        Some(limit) if limit <= room => log::info!("room for {limit} clients, as asked for"),
+        Some(limit) => log::warn!("{limit} clients asked for, room for {room}: {scarcest}"),
+    }
 }
 
 fn is_loopback(address: IpAddr) -> bool {

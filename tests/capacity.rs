@@ -71,6 +71,35 @@ fn an_address_has_so_many_places() {
     }
 }
 
+/// Descriptors are the one resource that can be made scarce for root as well.
+#[test]
+fn there_is_room_for_as_many_as_the_system_allows() {
+    let server = Server::start_with_descriptors(140, &[]);
+    // Half of them for clients, and two for each.
+    let room = 35;
+    assert_eq!(server.stats()["clients"]["limit"], room);
+    wait_for("the log to tell", || {
+        let log = server.log();
+        let line = log.lines().find(|line| line.contains(&format!("room for {room} clients")));
+        line.is_some_and(|line| line.contains("INFO") && line.contains("140 open descriptors"))
+    });
+    let clients: Vec<_> = (0..room).map(|_| Sse::open(&server, "/events")).collect();
+    let answer = server.get("/events");
+    assert_eq!((answer.status, &*answer.error_code()), (503, "full"));
+    assert!(answer.header("Retry-After").unwrap().parse::<u64>().unwrap() > 0);
+    drop(clients);
+    server.wait_clients(0, 0);
+    Sse::open(&server, "/events");
+}
+
+#[test]
+fn more_clients_than_there_is_room_for_may_be_asked_for() {
+    let flags = ["--max-clients", "50", "--log", "warn"];
+    let server = Server::start_with_descriptors(140, &flags);
+    assert_eq!(server.stats()["clients"]["limit"], 50);
+    wait_for("a warning", || server.log().contains("50 clients asked for, room for 35"));
+}
+
 #[test]
 fn without_the_flag_an_address_has_all_places() {
     let server = Server::start(&["--max-clients", "4"]);

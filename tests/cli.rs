@@ -188,6 +188,7 @@ fn the_address_is_the_one_line_on_stdout() {
 fn clients_are_logged_when_they_come_and_go_and_events_are_not() {
     for fanout in ["direct", "handoff"] {
         let server = Server::start(&["--fanout", fanout]);
+        wait_for("the line of the start", || server.log().contains("room for "));
         let before = server.log().lines().count();
         let mut sse = Sse::open(&server, "/events");
         let mut socket = open(&server, "/ws?topic=default");
