@@ -35,6 +35,7 @@ compile_error!(
 );
 
 pub mod assets;
+pub mod backlog;
 pub mod clients;
 pub mod config;
 pub mod http;
@@ -60,6 +61,7 @@ use std::{fmt, io, thread};
 pub use config::Config;
 
 use assets::Assets;
+use backlog::Backlog;
 use clients::{Clients, Transport};
 use hub::Hub;
 use hub::outbox::{Limits, Reason};
@@ -81,6 +83,8 @@ pub struct App {
     pub hub: Arc<Hub>,
     /// Who is connected.
     pub clients: Arc<Clients>,
+    /// What waits for all of them together.
+    pub backlog: Arc<Backlog>,
     /// The page.
     pub assets: Assets,
     /// Which pages may connect.
@@ -158,12 +162,12 @@ impl Server {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub::start(config.history, cores, config.heartbeat, hub::event::wall_clock)
             .map_err(StartError::Threads)?;
+        let limit = config.max_clients.unwrap_or(scarcest.clients());
+        let clients = Clients::new(limit, config.max_clients_per_ip);
         let app = Arc::new(App {
             hub,
-            clients: Clients::new(
-                config.max_clients.unwrap_or(scarcest.clients()),
-                config.max_clients_per_ip,
-            ),
+            backlog: Backlog::new(config.max_backlog_bytes, Arc::clone(&clients)),
+            clients,
             assets: Assets::new(config.www.clone()),
             origins: Origins::new(config.allow_origin.clone()),
             counters,

@@ -37,7 +37,8 @@ pub fn serve(app: &App, connection: Connection, query: &Query) {
         Err(full) => return connection.answer(&full.into()),
     };
     let link = connection.into_one_way();
-    let outbox = Outbox::new(link, app.config.fanout, app.limits(), &[]);
+    let backlog = Arc::clone(&app.backlog);
+    let outbox = Outbox::new(link, app.config.fanout, app.limits(), &[], backlog);
     outbox.drained_by_this_thread();
     stay.show(&outbox);
 

@@ -107,7 +107,7 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let topics = query.topics().filter(|_| kind == Kind::Client);
     // Without events there is nothing to hand off.
     let fanout = if topics.is_some() { app.config.fanout } else { Fanout::Direct };
-    let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW);
+    let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW, Arc::clone(&app.backlog));
     stay.show(&outbox);
 
     // Before the welcome: whoever has read it misses nothing that is published from then on.
