@@ -1,12 +1,14 @@
 //! The clients that are connected now: how many there may be, who they are, and their end.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::http::Answer;
 use crate::hub::outbox::{Outbox, Reason};
 
 /// How a client is connected.
@@ -50,10 +52,42 @@ impl Client {
 /// All connected clients.
 pub struct Clients {
     limit: usize,
+    limit_per_address: Option<usize>,
     next: AtomicU64,
-    present: Mutex<HashMap<u64, Arc<Client>>>,
+    present: Mutex<Present>,
     /// Signalled when the last client leaves.
     empty: Condvar,
+}
+
+#[derive(Default)]
+struct Present {
+    clients: HashMap<u64, Arc<Client>>,
+    /// How many of them each address has (see [`counted_address`]); empty without a limit.
+    per_address: HashMap<IpAddr, usize>,
+}
+
+/// Why a client is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// All places, of which there are so many, are taken.
+    Server(usize),
+    /// Its address has all the clients, so many, that an address may have.
+    Address(usize),
+}
+
+impl From<Full> for Answer {
+    fn from(full: Full) -> Answer {
+        let (code, message) = match full {
+            Full::Server(limit) => {
+                ("full", format!("all {limit} places are taken; try again later"))
+            }
+            Full::Address(limit) => (
+                "address_full",
+                format!("your address has {limit} clients, all it may have; try again later"),
+            ),
+        };
+        Answer::error(503, code, message).with("Retry-After", "5")
+    }
 }
 
 /// A client's stay. Dropping it ends the stay, and logs it.
@@ -64,17 +98,18 @@ pub struct Stay {
 }
 
 impl Clients {
-    /// Room for `limit` clients.
-    pub fn new(limit: usize) -> Arc<Clients> {
+    /// Room for `limit` clients, of which an address may have `limit_per_address`.
+    pub fn new(limit: usize, limit_per_address: Option<usize>) -> Arc<Clients> {
         Arc::new(Clients {
             limit,
+            limit_per_address,
             next: AtomicU64::new(1),
             present: Mutex::default(),
             empty: Condvar::new(),
         })
     }
 
-    fn present(&self) -> MutexGuard<'_, HashMap<u64, Arc<Client>>> {
+    fn present(&self) -> MutexGuard<'_, Present> {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,36 +120,47 @@ impl Clients {
 
     /// Everyone who is here.
     pub fn list(&self) -> Vec<Arc<Client>> {
-        self.present().values().cloned().collect()
+        self.present().clients.values().cloned().collect()
     }
 
     /// How many SSE and WebSocket clients there are.
     pub fn counts(&self) -> (usize, usize) {
-        let present = self.present();
+        let present = &self.present().clients;
         let sse = present.values().filter(|one| one.transport == Transport::Sse).count();
         (sse, present.len() - sse)
     }
 
-    /// A new client, if there is room.
-    pub fn enter(self: &Arc<Self>, transport: Transport, peer: SocketAddr) -> Option<Stay> {
+    /// A new client.
+    ///
+    /// # Errors
+    /// Where there is no room for it.
+    pub fn enter(self: &Arc<Self>, transport: Transport, peer: SocketAddr) -> Result<Stay, Full> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let client = Arc::new(Client { number, transport, peer, since, outbox: OnceLock::new() });
         {
             let mut present = self.present();
-            if present.len() >= self.limit {
-                return None;
+            if present.clients.len() >= self.limit {
+                return Err(Full::Server(self.limit));
             }
-            present.insert(number, Arc::clone(&client));
+            if let Some(limit) = self.limit_per_address {
+                let address = counted_address(peer.ip());
+                let count = present.per_address.get(&address).copied().unwrap_or(0);
+                if count >= limit {
+                    return Err(Full::Address(limit));
+                }
+                present.per_address.insert(address, count + 1);
+            }
+            present.clients.insert(number, Arc::clone(&client));
         }
         log::info!("{transport} {peer} connected");
-        Some(Stay { clients: Arc::clone(self), client, reason: Reason::Internal })
+        Ok(Stay { clients: Arc::clone(self), client, reason: Reason::Internal })
     }
 
     /// Waits until nobody is left, at most until `deadline`; returns whether that is so.
     pub fn wait_empty(&self, deadline: Instant) -> bool {
         let mut present = self.present();
-        while !present.is_empty() {
+        while !present.clients.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -155,9 +201,76 @@ impl Drop for Stay {
             self.reason
         );
         let mut present = self.clients.present();
-        present.remove(&self.client.number);
-        if present.is_empty() {
+        present.clients.remove(&self.client.number);
+        if let Entry::Occupied(mut count) = present.per_address.entry(counted_address(peer.ip())) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        if present.clients.is_empty() {
             self.clients.empty.notify_all();
         }
+    }
+}
+
+/// What counts as one address. An IPv4 address is the same one where a socket for both versions
+/// shows it mapped into IPv6. Of an IPv6 address only the first 64 bits count: the rest is the
+/// host's own to choose (RFC 4291 section 2.5.4, RFC 8981), so one machine has 2^64 of them, and a
+/// limit for each would be none.
+fn counted_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(clients: &Arc<Clients>, address: &str) -> Result<Stay, Full> {
+        clients.enter(Transport::Sse, SocketAddr::new(address.parse().unwrap(), 1))
+    }
+
+    #[test]
+    fn an_address_has_so_many_places_and_no_more() {
+        let clients = Clients::new(100, Some(2));
+        let first = enter(&clients, "192.0.2.1").unwrap();
+        let _mapped = enter(&clients, "::ffff:192.0.2.1").unwrap();
+        assert_eq!(enter(&clients, "192.0.2.1").err(), Some(Full::Address(2)));
+        let _neighbour = enter(&clients, "192.0.2.2").unwrap();
+        drop(first);
+        let _next = enter(&clients, "192.0.2.1").unwrap();
+        assert_eq!(enter(&clients, "::ffff:192.0.2.1").err(), Some(Full::Address(2)));
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_is_one_address() {
+        let clients = Clients::new(100, Some(1));
+        let _one = enter(&clients, "2001:db8:0:1::1").unwrap();
+        let same = enter(&clients, "2001:db8:0:1:ffff:ffff:ffff:ffff");
+        assert_eq!(same.err(), Some(Full::Address(1)));
+        let _other = enter(&clients, "2001:db8:0:2::1").unwrap();
+    }
+
+    #[test]
+    fn nothing_is_kept_of_addresses_that_have_left() {
+        let clients = Clients::new(3, Some(2));
+        let all: Vec<_> = ["192.0.2.1", "192.0.2.1", "2001:db8::1"]
+            .iter()
+            .map(|address| enter(&clients, address).unwrap())
+            .collect();
+        assert_eq!(clients.present().per_address.len(), 2);
+        assert_eq!(enter(&clients, "192.0.2.9").err(), Some(Full::Server(3)));
+        drop(all);
+        assert!(clients.present().per_address.is_empty());
+        assert!(clients.present().clients.is_empty());
+        let unlimited = Clients::new(3, None);
+        let _stay = enter(&unlimited, "192.0.2.1").unwrap();
+        assert!(unlimited.present().per_address.is_empty());
     }
 }

@@ -29,8 +29,14 @@ pub struct Config {
     pub history: usize,
     /// How many messages may wait for a client that does not keep up.
     pub queue: usize,
-    /// How many SSE and WebSocket clients there may be; `None`: as many as descriptors allow.
+    /// How many bytes may wait for all clients together; above it the most behind go.
+    pub max_backlog_bytes: usize,
+    /// How many SSE and WebSocket clients there may be; `None`: as many as there is room for (see
+    /// [`crate::limits`]).
     pub max_clients: Option<usize>,
+    /// How many of them one address may have (an IPv6 network of 64 bits counts as one address);
+    /// `None`: no limit of its own.
+    pub max_clients_per_ip: Option<usize>,
     /// The longest body, and the longest WebSocket message, in bytes.
     pub max_message: usize,
     /// How long a request's header may take, and its body again.
@@ -59,7 +65,9 @@ impl Default for Config {
             ping: Duration::from_secs(30),
             history: 1000,
             queue: 256,
+            max_backlog_bytes: 256 << 20,
             max_clients: None,
+            max_clients_per_ip: None,
             max_message: 1 << 20,
             header_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(5),
@@ -109,7 +117,9 @@ Usage: threadcast [FLAGS]
   --ping DURATION            ping to a WebSocket client; silent for two of these, it is dropped [30s]
   --history N                events kept for clients that come back [1000]
   --queue N                  messages that may wait for a slow client [256]
-  --max-clients N            SSE and WebSocket clients together [what descriptors allow]
+  --max-backlog-bytes BYTES  that may wait for all; above it the most behind go [268435456]
+  --max-clients N            SSE and WebSocket clients together [as many as descriptors and threads allow]
+  --max-clients-per-ip N     of these, how many one address may have [no limit of its own]
   --max-message BYTES        longest published body and WebSocket message [1048576]
   --header-timeout DURATION  time for a request's header, and again for its body [10s]
   --drain DURATION           time for clients to go at shutdown [5s]
@@ -135,7 +145,9 @@ const FLAGS: &[&str] = &[
     "ping",
     "history",
     "queue",
+    "max-backlog-bytes",
     "max-clients",
+    "max-clients-per-ip",
     "max-message",
     "header-timeout",
     "drain",
@@ -199,7 +211,9 @@ impl Config {
             "ping" => self.ping = duration(value)?,
             "history" => self.history = number(value, 0)?,
             "queue" => self.queue = number(value, 1)?,
+            "max-backlog-bytes" => self.max_backlog_bytes = number(value, 1)?,
             "max-clients" => self.max_clients = Some(number(value, 1)?),
+            "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
             "max-message" => self.max_message = number(value, 1)?,
             "header-timeout" => match duration(value)? {
                 Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
@@ -327,6 +341,8 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
         assert_eq!(config.tick, Duration::from_secs(2));
         assert_eq!(config.max_message, 1_048_576);
+        assert_eq!(config.max_backlog_bytes, 268_435_456);
+        assert_eq!((config.max_clients, config.max_clients_per_ip), (None, None));
         assert_eq!(config.fanout, Fanout::Direct);
     }
 
@@ -349,6 +365,9 @@ mod tests {
             (&["--tick"], "--tick"),
             (&["--queue", "0"], "--queue"),
             (&["--queue", "-1"], "--queue"),
+            (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
+            (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
+            (&["--max-backlog-bytes", "256M"], "--max-backlog-bytes"),
             (&["--header-timeout", "0"], "--header-timeout"),
             (&["--listen", "nowhere"], "--listen"),
             (&["--fanout", "both"], "--fanout"),

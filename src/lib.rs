@@ -36,10 +36,12 @@ compile_error!(
 
 pub mod access;
 pub mod assets;
+pub mod backlog;
 pub mod clients;
 pub mod config;
 pub mod http;
 pub mod hub;
+pub mod limits;
 pub mod listener;
 pub mod origin;
 pub mod publish;
@@ -61,8 +63,8 @@ pub use config::Config;
 
 use access::Access;
 use assets::Assets;
+use backlog::Backlog;
 use clients::{Clients, Transport};
-use http::Answer;
 use hub::Hub;
 use hub::outbox::{Limits, Reason};
 use listener::{Counters, Listener};
@@ -71,9 +73,6 @@ use sources::tick::Tick;
 
 /// The bytes that may wait for one client, unless messages may be longer.
 const MAX_WAITING_BYTES: usize = 4 << 20;
-
-/// Descriptors kept free for connections that are no clients: requests, and those yet unclaimed.
-const SPARE_DESCRIPTORS: u64 = 256;
 
 /// After the drain time, how long the threads whose connections were cut may take to end.
 const CUT_GRACE: Duration = Duration::from_secs(1);
@@ -86,6 +85,8 @@ pub struct App {
     pub hub: Arc<Hub>,
     /// Who is connected.
     pub clients: Arc<Clients>,
+    /// What waits for all of them together.
+    pub backlog: Arc<Backlog>,
     /// The page.
     pub assets: Assets,
     /// Which pages may connect.
@@ -111,12 +112,6 @@ impl App {
     pub fn limits(&self) -> Limits {
         let bytes = MAX_WAITING_BYTES.max(2 * self.config.max_message);
         Limits { events: self.config.queue, bytes }
-    }
-
-    /// The answer when there are as many clients as there may be.
-    pub fn full(&self) -> Answer {
-        let message = format!("all {} places are taken; try again later", self.clients.limit());
-        Answer::error(503, "full", message).with("Retry-After", "5")
     }
 }
 
@@ -157,7 +152,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: Config) -> Result<Server, StartError> {
-        let descriptors = listener::socket::raise_descriptor_limit();
+        let scarcest = limits::scarcest(config.fanout);
         let counters = Arc::new(Counters::default());
         let options = listener::Options {
             address: config.listen,
@@ -171,10 +166,12 @@ impl Server {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub::start(config.history, cores, config.heartbeat, hub::event::wall_clock)
             .map_err(StartError::Threads)?;
-        let limit = config.max_clients.unwrap_or_else(|| default_max_clients(descriptors));
+        let limit = config.max_clients.unwrap_or(scarcest.clients());
+        let clients = Clients::new(limit, config.max_clients_per_ip);
         let app = Arc::new(App {
             hub,
-            clients: Clients::new(limit),
+            backlog: Backlog::new(config.max_backlog_bytes, Arc::clone(&clients)),
+            clients,
             assets: Assets::new(config.www.clone()),
             origins: Origins::new(config.allow_origin.clone()),
             access: Access::new(config.subscribe_token.clone()),
@@ -191,6 +188,7 @@ impl Server {
         let handled = Arc::clone(&app);
         let handler = Box::new(move |connection| router::route(&handled, connection));
         let listener = Listener::start(socket, &options, handler).map_err(StartError::Threads)?;
+        tell_room(app.config.max_clients, &scarcest);
         Ok(Server { app, listener, tick: Mutex::new(tick), address })
     }
 
@@ -272,10 +270,14 @@ fn user_timeout(heartbeat: Duration) -> Duration {
     }
 }
 
-/// An SSE client costs two descriptors, a WebSocket one.
-fn default_max_clients(descriptors: Option<u64>) -> usize {
-    let descriptors = descriptors.unwrap_or(1 << 20).max(2 * SPARE_DESCRIPTORS);
-    ((descriptors - SPARE_DESCRIPTORS) / 2) as usize
+/// Logs how many clients there may be: as many as were asked for, or as there is room for, and why.
+fn tell_room(asked: Option<usize>, scarcest: &limits::Supply) {
+    let room = scarcest.clients();
+    match asked {
+        None => log::info!("room for {room} clients: {scarcest}"),
+        Some(limit) if limit <= room => log::info!("room for {limit} clients, as asked for"),
+        Some(limit) => log::warn!("{limit} clients asked for, room for {room}: {scarcest}"),
+    }
 }
 
 fn is_loopback(address: IpAddr) -> bool {

@@ -32,11 +32,13 @@ pub fn head() -> Answer {
 /// Serves the client until it leaves, is too slow, or the server shuts down.
 pub fn serve(app: &App, connection: Connection, query: &Query) {
     let last = query.last_seen(&connection);
-    let Some(stay) = app.clients.enter(Transport::Sse, connection.peer()) else {
-        return connection.answer(&app.full());
+    let stay = match app.clients.enter(Transport::Sse, connection.peer()) {
+        Ok(stay) => stay,
+        Err(full) => return connection.answer(&full.into()),
     };
     let link = connection.into_one_way();
-    let outbox = Outbox::new(link, app.config.fanout, app.limits(), &[]);
+    let backlog = Arc::clone(&app.backlog);
+    let outbox = Outbox::new(link, app.config.fanout, app.limits(), &[], backlog);
     outbox.drained_by_this_thread();
     stay.show(&outbox);
 

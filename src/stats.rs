@@ -106,6 +106,7 @@ pub fn stats(app: &App) -> Answer {
             "limit": app.clients.limit(),
             "listed": listed,
         },
+        "backlogBytes": app.backlog.bytes(),
         "fanOut": {
             "events": fan_out.events,
             "lastMicros": fan_out.last,
@@ -135,6 +136,7 @@ pub fn metrics(app: &App) -> Answer {
         ("threads", "Threads of the server", process.threads),
         ("descriptors", "Open descriptors of the server", process.descriptors),
         ("memory_bytes", "Resident memory of the server", process.resident_bytes),
+        ("backlog_bytes", "Bytes that wait for all clients", app.backlog.bytes() as u64),
         ("draining", "1 while the server shuts down", u64::from(app.is_draining())),
         ("fan_out_last_microseconds", "Time to hand out the latest event", fan_out.last),
     ];
@@ -145,6 +147,7 @@ pub fn metrics(app: &App) -> Answer {
         ("requests", "HTTP requests, upgrades included", app.counters.requests.load(Relaxed)),
         ("events", "Events published and handed out", fan_out.events),
         ("fan_out_microseconds", "Time spent in handing out events", fan_out.total),
+        ("clients_shed", "Clients disconnected for a full backlog", app.backlog.shed()),
         ("accept_restarts", "Accept loops replaced", app.counters.restarts.load(Relaxed)),
         ("reaped", "Connections closed without a request", app.counters.reaped.load(Relaxed)),
         ("pool_kicks", "Wake-ups of the HTTP pool", app.counters.kicks.load(Relaxed)),

@@ -41,7 +41,9 @@ fn help_and_version_go_to_stdout() {
             "--ping ",
             "--history ",
             "--queue ",
+            "--max-backlog-bytes ",
             "--max-clients ",
+            "--max-clients-per-ip ",
             "--max-message ",
             "--header-timeout ",
             "--drain ",
@@ -85,7 +87,9 @@ fn a_bad_flag_is_named_in_one_line() {
         (&["--header-timeout", "0"], "--header-timeout"),
         (&["--history", "many"], "--history"),
         (&["--queue", "0"], "--queue"),
+        (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
         (&["--max-clients", "0"], "--max-clients"),
+        (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
         (&["--max-message", "1.5"], "--max-message"),
         (&["--max-message", "99999999999999999999999"], "--max-message"),
         (&["--listen", "127.0.0.1"], "--listen"),
@@ -192,6 +196,7 @@ fn the_address_is_the_one_line_on_stdout() {
 fn clients_are_logged_when_they_come_and_go_and_events_are_not() {
     for fanout in ["direct", "handoff"] {
         let server = Server::start(&["--fanout", fanout]);
+        wait_for("the line of the start", || server.log().contains("room for "));
         let before = server.log().lines().count();
         let mut sse = Sse::open(&server, "/events");
         let mut socket = open(&server, "/ws?topic=default");

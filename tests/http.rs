@@ -31,12 +31,14 @@ fn metrics_are_openmetrics_and_follow_the_clients() {
         ("threads", "gauge", ""),
         ("descriptors", "gauge", ""),
         ("memory_bytes", "gauge", ""),
+        ("backlog_bytes", "gauge", ""),
         ("draining", "gauge", ""),
         ("fan_out_last_microseconds", "gauge", ""),
         ("requests", "counter", "_total"),
         ("events", "counter", "_total"),
         ("fan_out_microseconds", "counter", "_total"),
         ("accept_restarts", "counter", "_total"),
+        ("clients_shed", "counter", "_total"),
         ("reaped", "counter", "_total"),
     ] {
         let declared = format!("# TYPE threadcast_{name} {kind}\n");

@@ -17,6 +17,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::event::Event;
+use crate::backlog::Backlog;
 use crate::listener::STACK;
 use crate::listener::connection::Link;
 use crate::listener::socket::{self, TcpState};
@@ -71,6 +72,8 @@ pub enum Reason {
     Silent,
     /// The client fell behind by more than its queue holds.
     Slow,
+    /// Too much waited for all clients together, and the most of it for this one.
+    Crowded,
     /// The client did not accept one message in time.
     Stuck,
     /// The client broke the protocol.
@@ -88,6 +91,7 @@ impl fmt::Display for Reason {
             Reason::Lost => "connection lost",
             Reason::Silent => "no sign of life",
             Reason::Slow => "too slow: its queue was full",
+            Reason::Crowded => "too far behind: backlog memory is full",
             Reason::Stuck => "stuck: it did not accept a message in time",
             Reason::Protocol => "protocol error",
             Reason::Shutdown => "server shutdown",
@@ -139,6 +143,9 @@ pub struct Outbox {
     receiver: Receiver<Chunk>,
     /// Signalled when room appears, when the outbox becomes free, and when it is over.
     room: Condvar,
+    /// Where what waits is counted for all clients together. Each change of `waiting_bytes` is
+    /// made there too, under the lock; it is asked to relieve without.
+    backlog: Arc<Backlog>,
 }
 
 #[repr(C)]
@@ -177,7 +184,13 @@ enum Sent {
 impl Outbox {
     /// An outbox that is taken by its maker, who writes the first bytes and then calls
     /// [`Outbox::release`] or [`Outbox::run`].
-    pub fn new(link: Link, fanout: Fanout, limits: Limits, farewell: &'static [u8]) -> Arc<Outbox> {
+    pub fn new(
+        link: Link,
+        fanout: Fanout,
+        limits: Limits,
+        farewell: &'static [u8],
+        backlog: Arc<Backlog>,
+    ) -> Arc<Outbox> {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let now = Instant::now();
         Arc::new(Outbox {
@@ -202,6 +215,7 @@ impl Outbox {
                 sent: 0,
             }),
             room: Condvar::new(),
+            backlog,
         })
     }
 
@@ -261,6 +275,7 @@ impl Outbox {
                 Sent::Partly => {
                     drop(state);
                     self.wake();
+                    self.backlog.relieve();
                 }
                 Sent::Lost => {
                     drop(state);
@@ -277,17 +292,24 @@ impl Outbox {
             return self.finish(Reason::Slow, Some(self.farewell));
         }
         self.enqueue(&mut state, chunk.clone());
+        drop(state);
         // In direct mode the thread that has taken the outbox is awake already.
         if self.fanout == Fanout::Handoff {
-            drop(state);
             self.wake();
         }
+        self.backlog.relieve();
     }
 
     fn enqueue(&self, state: &mut State, chunk: Chunk) {
-        state.waiting += 1;
-        state.waiting_bytes += chunk.bytes().len();
+        self.count_waiting(state, chunk.bytes().len());
         let _ = self.sender.send(chunk);
+    }
+
+    /// One message more waits. The caller asks the backlog to relieve, when it holds no lock.
+    fn count_waiting(&self, state: &mut State, bytes: usize) {
+        state.waiting += 1;
+        state.waiting_bytes += bytes;
+        self.backlog.add(bytes);
     }
 
     /// Writes a whole message from the client's own thread, waiting for the peer and for whoever
@@ -306,7 +328,8 @@ impl Outbox {
             if self.fanout == Fanout::Handoff && state.waiting < room {
                 self.enqueue(&mut state, Chunk::Own(bytes.into()));
                 drop(state);
-                return self.wake();
+                self.wake();
+                return self.backlog.relieve();
             }
             state.waiters += 1;
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -316,7 +339,10 @@ impl Outbox {
         drop(state);
         match sent {
             Sent::Whole => {}
-            Sent::Partly => self.drain(),
+            Sent::Partly => {
+                self.backlog.relieve();
+                self.drain();
+            }
             Sent::Lost => self.finish(Reason::Lost, None),
         }
     }
@@ -334,8 +360,7 @@ impl Outbox {
         };
         state.partial = Some((chunk(), sent));
         state.taken = true;
-        state.waiting = 1;
-        state.waiting_bytes = bytes.len();
+        self.count_waiting(state, bytes.len());
         Sent::Partly
     }
 
@@ -355,9 +380,20 @@ impl Outbox {
     /// shuts down, or the client has said goodbye (the answer may be among it), else dropped; then
     /// the last words are said.
     pub fn finish(self: &Arc<Self>, reason: Reason, last_words: Option<&[u8]>) {
+        self.end(reason, last_words);
+    }
+
+    /// Ends the connection because too much waits for all clients together. Returns whether it was
+    /// not over before.
+    pub(crate) fn shed(self: &Arc<Self>) -> bool {
+        self.end(Reason::Crowded, Some(self.farewell))
+    }
+
+    /// Returns whether the reason is the first one.
+    fn end(self: &Arc<Self>, reason: Reason, last_words: Option<&[u8]>) -> bool {
         let mut state = self.lock();
         if state.over.is_some() {
-            return;
+            return false;
         }
         state.over = Some(reason);
         state.until = Instant::now() + LAST_WORDS_GRACE;
@@ -372,11 +408,13 @@ impl Outbox {
         if !self.unpark() && !was_taken {
             self.say_last_words_now();
         }
+        true
     }
 
     /// Drops what waits in the channel.
     fn clear(&self, state: &mut State) {
         while self.receiver.try_recv().is_ok() {}
+        self.backlog.remove(state.waiting_bytes);
         state.waiting = 0;
         state.waiting_bytes = 0;
     }
@@ -436,8 +474,11 @@ impl Outbox {
                 Work::Write(chunk, offset) => {
                     let written = self.write_out(&chunk, offset);
                     let mut state = self.lock();
+                    // Less than the chunk where it was cleared meanwhile, or was the last words.
+                    let bytes = chunk.bytes().len().min(state.waiting_bytes);
                     state.waiting = state.waiting.saturating_sub(1);
-                    state.waiting_bytes = state.waiting_bytes.saturating_sub(chunk.bytes().len());
+                    state.waiting_bytes -= bytes;
+                    self.backlog.remove(bytes);
                     state.last_write = Instant::now();
                     state.sent += u64::from(written && chunk.is_event());
                     self.signal(state);
@@ -594,5 +635,13 @@ impl Outbox {
         self.give_up(Reason::Shutdown);
         self.hang_up();
         self.unpark();
+    }
+}
+
+impl Drop for Outbox {
+    /// Nothing waits any more, whatever the client's threads came to.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.backlog.remove(state.waiting_bytes);
     }
 }

@@ -60,6 +60,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// A claimed connection that tiny_http has no part in.
+    #[cfg(test)]
+    pub(crate) fn of(claim: Claim) -> Link {
+        Link { claim, _writer: None }
+    }
+
     /// The socket.
     pub fn stream(&self) -> &TcpStream {
         self.claim.stream()

@@ -718,18 +718,3 @@ fn address(
     };
     result.map(|((), address)| address.as_socket())
 }
-
-/// Raises the soft limit of open descriptors to the hard one: every client costs one or two.
-///
-/// Returns the limit in force, or `None` where there is none.
-pub fn raise_descriptor_limit() -> Option<u64> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return current;
-    }
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => maximum,
-        Err(_) => current,
-    }
-}

@@ -93,8 +93,9 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
-    let Some(stay) = app.clients.enter(Transport::WebSocket, peer) else {
-        return connection.answer(&app.full());
+    let stay = match app.clients.enter(Transport::WebSocket, peer) {
+        Ok(stay) => stay,
+        Err(full) => return connection.answer(&full.into()),
     };
     let (link, early) = match connection.into_stream() {
         Ok(taken) => taken,
@@ -106,7 +107,7 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let topics = query.topics().filter(|_| kind == Kind::Client);
     // Without events there is nothing to hand off.
     let fanout = if topics.is_some() { app.config.fanout } else { Fanout::Direct };
-    let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW);
+    let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW, Arc::clone(&app.backlog));
     stay.show(&outbox);
 
     // Before the welcome: whoever has read it misses nothing that is published from then on.
