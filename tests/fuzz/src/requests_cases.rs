@@ -111,7 +111,8 @@ fn any_case() -> impl Strategy<Value = Case> {
     let version = prop_oneof![
         16 => Just("HTTP/1.1"),
         2 => Just("HTTP/1.0"),
-        1 => select(vec!["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/1.2", "http/1.1", "", "HTTP/1.1 x"]),
+        // Not HTTP/2.0 and 3.0: each costs a worker for ever (README, Limits; tests/faults).
+        1 => select(vec!["HTTP/0.9", "HTTP/1.2", "http/1.1", "", "HTTP/1.1 x"]),
     ];
     let ends = prop_oneof![
         12 => Just(Vec::new()),
