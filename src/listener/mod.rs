@@ -186,6 +186,14 @@ impl Shared {
     /// Starts a tiny_http server and its dispatcher. Returns the server with the number of the
     /// descriptor that its accept loop owns.
     fn start_generation(self: &Arc<Self>) -> io::Result<(Arc<Generation>, i32)> {
+        // The dispatcher first: an accept loop without one could only be ended by connecting to it.
+        let (give, take) = crossbeam_channel::bounded::<Arc<Generation>>(1);
+        let shared = Arc::clone(self);
+        thread::Builder::new().name("dispatcher".into()).spawn(move || {
+            if let Ok(generation) = take.recv() {
+                shared.dispatch(&generation);
+            }
+        })?;
         let listener = self.listener.try_clone()?;
         let accept = listener.as_raw_fd();
         // `from_listener` panics where its thread cannot be started.
@@ -193,20 +201,19 @@ impl Shared {
             .map_err(|_| io::Error::other("cannot start a thread for the accept loop"))?
             .map_err(io::Error::other)?;
         let generation = Arc::new(Generation { server, retired: Mutex::new(None) });
-        let (shared, dispatched) = (Arc::clone(self), Arc::clone(&generation));
-        thread::Builder::new()
-            .name("dispatcher".into())
-            .spawn(move || shared.dispatch(&dispatched))?;
+        let _ = give.send(Arc::clone(&generation));
         Ok((generation, accept))
     }
 
     /// Replaces an accept loop that has died. The body of the supervisor's thread.
     fn supervise(self: &Arc<Self>, first: Arc<Generation>, accept: i32) {
         let mut current = Some((first, accept));
+        let mut dead: Vec<Arc<Generation>> = Vec::new();
         while !self.stop.load(Ordering::SeqCst) {
             thread::park_timeout(LOOK);
             if let Some((generation, accept)) = &current {
                 if socket::is_descriptor_of(*accept, &self.listener) {
+                    self.bury(&mut dead);
                     continue;
                 }
                 if self.stop.load(Ordering::SeqCst) {
@@ -214,7 +221,7 @@ impl Shared {
                 }
                 log::warn!("the accept loop ended; starting it again");
                 generation.retire();
-                current = None;
+                dead.extend(current.take().map(|(generation, _)| generation));
             }
             // Without descriptors and threads to spare a new loop would die at once.
             if can_serve() {
@@ -224,8 +231,18 @@ impl Shared {
                 }
             }
         }
+        // Here at the latest nothing is listening any more, and no `connect` of theirs can block.
         if let Some((generation, _)) = current {
             generation.retire();
+        }
+    }
+
+    /// Drops servers whose dispatchers have ended. A dropped tiny_http server connects to itself,
+    /// to wake an accept loop that these no longer have; that blocks for minutes where the kernel's
+    /// queue of connections is full, so it is done only while somebody accepts.
+    fn bury(&self, dead: &mut Vec<Arc<Generation>>) {
+        if !dead.is_empty() && socket::waiting_to_be_accepted(&self.listener) < BACKLOG as u32 / 4 {
+            dead.retain(|generation| Arc::strong_count(generation) > 1);
         }
     }
 
@@ -305,8 +322,10 @@ impl Generation {
 pub fn log_known_panics() {
     let previous = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // tiny_http's threads have no name, ours all do.
-        if thread::current().name().is_none() {
+        // tiny_http's threads have no name, ours all do. It may also fail to start one in ours.
+        let no_thread = panic.payload().downcast_ref::<String>();
+        let no_thread = no_thread.is_some_and(|text| text.contains("failed to spawn thread"));
+        if thread::current().name().is_none() || no_thread {
             log::debug!("{panic}");
         } else {
             previous(panic);
@@ -314,12 +333,21 @@ pub fn log_known_panics() {
     }));
 }
 
-/// Whether a few descriptors and a thread can be had right now.
+/// Whether the few descriptors and threads that an accept loop and its first connections need can
+/// be had right now.
 fn can_serve() -> bool {
-    let spare: io::Result<Vec<File>> = (0..8).map(|_| File::open("/dev/null")).collect();
-    let thread = thread::Builder::new().stack_size(STACK).spawn(|| ());
-    match (spare, thread) {
-        (Ok(_), Ok(thread)) => thread.join().is_ok(),
-        _ => false,
-    }
+    const FEW: usize = 8;
+    let descriptors: io::Result<Vec<File>> = (0..FEW).map(|_| File::open("/dev/null")).collect();
+    let (hold, wait) = crossbeam_channel::bounded::<()>(0);
+    let threads: io::Result<Vec<JoinHandle<()>>> = (0..FEW)
+        .map(|_| {
+            let wait = wait.clone();
+            thread::Builder::new().stack_size(STACK).spawn(move || {
+                // Until all of them are here.
+                let _ = wait.recv();
+            })
+        })
+        .collect();
+    drop(hold);
+    descriptors.is_ok() && threads.is_ok()
 }

@@ -520,9 +520,16 @@ pub fn received(stream: &TcpStream) -> u64 {
     tcp_info(stream.as_raw_fd()).received
 }
 
+/// How many connections wait for `accept`; 0 where the system does not tell (only Linux does).
+pub fn waiting_to_be_accepted(listener: &TcpListener) -> u32 {
+    tcp_info(listener.as_raw_fd()).unacked
+}
+
 struct TcpInfo {
     state: TcpState,
     received: u64,
+    /// Of a listening socket: its queue.
+    unacked: u32,
 }
 
 #[cfg(target_os = "linux")]
@@ -544,12 +551,12 @@ fn tcp_info(fd: RawFd) -> TcpInfo {
         8 if result == 0 => TcpState::CloseWait,
         _ => TcpState::Other,
     };
-    TcpInfo { state, received: info.tcpi_bytes_received }
+    TcpInfo { state, received: info.tcpi_bytes_received, unacked: info.tcpi_unacked }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn tcp_info(_fd: RawFd) -> TcpInfo {
-    TcpInfo { state: TcpState::Established, received: 0 }
+    TcpInfo { state: TcpState::Established, received: 0, unacked: 0 }
 }
 
 /// Whether `fd` still is a descriptor of the listening socket `listener`: it stops being one when

@@ -35,9 +35,9 @@ class Attack:
     what: str
     course: object = None
     flags: tuple = ()
-    # Within how many seconds a new client is served during the attack; None: descriptors or
-    # threads are exhausted, so there can be no promise.
-    within: float | None = 1.0
+    # Within how many seconds a new client is served during the attack, on processors that it shares
+    # with the attacker; None: descriptors or threads are exhausted, so there can be no promise.
+    within: float | None = 2.0
     peak: int = 64  # MiB that the attack may cost at its height
     wedges: int = 0  # tiny_http's workers that it is known to cost for ever
     namespace: object = None

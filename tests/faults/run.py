@@ -6,7 +6,7 @@
 Python's standard library is all it needs. Every scenario starts a release server, connects 50
 well-behaved SSE and 50 well-behaved WebSocket clients, publishes numbered events all the time,
 and attacks. The good clients must get every event once and in order; new clients must be served
-within a second (two seconds after the end of an attack that leaves no descriptors or threads);
+within two seconds (of its end, where an attack leaves no descriptors or threads);
 threads, descriptors and memory, as /proc tells them, must come back to what they were.
 
 Connections stay on loopback, or in network namespaces made for the purpose. Run as root the
