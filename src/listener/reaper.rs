@@ -107,11 +107,11 @@ impl Reaper {
         let mut interval = INTERVAL;
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(interval);
-            let start = cpu_time();
+            let start = socket::cpu_time();
             let survey = self.sockets.survey();
             let closely = !survey.unclaimed.is_empty() || !survey.dead.is_empty();
             interval = match closely {
-                true => ((cpu_time() - start) * REST).clamp(CLOSE_INTERVAL, INTERVAL),
+                true => ((socket::cpu_time() - start) * REST).clamp(CLOSE_INTERVAL, INTERVAL),
                 false => INTERVAL,
             };
             self.kick(&survey, &first_seen);
@@ -212,12 +212,6 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         });
     }
     address
-}
-
-/// What this thread has computed: unlike the clock, it stands still while others do.
-fn cpu_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 fn too_long() -> Answer {
