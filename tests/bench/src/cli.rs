@@ -7,8 +7,8 @@ use crate::options::{Common, Load, Own};
 use crate::procfs::Server;
 use crate::target::Transport;
 use crate::{
-    churn, compare_floor, echo, echo_report, fanout_report, floor_child, idle, ramp, replay,
-    saturate,
+    churn, compare, compare_floor, echo, echo_report, fanout_report, floor_child, idle, ramp,
+    replay, saturate,
 };
 
 /// Open-loop load generator for push servers (SSE and WebSocket).
@@ -21,6 +21,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// This server, its peers and the floor, every workload in turn; a table and a page.
+    Compare(compare::Options),
     /// One publisher, many clients: latency and cost per delivery.
     Fanout {
         #[command(flatten)]
@@ -191,6 +193,7 @@ enum Command {
 /// Parses the command line and runs what it asks for.
 pub fn run() -> Result<()> {
     match Cli::parse().command {
+        Command::Compare(options) => compare::run(&options)?,
         Command::Fanout { common, load, transport, topic, batch } => {
             let plan = load.plan(transport, &topic, batch, common.own.cpu)?;
             let (target, server) = common.open()?;
@@ -209,7 +212,8 @@ pub fn run() -> Result<()> {
         Command::Idle { common, clients, transport, wait, topic } => {
             let plan = idle::Plan { transport, clients, wait, topic };
             let (target, server) = common.open()?;
-            idle::run(&plan, target, server.as_ref())?.print(common.own.json);
+            let bare = idle::Bare::connect(clients)?;
+            idle::run(&plan, target, server.as_ref(), &bare)?.print(common.own.json);
         }
         Command::Ramp { common, clients, transport, concurrency, topic } => {
             let plan = ramp::Plan { transport, clients, concurrency };

@@ -22,6 +22,7 @@
 
 mod churn;
 mod cli;
+mod compare;
 mod compare_floor;
 mod connection;
 mod echo;

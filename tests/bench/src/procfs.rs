@@ -150,7 +150,7 @@ impl Member {
 }
 
 /// A process and all its descendants, itself first.
-fn tree(root: u32) -> Vec<u32> {
+pub fn tree(root: u32) -> Vec<u32> {
     let parent_of = |entry: fs::DirEntry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         Some((pid, parent(&fs::read_to_string(entry.path().join("stat")).ok()?)?))

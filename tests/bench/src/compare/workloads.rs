@@ -1,0 +1,385 @@
+//! What is run, how large in each mode, and which of its figures are told.
+
+use crate::target::Transport;
+
+/// How much time there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Under a minute: does everything work? The figures say nothing.
+    Smoke,
+    /// Under three minutes: a first impression.
+    Quick,
+    /// Under thirty.
+    Full,
+}
+
+impl Mode {
+    /// Its name in the output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Smoke => "smoke",
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// How a figure is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Microseconds, as a duration that is easy to read.
+    Duration,
+    /// Microseconds of CPU time.
+    Micros,
+    /// Milliseconds.
+    Millis,
+    /// KiB.
+    Kib,
+    /// Anything counted.
+    Plain,
+}
+
+/// A figure: its key in the JSON of a run, and its name in tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// The key.
+    pub key: &'static str,
+    /// The name.
+    pub label: &'static str,
+    /// How it is written.
+    pub unit: Unit,
+    /// Whether it gets a chart.
+    pub chart: bool,
+    /// Whether it is read from the server's process, which a reader may not have given.
+    pub process: bool,
+}
+
+const fn metric(key: &'static str, label: &'static str, unit: Unit) -> Metric {
+    Metric { key, label, unit, chart: false, process: false }
+}
+
+impl Metric {
+    const fn chart(self) -> Self {
+        Self { chart: true, ..self }
+    }
+
+    const fn process(self) -> Self {
+        Self { process: true, ..self }
+    }
+}
+
+const P50: Metric = metric("latency_us_p50", "p50", Unit::Duration);
+const P90: Metric = metric("latency_us_p90", "p90", Unit::Duration);
+const P99: Metric = metric("latency_us_p99", "p99", Unit::Duration);
+const P999: Metric = metric("latency_us_p999", "p99.9", Unit::Duration);
+const MAX: Metric = metric("latency_us_max", "max", Unit::Duration);
+const LOST: Metric = metric("lost", "lost", Unit::Plain);
+const THREADS: Metric = metric("server_threads", "threads", Unit::Plain).process();
+
+const FANOUT: &[Metric] = &[
+    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros).chart().process(),
+    P50,
+    P90,
+    P99.chart(),
+    P999,
+    MAX,
+    LOST,
+    THREADS,
+    metric("switches_voluntary_per_delivery", "switches/delivery", Unit::Plain).process(),
+    metric("switches_involuntary_per_delivery", "forced", Unit::Plain).process(),
+];
+const ECHO: &[Metric] = &[
+    metric("messages_per_second", "messages/s", Unit::Plain).chart(),
+    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros).chart().process(),
+    P50,
+    P90,
+    P99,
+    P999,
+    MAX,
+    LOST,
+    THREADS,
+    metric("switches_voluntary_per_message", "switches/message", Unit::Plain).process(),
+];
+const ECHO_ONE: &[Metric] = &[
+    P50.chart(),
+    P99,
+    metric("messages_per_second", "messages/s", Unit::Plain),
+    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros).process(),
+    LOST,
+];
+const ECHO_RATE: &[Metric] = &[
+    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros).chart().process(),
+    P50,
+    P90,
+    P99.chart(),
+    P999,
+    MAX,
+    LOST,
+];
+const IDLE: &[Metric] = &[
+    metric("memory_kib_per_client", "RSS + kernel", Unit::Kib).chart().process(),
+    metric("rss_kib_per_client", "RSS", Unit::Kib).process(),
+    metric("kernel_stack_kib_per_client", "stacks", Unit::Kib),
+    metric("page_tables_kib_per_client", "page tables", Unit::Kib),
+    metric("slab_own_kib_per_client", "slab", Unit::Kib),
+    metric("threads_per_client", "threads", Unit::Plain).process(),
+    metric("descriptors_per_client", "descriptors", Unit::Plain).process(),
+    metric("idle_cpu_percent", "idle CPU %", Unit::Plain).process(),
+];
+const RAMP: &[Metric] = &[
+    metric("total_ms", "all greeted after", Unit::Millis).chart(),
+    metric("server_cpu_us_per_client", "CPU/client", Unit::Micros).process(),
+    metric("greeting_us_p50", "greeting p50", Unit::Duration),
+    metric("greeting_us_p99", "p99", Unit::Duration),
+    metric("greeting_us_max", "max", Unit::Duration),
+];
+const CHURN: &[Metric] = &[
+    metric("cycles_per_second", "visits/s", Unit::Plain).chart(),
+    metric("server_cpu_us_per_cycle", "CPU/visit", Unit::Micros).process(),
+    metric("greeting_us_p50", "greeting p50", Unit::Duration),
+    metric("greeting_us_p99", "p99", Unit::Duration),
+    metric("latency_us_p99", "the others' p99", Unit::Duration).chart(),
+    metric("failed", "failed", Unit::Plain),
+    LOST,
+];
+const SATURATE: &[Metric] = &[
+    metric("deliveries_per_second", "deliveries/s", Unit::Plain).chart(),
+    metric("events_per_second", "events/s", Unit::Plain),
+    metric("latency_us_p99", "p99 there", Unit::Duration),
+    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros).process(),
+    metric("steps", "steps", Unit::Plain),
+];
+const REPLAY: &[Metric] = &[
+    metric("total_ms", "all had all after", Unit::Millis).chart(),
+    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros).process(),
+    metric("caught_up_us_p50", "a client p50", Unit::Duration),
+    metric("caught_up_us_p99", "p99", Unit::Duration),
+    LOST,
+    metric("duplicates", "twice", Unit::Plain),
+];
+
+/// The kind of a workload.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Job {
+    /// One publisher, many clients.
+    Fanout {
+        transport: Transport,
+        clients: usize,
+    },
+    /// Closed loop, or open loop at a rate.
+    Echo {
+        connections: usize,
+        rate: Option<f64>,
+    },
+    Idle {
+        transport: Transport,
+        clients: usize,
+    },
+    Ramp {
+        clients: usize,
+        at_once: usize,
+    },
+    Churn,
+    Saturate,
+    Replay,
+}
+
+/// One workload.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Its name on the command line and in the results.
+    pub name: String,
+    /// What it is, in a line.
+    pub title: String,
+    /// What is run.
+    pub job: Job,
+    /// How often.
+    pub rounds: usize,
+    /// What is told of it.
+    pub metrics: &'static [Metric],
+}
+
+impl Workload {
+    /// Whether its charted figures are above zero whenever it did anything. Differences of the
+    /// whole machine's memory may be anything, and the highest rate may be none.
+    pub fn steady(&self) -> bool {
+        !matches!(self.job, Job::Idle { .. } | Job::Saturate)
+    }
+}
+
+/// Sizes and times that depend on the mode.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Of the measured stretch.
+    pub seconds: f64,
+    /// Before it.
+    pub warmup: f64,
+    /// Events per second of a fan-out.
+    pub rate: f64,
+    /// Payload bytes of events.
+    pub size: usize,
+    /// Payload bytes of echoes.
+    pub echo_size: usize,
+    /// Rest before the figures of idle clients are read, in seconds.
+    pub idle_wait: f64,
+    /// Clients that stay while others come and go.
+    pub churn_clients: usize,
+    /// Those others, at once.
+    pub churn_at_once: usize,
+    /// Clients when looking for the highest rate.
+    pub saturate_clients: usize,
+    /// Length of a step there.
+    pub step_seconds: f64,
+    /// How often the gap is halved there.
+    pub halvings: u32,
+    /// The bound of the p99 there, in milliseconds.
+    pub bound: f64,
+    /// Clients that come back.
+    pub replay_clients: usize,
+    /// Events each has missed.
+    pub replay_events: u64,
+}
+
+impl Scale {
+    /// The sizes of a mode.
+    pub fn of(mode: Mode) -> Self {
+        let full = Self {
+            seconds: 4.0,
+            warmup: 1.0,
+            rate: 20.0,
+            size: 100,
+            echo_size: 64,
+            idle_wait: 3.0,
+            churn_clients: 500,
+            churn_at_once: 16,
+            saturate_clients: 500,
+            step_seconds: 1.5,
+            halvings: 3,
+            bound: 100.0,
+            replay_clients: 500,
+            replay_events: 500,
+        };
+        match mode {
+            Mode::Full => full,
+            Mode::Quick => Self {
+                seconds: 1.2,
+                warmup: 0.3,
+                idle_wait: 1.0,
+                churn_clients: 200,
+                saturate_clients: 200,
+                step_seconds: 0.6,
+                halvings: 1,
+                replay_clients: 300,
+                replay_events: 300,
+                ..full
+            },
+            Mode::Smoke => Self {
+                seconds: 0.3,
+                warmup: 0.1,
+                idle_wait: 0.2,
+                churn_clients: 20,
+                churn_at_once: 4,
+                saturate_clients: 20,
+                step_seconds: 0.1,
+                halvings: 0,
+                // So small that the search is over after a few steps.
+                bound: 1.0,
+                replay_clients: 20,
+                replay_events: 20,
+                ..full
+            },
+        }
+    }
+}
+
+/// All workloads of a mode. `main` rounds are those of the headline figures.
+pub fn all(mode: Mode, rounds: Option<usize>) -> Vec<Workload> {
+    use Transport::{Sse, Ws};
+    let scale = Scale::of(mode);
+    let (main, side) = match (mode, rounds) {
+        (_, Some(rounds)) => (rounds, rounds),
+        (Mode::Smoke, None) => (1, 1),
+        (Mode::Quick, None) => (2, 1),
+        (Mode::Full, None) => (5, 3),
+    };
+    let clients = if mode == Mode::Smoke { 50 } else { 1000 };
+    let ramp = match mode {
+        Mode::Smoke => 50,
+        Mode::Quick => 1000,
+        Mode::Full => 5000,
+    };
+    let mut list = Vec::new();
+    let mut add = |name: &str, title: String, job, rounds, metrics| {
+        list.push(Workload { name: name.to_owned(), title, job, rounds, metrics });
+    };
+    for (name, kind, transport) in [("fanout-sse", "SSE", Sse), ("fanout-ws", "WebSocket", Ws)] {
+        let title = format!(
+            "Fan-out: {clients} {kind} clients, {} events/s of {} bytes",
+            scale.rate, scale.size
+        );
+        add(name, title, Job::Fanout { transport, clients }, main, FANOUT);
+    }
+    if mode == Mode::Full {
+        for clients in [100, 5000] {
+            let title = format!("The same with {clients} SSE clients");
+            let job = Job::Fanout { transport: Sse, clients };
+            add(&format!("fanout-{clients}"), title, job, side.min(2), FANOUT);
+        }
+    }
+    let more: &[usize] = if mode == Mode::Full { &[500, 2000] } else { &[] };
+    for &connections in [64].iter().chain(more) {
+        let size = scale.echo_size;
+        let title = format!("Echo: {connections} WebSockets, {size} bytes, closed loop");
+        let job = Job::Echo { connections, rate: None };
+        add(&format!("echo-{connections}"), title, job, main, ECHO);
+    }
+    let title = "Echo: one WebSocket, closed loop: the round trip".to_owned();
+    add("echo-1", title, Job::Echo { connections: 1, rate: None }, main, ECHO_ONE);
+    let rate = if mode == Mode::Smoke { 500.0 } else { 4000.0 };
+    let title = format!("Echo: 64 WebSockets, open loop at {rate} messages/s");
+    add("echo-rate", title, Job::Echo { connections: 64, rate: Some(rate) }, main, ECHO_RATE);
+    for (name, kind, transport) in [("idle-sse", "SSE", Sse), ("idle-ws", "WebSocket", Ws)] {
+        let title = format!("Idle: {clients} {kind} clients, KiB each");
+        add(name, title, Job::Idle { transport, clients }, side, IDLE);
+    }
+    for at_once in [1, 100] {
+        let way = if at_once == 1 { "one after another" } else { "100 at once" };
+        let title = format!("Ramp: {ramp} SSE clients, {way}");
+        add(&format!("ramp-{at_once}"), title, Job::Ramp { clients: ramp, at_once }, side, RAMP);
+    }
+    let title = format!(
+        "Churn: {} at once come and go while {} SSE clients stay",
+        scale.churn_at_once, scale.churn_clients
+    );
+    add("churn", title, Job::Churn, side, CHURN);
+    let title = format!(
+        "Saturate: {} SSE clients, the highest rate with a p99 under {} ms",
+        scale.saturate_clients, scale.bound
+    );
+    add("saturate", title, Job::Saturate, side.min(2), SATURATE);
+    let title = format!(
+        "Replay: {} SSE clients come back and have missed {} events",
+        scale.replay_clients, scale.replay_events
+    );
+    add("replay", title, Job::Replay, side, REPLAY);
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_workload_has_a_chart() {
+        for mode in [Mode::Smoke, Mode::Quick, Mode::Full] {
+            let list = all(mode, None);
+            for workload in &list {
+                let name = &workload.name;
+                assert_eq!(list.iter().filter(|other| other.name == *name).count(), 1, "{name}");
+                assert!(workload.metrics.iter().any(|metric| metric.chart), "{name}");
+                assert!(workload.rounds > 0, "{name}");
+            }
+        }
+        assert!(all(Mode::Full, Some(7)).iter().any(|workload| workload.rounds == 7));
+    }
+}
