@@ -249,7 +249,8 @@ pub fn run() -> Result<()> {
         Command::Saturate { common, load, transport, bound, halvings, topic } => {
             let step = load.plan(transport, &topic, 1, common.own.cpu)?;
             let (target, server) = common.open()?;
-            let plan = saturate::Plan { step, bound, halvings };
+            let plan =
+                saturate::Plan { step, bound, doublings: saturate::MOST_DOUBLINGS, halvings };
             let mut one = |step: &_| compare_floor::server_run(step, &target, server.as_ref());
             saturate::run(&plan, &mut one)?.print(common.own.json);
         }

@@ -13,7 +13,7 @@ const REQUESTS: f64 = 200.0;
 /// From here on it is the generator that the search has found the limit of.
 const BUSY: f64 = 90.0;
 /// Doubling more often than this is another kind of error.
-const MOST_DOUBLINGS: u32 = 16;
+pub const MOST_DOUBLINGS: u32 = 16;
 
 /// What to look for.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Plan {
     pub step: FanPlan,
     /// The bound in milliseconds.
     pub bound: f64,
+    /// How many rates are tried at most before the gap is halved.
+    pub doublings: u32,
     /// How many times the gap is halved.
     pub halvings: u32,
 }
@@ -50,28 +52,30 @@ pub fn run(plan: &Plan, run: &mut dyn FnMut(&FanPlan) -> Result<Outcome>) -> Res
         steps.push(step);
         Ok(passed)
     };
-    search(plan.step.rate, plan.halvings, &mut attempt)?;
+    search(plan.step.rate, plan.doublings, plan.halvings, &mut attempt)?;
     Ok(report(plan, &steps))
 }
 
-/// Doubles from `start` until `attempt` says no, then halves the gap `halvings` times.
+/// Doubles from `start` until `attempt` says no, then halves the gap `halvings` times. Without a no
+/// there is no gap.
 fn search(
     start: f64,
+    doublings: u32,
     halvings: u32,
     attempt: &mut dyn FnMut(f64) -> Result<bool>,
 ) -> Result<Option<f64>> {
-    let (mut good, mut rate) = (None, start);
-    for _ in 0..MOST_DOUBLINGS {
+    let (mut good, mut bad, mut rate) = (None, None, start);
+    for _ in 0..doublings {
         if !attempt(rate)? {
+            bad = Some(rate);
             break;
         }
         good = Some(rate);
         rate *= 2.0;
     }
-    let Some(mut low) = good else {
-        return Ok(None);
+    let (Some(mut low), Some(mut high)) = (good, bad) else {
+        return Ok(good);
     };
-    let mut high = rate;
     for _ in 0..halvings {
         let middle = ((low + high) / 2.0).round();
         if middle <= low || middle >= high {
@@ -154,7 +158,7 @@ mod tests {
 
     fn limit(capacity: f64, start: f64, halvings: u32) -> (Option<f64>, Vec<f64>) {
         let mut tried = Vec::new();
-        let found = search(start, halvings, &mut |rate| {
+        let found = search(start, MOST_DOUBLINGS, halvings, &mut |rate| {
             tried.push(rate);
             Ok(rate <= capacity)
         });
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_endless_capacity_ends() {
-        let (found, tried) = limit(f64::INFINITY, 1.0, 0);
+        let (found, tried) = limit(f64::INFINITY, 1.0, 3);
         assert_eq!(tried.len(), MOST_DOUBLINGS as usize);
         assert_eq!(found, Some(32_768.0));
     }

@@ -135,7 +135,7 @@ fn parts(root: &Path, name: &str) -> Option<String> {
     }
 }
 
-/// Crates that are linked, without the one itself.
+/// Crates that a build compiles, procedural macros included, without the one itself.
 fn crates(folder: &Path) -> Option<String> {
     let mut command = Command::new("cargo");
     command.args(["tree", "--locked", "-e", "normal", "--prefix", "none"]).current_dir(folder);

@@ -104,6 +104,7 @@ pub fn run(options: &Options) -> Result<()> {
     let out = options.out.clone().unwrap_or_else(|| root.join("target/bench"));
     let out = std::path::absolute(&out).map_err(cannot_write)?;
     let logs = out.join("logs");
+    let _ = fs::remove_dir_all(&logs);
     fs::create_dir_all(&logs).map_err(cannot_write)?;
     let (mut peers, skipped) = peers::prepare(&root, &out, &options.peers)?;
     peers.extend(own_server(options)?);

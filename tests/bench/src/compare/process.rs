@@ -44,7 +44,11 @@ impl Running {
         const HINT: &str = "see the log of that server in target/bench/logs";
         let io = |what: &str, e: std::io::Error| Failure::new(format!("{what}: {e}"), HINT);
         let program = command.get_program().to_string_lossy().into_owned();
-        let file = File::create(log).map_err(|e| io("cannot write a log", e))?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(|e| io("cannot write a log", e))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
         sys::die_with_parent(&mut command);
         let begun = Instant::now();

@@ -196,7 +196,8 @@ fn saturation(scale: &Scale) -> saturate::Plan {
         warmup: scale.step_seconds / 4.0,
         ..fan(scale, Transport::Sse, scale.saturate_clients)
     };
-    saturate::Plan { step, bound: scale.bound, halvings: scale.halvings }
+    let Scale { bound, doublings, halvings, .. } = *scale;
+    saturate::Plan { step, bound, doublings, halvings }
 }
 
 fn no_bare() -> Failure {

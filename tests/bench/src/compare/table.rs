@@ -1,6 +1,6 @@
 //! The results as text.
 
-use crate::compare::peers::Peer;
+use crate::compare::peers::{NAMES, Peer};
 use crate::compare::results::Results;
 use crate::compare::workloads::Workload;
 
@@ -28,7 +28,7 @@ pub fn header(workload: &Workload) -> Vec<String> {
     for (index, metric) in workload.metrics.iter().enumerate() {
         cells.push(metric.label.to_owned());
         if index == 0 {
-            cells.extend(["to the first".to_owned(), "lowest to highest".to_owned()]);
+            cells.extend([format!("to {}", NAMES[0]), "lowest to highest".to_owned()]);
         }
     }
     cells
@@ -41,7 +41,7 @@ pub fn row(workload: &Workload, peer: &Peer, results: &Results) -> Vec<String> {
         let figure = results.figure(&workload.name, &peer.name, metric.key);
         cells.push(metric.cell(figure));
         if index == 0 {
-            let base = results.figure(&workload.name, crate::compare::peers::NAMES[0], metric.key);
+            let base = results.figure(&workload.name, NAMES[0], metric.key);
             let ratio = figure.zip(base).filter(|(_, base)| base.median != 0.0);
             let ratio = ratio.map(|(own, base)| format!("{:.2} x", own.median / base.median));
             cells.push(ratio.unwrap_or_else(|| "–".to_owned()));

@@ -1,5 +1,6 @@
 //! What is run, how large in each mode, and which of its figures are told.
 
+use crate::saturate::MOST_DOUBLINGS;
 use crate::target::Transport;
 
 /// How much time there is.
@@ -230,6 +231,8 @@ pub struct Scale {
     pub saturate_clients: usize,
     /// Length of a step there.
     pub step_seconds: f64,
+    /// How many rates are tried there before the gap is halved.
+    pub doublings: u32,
     /// How often the gap is halved there.
     pub halvings: u32,
     /// The bound of the p99 there, in milliseconds.
@@ -254,6 +257,7 @@ impl Scale {
             churn_at_once: 16,
             saturate_clients: 500,
             step_seconds: 1.5,
+            doublings: MOST_DOUBLINGS,
             halvings: 3,
             bound: 100.0,
             replay_clients: 500,
@@ -281,9 +285,10 @@ impl Scale {
                 churn_at_once: 4,
                 saturate_clients: 20,
                 step_seconds: 0.1,
+                doublings: 2,
                 halvings: 0,
-                // So small that the search is over after a few steps.
-                bound: 1.0,
+                // Generous: the search has to find something on a machine that is busy.
+                bound: 1000.0,
                 replay_clients: 20,
                 replay_events: 20,
                 ..full
