@@ -142,6 +142,10 @@ fn report(plan: &Plan, steps: &[Step]) -> Report {
     // The step that stopped the search: if the generator was full in it, the server may do more.
     let failed = steps.iter().filter(|step| step.reason.is_some());
     let limit = failed.min_by(|a, b| a.rate.total_cmp(&b.rate));
+    if let Some(step) = limit {
+        report.hidden("failed_at", step.rate);
+        report.hidden("failed_because", step.reason.as_deref());
+    }
     let by_generator = limit.is_some_and(|step| step.generator >= BUSY);
     report.hidden("generator_limited", by_generator);
     if by_generator {

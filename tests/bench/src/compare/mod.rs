@@ -122,7 +122,12 @@ pub fn run(options: &Options) -> Result<()> {
         let setting = round::Setting { scale, logs: &logs, bare: bare.as_ref() };
         for number in 1..=workload.rounds {
             for peer in peers.iter().filter(|peer| peer.cannot(&workload.job).is_none()) {
-                journal.round(workload, peer, number, round::run(peer, workload, &setting))?;
+                let start = Instant::now();
+                let mut outcome = round::run(peer, workload, &setting);
+                if let Ok(json) = &mut outcome {
+                    json.insert("took_seconds".to_owned(), start.elapsed().as_secs_f64().into());
+                }
+                journal.round(workload, peer, number, outcome)?;
             }
         }
         print!("{}", table::workload(workload, &peers, &journal.results));

@@ -50,6 +50,7 @@ impl Peer {
     pub fn cannot(&self, job: &Job) -> Option<&'static str> {
         match (self.name.as_str(), job) {
             ("axum" | "axum-default" | "node", Job::Replay) => Some("this peer keeps no history"),
+            ("handoff", Job::Echo { .. }) => Some("an echo does not fan out: see threadcast"),
             ("nchan", Job::Echo { .. }) => Some("nchan has no echo"),
             ("floor", Job::Replay) => Some("the floor keeps no history"),
             ("floor", Job::Churn) => Some("the floor does not notice who leaves"),

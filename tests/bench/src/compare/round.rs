@@ -164,8 +164,8 @@ fn echo_round(
     let plan = echo::Plan {
         connections,
         size: scale.echo_size,
-        seconds: scale.seconds,
-        warmup: scale.warmup,
+        seconds: scale.echo_seconds,
+        warmup: scale.echo_warmup,
         inflight: 1,
         rate,
         binary: false,

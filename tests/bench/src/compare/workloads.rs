@@ -215,6 +215,10 @@ pub struct Scale {
     pub seconds: f64,
     /// Before it.
     pub warmup: f64,
+    /// The same of an echo.
+    pub echo_seconds: f64,
+    /// The same of an echo.
+    pub echo_warmup: f64,
     /// Events per second of a fan-out.
     pub rate: f64,
     /// Payload bytes of events.
@@ -248,7 +252,9 @@ impl Scale {
     pub fn of(mode: Mode) -> Self {
         let full = Self {
             seconds: 4.0,
-            warmup: 1.0,
+            warmup: 0.5,
+            echo_seconds: 2.5,
+            echo_warmup: 0.5,
             rate: 20.0,
             size: 100,
             echo_size: 64,
@@ -256,7 +262,7 @@ impl Scale {
             churn_clients: 500,
             churn_at_once: 16,
             saturate_clients: 500,
-            step_seconds: 1.5,
+            step_seconds: 1.0,
             doublings: MOST_DOUBLINGS,
             halvings: 3,
             bound: 100.0,
@@ -266,12 +272,14 @@ impl Scale {
         match mode {
             Mode::Full => full,
             Mode::Quick => Self {
-                seconds: 1.2,
-                warmup: 0.3,
-                idle_wait: 1.0,
+                seconds: 1.0,
+                warmup: 0.25,
+                echo_seconds: 0.8,
+                echo_warmup: 0.2,
+                idle_wait: 0.6,
                 churn_clients: 200,
                 saturate_clients: 200,
-                step_seconds: 0.6,
+                step_seconds: 0.5,
                 halvings: 1,
                 replay_clients: 300,
                 replay_events: 300,
@@ -280,6 +288,8 @@ impl Scale {
             Mode::Smoke => Self {
                 seconds: 0.3,
                 warmup: 0.1,
+                echo_seconds: 0.3,
+                echo_warmup: 0.1,
                 idle_wait: 0.2,
                 churn_clients: 20,
                 churn_at_once: 4,
@@ -338,11 +348,13 @@ pub fn all(mode: Mode, rounds: Option<usize>) -> Vec<Workload> {
         let job = Job::Echo { connections, rate: None };
         add(&format!("echo-{connections}"), title, job, main, ECHO);
     }
+    // With little time, the headline figures get what there is of it.
+    let echoes = if mode == Mode::Quick { side } else { main };
     let title = "Echo: one WebSocket, closed loop: the round trip".to_owned();
-    add("echo-1", title, Job::Echo { connections: 1, rate: None }, main, ECHO_ONE);
+    add("echo-1", title, Job::Echo { connections: 1, rate: None }, echoes, ECHO_ONE);
     let rate = if mode == Mode::Smoke { 500.0 } else { 4000.0 };
     let title = format!("Echo: 64 WebSockets, open loop at {rate} messages/s");
-    add("echo-rate", title, Job::Echo { connections: 64, rate: Some(rate) }, main, ECHO_RATE);
+    add("echo-rate", title, Job::Echo { connections: 64, rate: Some(rate) }, echoes, ECHO_RATE);
     for (name, kind, transport) in [("idle-sse", "SSE", Sse), ("idle-ws", "WebSocket", Ws)] {
         let title = format!("Idle: {clients} {kind} clients, KiB each");
         add(name, title, Job::Idle { transport, clients }, side, IDLE);
