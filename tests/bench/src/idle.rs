@@ -129,8 +129,8 @@ impl Bare {
 /// server may need seconds to notice that an SSE client has gone), and would hide as much of ours.
 fn wait_for_calm() {
     let mut before = KernelMemory::now().slab;
-    for _ in 0..30 {
-        std::thread::sleep(Duration::from_millis(500));
+    for _ in 0..50 {
+        std::thread::sleep(Duration::from_millis(300));
         let now = KernelMemory::now().slab;
         if now.abs_diff(before) < 128 {
             return;

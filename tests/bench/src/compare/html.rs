@@ -9,11 +9,11 @@ use crate::compare::workloads::{Mode, Workload};
 use crate::compare::{lesson, svg, table};
 
 const STYLE: &str = "
-body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 h1,h2,h3{line-height:1.2}h2{margin-top:2.5rem;border-top:1px solid #ccc;padding-top:1rem}
 table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}td.text{text-align:left;white-space:normal}
+th:first-child,td:first-child{text-align:left}.left th,.left td{text-align:left;white-space:normal}
 svg{width:100%;max-width:720px;display:block;font:13px system-ui,sans-serif;fill:#222}
 .name{text-anchor:end}.bar{fill:#9ab}.own{fill:#c60}.spread{stroke:#222;stroke-width:1.5}
 code,pre{background:#f3f3f3;padding:.1em .3em}pre{padding:.6rem;overflow-x:auto}.note{color:#555;font-size:.9rem}
@@ -41,6 +41,11 @@ const LIMITS: &[&str] = &[
      come and go meanwhile are in it.",
     "Context switches are summed over the threads alive at the end. What ended threads did is \
      bounded by the account the kernel gives of the whole process at its end (see the lesson).",
+    "Where a sleeping thread wakes, on the CPU of the one that wakes it or on another, is the \
+     scheduler's choice and changes a round trip by a factor of up to five: compare echoes of one \
+     connection only over several rounds.",
+    "Above 200 publish requests a second (saturate) several events go out in one request. A server \
+     that writes them to a client together pays for one write, the floor for one each.",
     "Node runs as one process: a second one would need a bus between the two for every event.",
     "Every round gets a fresh process of each peer, which is best for all of them.",
 ];
@@ -126,24 +131,19 @@ impl Page<'_> {
         html.push_str("<h2>Who and where</h2>\n");
         let mut rows = vec![vec!["machine".to_owned(), String::new()]];
         rows.extend(self.machine.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
-        html.push_str(&table_of(&rows, |_| String::new()));
+        let left = |table: String| table.replacen("<table>", "<table class=\"left\">", 1);
+        html.push_str(&left(table_of(&rows, |_| String::new())));
         let mut rows = vec![
             ["peer", "what it is", "started by", "how events get in"].map(str::to_owned).to_vec(),
         ];
         rows.extend(self.peers.iter().map(|peer| {
-            vec![
-                peer.name.clone(),
-                peer.about.clone(),
-                peer.command(),
-                peer.publishing().to_owned(),
-            ]
+            vec![peer.name.clone(), peer.about.clone(), peer.command(), self.publishing(peer)]
         }));
         let peer = |index: usize| match index.checked_sub(1).and_then(|i| self.peers.get(i)) {
             Some(peer) => format!(" data-peer=\"{}\"", escape(&peer.name)),
             None => String::new(),
         };
-        let described = table_of(&rows, peer).replace("<td>", "<td class=\"text\">");
-        html.push_str(&described);
+        html.push_str(&left(table_of(&rows, peer)));
         for skipped in self.skipped {
             let _ = writeln!(
                 html,
@@ -156,6 +156,16 @@ impl Page<'_> {
             let _ = writeln!(html, "<p class=\"note\">Failed: {}</p>", escape(failure));
         }
         let _ = writeln!(html, "<p>The command:</p>\n<pre>{}</pre>", escape(self.command));
+    }
+
+    /// How events get in, and what that came to in a fan-out.
+    fn publishing(&self, peer: &Peer) -> String {
+        let figure = |key| self.results.figure("fanout-sse", &peer.name, key);
+        let pair = figure("publish_requests").zip(figure("publish_connections"));
+        let counted = pair.filter(|(requests, _)| requests.median > 0.0).map(|(requests, new)| {
+            format!(" (SSE fan-out: {} requests, {} new connections)", requests.median, new.median)
+        });
+        format!("{}{}", peer.publishing(), counted.unwrap_or_default())
     }
 
     fn workload(&self, workload: &Workload, html: &mut String) {

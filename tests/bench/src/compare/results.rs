@@ -84,10 +84,9 @@ impl Metric {
         }
     }
 
-    /// A figure for a table cell: the median, and a mark if it is not to be trusted.
+    /// A figure for a table cell.
     pub fn cell(&self, figure: Option<Figure>) -> String {
         match figure {
-            Some(figure) if figure.disturbed => format!("{} !", self.text(figure.median)),
             Some(figure) => self.text(figure.median),
             None => "–".to_owned(),
         }

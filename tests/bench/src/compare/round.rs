@@ -18,8 +18,6 @@ use crate::{
 };
 
 const TOPIC: &str = "bench";
-/// The first rate tried when looking for the highest.
-const FIRST_RATE: f64 = 50.0;
 
 /// What all rounds share.
 pub struct Setting<'a> {
@@ -191,7 +189,7 @@ fn fan(scale: &Scale, transport: Transport, clients: usize) -> fanout::Plan {
 
 fn saturation(scale: &Scale) -> saturate::Plan {
     let step = fanout::Plan {
-        rate: FIRST_RATE,
+        rate: scale.first_rate,
         seconds: scale.step_seconds,
         warmup: scale.step_seconds / 4.0,
         ..fan(scale, Transport::Sse, scale.saturate_clients)

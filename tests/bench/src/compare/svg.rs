@@ -2,6 +2,7 @@
 
 use crate::compare::html::escape;
 use crate::compare::results::Figure;
+use crate::compare::table::DISTURBED;
 use crate::compare::workloads::Metric;
 
 const WIDTH: f64 = 720.0;
@@ -50,7 +51,9 @@ pub fn chart(id: &str, metric: &Metric, bars: &[(String, Option<Figure>)]) -> St
                 x(figure.high)
             ));
         }
-        svg.push_str(&text_at(x(figure.high) + 6.0, &metric.cell(Some(*figure))));
+        let mark = if figure.disturbed { DISTURBED } else { "" };
+        let value = metric.text(figure.median) + mark;
+        svg.push_str(&text_at(x(figure.high) + 6.0, &value));
     }
     svg.push_str("</svg>\n");
     svg

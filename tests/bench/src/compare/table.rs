@@ -4,6 +4,9 @@ use crate::compare::peers::{NAMES, Peer};
 use crate::compare::results::Results;
 use crate::compare::workloads::Workload;
 
+/// Behind the name of a peer all of whose rounds had an objection.
+pub const DISTURBED: &str = " !";
+
 /// One workload: a line per peer, a column per figure.
 pub fn workload(workload: &Workload, peers: &[Peer], results: &Results) -> String {
     let mut rows = vec![header(workload)];
@@ -13,7 +16,11 @@ pub fn workload(workload: &Workload, peers: &[Peer], results: &Results) -> Strin
         }
         rows.push(row(workload, peer, results));
     }
+    let marked = rows.iter().any(|row| row[0].ends_with(DISTURBED));
     let mut text = format!("\n{}\n{}", workload.title, align(&rows));
+    if marked {
+        text.push_str("  !: in every round other programs, or the generator, were in the way\n");
+    }
     for peer in peers {
         if let Some(reason) = peer.cannot(&workload.job) {
             text.push_str(&format!("  {}: left out, {reason}\n", peer.name));
@@ -36,7 +43,9 @@ pub fn header(workload: &Workload) -> Vec<String> {
 
 /// The cells of one peer.
 pub fn row(workload: &Workload, peer: &Peer, results: &Results) -> Vec<String> {
-    let mut cells = vec![peer.name.clone()];
+    let first = workload.metrics.first().map(|metric| metric.key).unwrap_or_default();
+    let disturbed = results.figure(&workload.name, &peer.name, first).is_some_and(|f| f.disturbed);
+    let mut cells = vec![format!("{}{}", peer.name, if disturbed { DISTURBED } else { "" })];
     for (index, metric) in workload.metrics.iter().enumerate() {
         let figure = results.figure(&workload.name, &peer.name, metric.key);
         cells.push(metric.cell(figure));

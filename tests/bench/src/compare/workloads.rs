@@ -231,6 +231,8 @@ pub struct Scale {
     pub churn_clients: usize,
     /// Those others, at once.
     pub churn_at_once: usize,
+    /// The first rate tried when looking for the highest.
+    pub first_rate: f64,
     /// Clients when looking for the highest rate.
     pub saturate_clients: usize,
     /// Length of a step there.
@@ -261,6 +263,7 @@ impl Scale {
             idle_wait: 3.0,
             churn_clients: 500,
             churn_at_once: 16,
+            first_rate: 50.0,
             saturate_clients: 500,
             step_seconds: 1.0,
             doublings: MOST_DOUBLINGS,
@@ -278,6 +281,7 @@ impl Scale {
                 echo_warmup: 0.2,
                 idle_wait: 0.6,
                 churn_clients: 200,
+                first_rate: 100.0,
                 saturate_clients: 200,
                 step_seconds: 0.5,
                 halvings: 1,
