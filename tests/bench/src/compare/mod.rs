@@ -57,6 +57,12 @@ pub struct Options {
     /// Its process, for figures from /proc.
     #[arg(long, requires = "url")]
     pid: Option<u32>,
+    /// It sends no greeting on /ws.
+    #[arg(long, requires = "url")]
+    no_greeting: bool,
+    /// It takes one event per publish request only.
+    #[arg(long, requires = "url")]
+    no_batches: bool,
     /// Also build everything from nothing and tell how long it took. Takes minutes.
     #[arg(long)]
     build_times: bool,
@@ -241,7 +247,9 @@ fn root() -> Result<PathBuf> {
 fn own_server(options: &Options) -> Result<Option<Peer>> {
     let Some(url) = &options.url else { return Ok(None) };
     let (url, name) = url_and_name(url);
-    let target = Target::parse(url)?;
+    let mut target = Target::parse(url)?;
+    target.greets = !options.no_greeting;
+    target.batches = !options.no_batches;
     let kind = Kind::Running { target, pid: options.pid };
     let about = format!("the reader's own server at {url}, not started afresh for each round");
     Ok(Some(Peer { name: name.to_owned(), about, kind, program: None }))

@@ -79,11 +79,6 @@ impl Peer {
         }
     }
 
-    /// Whether there is no process to read figures from: a reader's server without --pid.
-    pub fn has_no_process(&self) -> bool {
-        matches!(self.kind, Kind::Running { pid: None, .. })
-    }
-
     /// Starts it; `None` for the floor, whose processes belong to single runs.
     pub fn start(&self, logs: &Path) -> Result<Option<Running>> {
         let log = logs.join(format!("{}.log", self.name));

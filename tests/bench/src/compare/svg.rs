@@ -66,8 +66,7 @@ mod tests {
 
     #[test]
     fn bars_are_in_proportion_and_names_cannot_break_the_page() {
-        let metric =
-            Metric { key: "x", label: "x", unit: Unit::Plain, chart: true, process: false };
+        let metric = Metric { key: "x", label: "x", unit: Unit::Plain, chart: true };
         let figure =
             |median, high| Some(Figure { median, low: median, high, rounds: 2, disturbed: false });
         let bars = [

@@ -51,21 +51,15 @@ pub struct Metric {
     pub unit: Unit,
     /// Whether it gets a chart.
     pub chart: bool,
-    /// Whether it is read from the server's process, which a reader may not have given.
-    pub process: bool,
 }
 
 const fn metric(key: &'static str, label: &'static str, unit: Unit) -> Metric {
-    Metric { key, label, unit, chart: false, process: false }
+    Metric { key, label, unit, chart: false }
 }
 
 impl Metric {
     const fn chart(self) -> Self {
         Self { chart: true, ..self }
-    }
-
-    const fn process(self) -> Self {
-        Self { process: true, ..self }
     }
 }
 
@@ -75,10 +69,10 @@ const P99: Metric = metric("latency_us_p99", "p99", Unit::Duration);
 const P999: Metric = metric("latency_us_p999", "p99.9", Unit::Duration);
 const MAX: Metric = metric("latency_us_max", "max", Unit::Duration);
 const LOST: Metric = metric("lost", "lost", Unit::Plain);
-const THREADS: Metric = metric("server_threads", "threads", Unit::Plain).process();
+const THREADS: Metric = metric("server_threads", "threads", Unit::Plain);
 
 const FANOUT: &[Metric] = &[
-    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros).chart().process(),
+    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros).chart(),
     P50,
     P90,
     P99.chart(),
@@ -86,12 +80,12 @@ const FANOUT: &[Metric] = &[
     MAX,
     LOST,
     THREADS,
-    metric("switches_voluntary_per_delivery", "switches/delivery", Unit::Plain).process(),
-    metric("switches_involuntary_per_delivery", "forced", Unit::Plain).process(),
+    metric("switches_voluntary_per_delivery", "switches/delivery", Unit::Plain),
+    metric("switches_involuntary_per_delivery", "forced", Unit::Plain),
 ];
 const ECHO: &[Metric] = &[
     metric("messages_per_second", "messages/s", Unit::Plain).chart(),
-    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros).chart().process(),
+    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros).chart(),
     P50,
     P90,
     P99,
@@ -99,17 +93,17 @@ const ECHO: &[Metric] = &[
     MAX,
     LOST,
     THREADS,
-    metric("switches_voluntary_per_message", "switches/message", Unit::Plain).process(),
+    metric("switches_voluntary_per_message", "switches/message", Unit::Plain),
 ];
 const ECHO_ONE: &[Metric] = &[
     P50.chart(),
     P99,
     metric("messages_per_second", "messages/s", Unit::Plain),
-    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros).process(),
+    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros),
     LOST,
 ];
 const ECHO_RATE: &[Metric] = &[
-    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros).chart().process(),
+    metric("server_cpu_us_per_message", "CPU/message", Unit::Micros).chart(),
     P50,
     P90,
     P99.chart(),
@@ -118,25 +112,25 @@ const ECHO_RATE: &[Metric] = &[
     LOST,
 ];
 const IDLE: &[Metric] = &[
-    metric("memory_kib_per_client", "RSS + kernel", Unit::Kib).chart().process(),
-    metric("rss_kib_per_client", "RSS", Unit::Kib).process(),
+    metric("memory_kib_per_client", "RSS + kernel", Unit::Kib).chart(),
+    metric("rss_kib_per_client", "RSS", Unit::Kib),
     metric("kernel_stack_kib_per_client", "stacks", Unit::Kib),
     metric("page_tables_kib_per_client", "page tables", Unit::Kib),
     metric("slab_own_kib_per_client", "slab", Unit::Kib),
-    metric("threads_per_client", "threads", Unit::Plain).process(),
-    metric("descriptors_per_client", "descriptors", Unit::Plain).process(),
-    metric("idle_cpu_percent", "idle CPU %", Unit::Plain).process(),
+    metric("threads_per_client", "threads", Unit::Plain),
+    metric("descriptors_per_client", "descriptors", Unit::Plain),
+    metric("idle_cpu_percent", "idle CPU %", Unit::Plain),
 ];
 const RAMP: &[Metric] = &[
     metric("total_ms", "all greeted after", Unit::Millis).chart(),
-    metric("server_cpu_us_per_client", "CPU/client", Unit::Micros).process(),
+    metric("server_cpu_us_per_client", "CPU/client", Unit::Micros),
     metric("greeting_us_p50", "greeting p50", Unit::Duration),
     metric("greeting_us_p99", "p99", Unit::Duration),
     metric("greeting_us_max", "max", Unit::Duration),
 ];
 const CHURN: &[Metric] = &[
     metric("cycles_per_second", "visits/s", Unit::Plain).chart(),
-    metric("server_cpu_us_per_cycle", "CPU/visit", Unit::Micros).process(),
+    metric("server_cpu_us_per_cycle", "CPU/visit", Unit::Micros),
     metric("greeting_us_p50", "greeting p50", Unit::Duration),
     metric("greeting_us_p99", "p99", Unit::Duration),
     metric("latency_us_p99", "the others' p99", Unit::Duration).chart(),
@@ -147,12 +141,12 @@ const SATURATE: &[Metric] = &[
     metric("deliveries_per_second", "deliveries/s", Unit::Plain).chart(),
     metric("events_per_second", "events/s", Unit::Plain),
     metric("latency_us_p99", "p99 there", Unit::Duration),
-    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros).process(),
+    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros),
     metric("steps", "steps", Unit::Plain),
 ];
 const REPLAY: &[Metric] = &[
     metric("total_ms", "all had all after", Unit::Millis).chart(),
-    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros).process(),
+    metric("server_cpu_us_per_delivery", "CPU/delivery", Unit::Micros),
     metric("caught_up_us_p50", "a client p50", Unit::Duration),
     metric("caught_up_us_p99", "p99", Unit::Duration),
     LOST,
