@@ -9,6 +9,7 @@ mod check;
 mod facts;
 mod html;
 mod lesson;
+mod metrics;
 mod peers;
 mod process;
 mod results;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::compare::workloads::{Metric, Unit};
+use crate::compare::metrics::{Metric, Unit};
 use crate::report::{duration, median};
 
 /// One round.

@@ -1,9 +1,9 @@
 //! A chart: a bar per peer, with a line from the lowest to the highest round.
 
 use crate::compare::html::escape;
+use crate::compare::metrics::Metric;
 use crate::compare::results::Figure;
 use crate::compare::table::DISTURBED;
-use crate::compare::workloads::Metric;
 
 const WIDTH: f64 = 720.0;
 const LABELS: f64 = 120.0;
@@ -62,7 +62,7 @@ pub fn chart(id: &str, metric: &Metric, bars: &[(String, Option<Figure>)]) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::workloads::Unit;
+    use crate::compare::metrics::Unit;
 
     #[test]
     fn bars_are_in_proportion_and_names_cannot_break_the_page() {

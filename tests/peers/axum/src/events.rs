@@ -24,7 +24,7 @@ pub struct Event {
     pub name: Bytes,
     /// Its text.
     pub data: Bytes,
-    /// The bytes of an event stream: used by `--tuned` only.
+    /// The bytes of an event stream: used by `--mode tuned` only.
     pub sse: Bytes,
     /// The text of a WebSocket message.
     pub ws: Utf8Bytes,

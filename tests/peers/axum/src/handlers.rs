@@ -19,7 +19,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::App;
 use crate::events::{DEFAULT_TOPIC, Event};
 
-/// WebSocket buffers with `--tuned`; tungstenite's default is 128 KiB for reading alone.
+/// WebSocket buffers with `--mode tuned`; tungstenite's default is 128 KiB for reading alone.
 const WS_BUFFER: usize = 4 * 1024;
 const GREETING: &str = r#"{"message":"Connection established"}"#;
 const WELCOME: &str = r#"{"type":"info","message":"Welcome to WS Server"}"#;

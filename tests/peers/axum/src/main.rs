@@ -2,9 +2,9 @@
 //!
 //! Two ways to run it, because a comparison can be unfair in two directions:
 //!
-//! - without a flag: what the documentation of axum shows. `axum::serve`, `Sse` over a stream,
+//! - by default: what the documentation of axum shows. `axum::serve`, `Sse` over a stream,
 //!   `WebSocketUpgrade`, all with their defaults.
-//! - `--tuned`: what somebody would do who measures. `TCP_NODELAY`, a backlog of 4096, buffers of
+//! - `--mode tuned`: what somebody would do who measures. `TCP_NODELAY`, a backlog of 4096, buffers of
 //!   4 KiB for WebSockets and 8 KiB (hyper's least) for HTTP, each event encoded once for everybody.
 //!
 //! Both have one worker thread per core, which is tokio's default.
@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use crate::events::Hub;
 
-/// The length of the queue of connections that wait to be accepted, with `--tuned`.
+/// The length of the queue of connections that wait to be accepted, with `--mode tuned`.
 const BACKLOG: u32 = 4096;
 /// The least that hyper allows.
 const HTTP_BUFFER: usize = 8 * 1024;
@@ -33,7 +33,7 @@ const HTTP_BUFFER: usize = 8 * 1024;
 pub struct App {
     /// The topics.
     pub hub: Arc<Hub>,
-    /// Whether `--tuned` was given.
+    /// Whether it is `--mode tuned`.
     pub tuned: bool,
 }
 
@@ -48,7 +48,11 @@ async fn main() -> std::io::Result<()> {
                 address = value.parse().map_err(|_| std::io::Error::other("--listen ADDR:PORT"))?;
             }
             ("--mode", Some(value)) => tuned = value == "tuned",
-            _ => return Err(std::io::Error::other("usage: [--listen ADDR:PORT] [--mode tuned|default]")),
+            _ => {
+                return Err(std::io::Error::other(
+                    "usage: [--listen ADDR:PORT] [--mode tuned|default]",
+                ));
+            }
         }
     }
     let app = App { hub: Arc::default(), tuned };
