@@ -129,8 +129,9 @@ impl Bare {
 /// server may need seconds to notice that an SSE client has gone), and would hide as much of ours.
 fn wait_for_calm() {
     let mut before = KernelMemory::now().slab;
-    for _ in 0..50 {
-        std::thread::sleep(Duration::from_millis(300));
+    // Where others are at work it never is, and waiting longer would not help.
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(200));
         let now = KernelMemory::now().slab;
         if now.abs_diff(before) < 128 {
             return;
