@@ -643,6 +643,22 @@ pub fn return_large_blocks() {
     }
 }
 
+/// Gives sleeping threads room in the kernel's table of them. Since Linux 6.16 each process has one
+/// of its own, sized by processors: four thousand threads asleep in sixteen chains, and every one
+/// that is woken is looked for among hundreds. Has no effect, and needs none, before that.
+pub fn enlarge_futex_hash() {
+    #[cfg(target_os = "linux")]
+    {
+        // include/uapi/linux/prctl.h; libc does not have them yet.
+        const PR_FUTEX_HASH: libc::c_int = 78;
+        const PR_FUTEX_HASH_SET_SLOTS: libc::c_ulong = 1;
+        const SLOTS: libc::c_ulong = 1024;
+        const NONE: libc::c_ulong = 0;
+        // SAFETY: four integers; a kernel that does not know the option refuses it.
+        unsafe { libc::prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, SLOTS, NONE, NONE) };
+    }
+}
+
 /// For how long the calling thread has been computing: unlike the clock, this stands still while
 /// other threads are.
 pub fn cpu_time() -> Duration {
