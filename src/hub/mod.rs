@@ -20,6 +20,9 @@ use event::{Draft, Event, EventId, IdSource};
 use history::{History, Replay};
 use mailbox::Mailbox;
 
+/// The name that stands for all topics in a subscription. Nothing can be published on it.
+pub const ALL: &str = "*";
+
 /// Which topics a client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Topics {
@@ -34,6 +37,14 @@ impl Topics {
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Topics {
         let names: BTreeSet<&str> = names.into_iter().collect();
         Topics::Some(names.into_iter().map(Arc::from).collect())
+    }
+
+    /// The topics that a client names: all of them where [`ALL`] is among the names.
+    pub fn asked_for(names: &BTreeSet<String>) -> Topics {
+        match names.contains(ALL) {
+            true => Topics::All,
+            false => Topics::named(names.iter().map(String::as_str)),
+        }
     }
 
     /// Whether an event on `topic` is wanted.

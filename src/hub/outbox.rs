@@ -496,8 +496,7 @@ impl Outbox {
                     if let (true, Some(reason)) = (state.done, state.over) {
                         return reason;
                     }
-                    let work =
-                        state.partial.is_some() || state.waiting > 0 || state.over.is_some();
+                    let work = state.partial.is_some() || state.waiting > 0 || state.over.is_some();
                     if work && !state.held {
                         break;
                     }

@@ -108,12 +108,17 @@ impl Connection {
         fields.iter().find(|field| field.field.equiv(name)).map(|field| field.value.as_str())
     }
 
-    /// Whether one of the comma-separated members of the header field `name`, in any of its
-    /// lines, is `token` (RFC 9110 section 5.6.1), without regard to case.
+    /// Whether one of the [`members`](Self::members) of the header field `name` is `token`,
+    /// without regard to case.
     pub fn header_has(&self, name: &'static str, token: &str) -> bool {
-        let fields = self.request().headers().iter().filter(|field| field.field.equiv(name));
-        let mut members = fields.flat_map(|field| field.value.as_str().split(','));
-        members.any(|member| member.trim().eq_ignore_ascii_case(token))
+        self.members(name).any(|member| member.eq_ignore_ascii_case(token))
+    }
+
+    /// The comma-separated members of the header field `name`, of all its lines (RFC 9110 section
+    /// 5.6.1).
+    pub fn members(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let fields = self.request().headers().iter().filter(move |field| field.field.equiv(name));
+        fields.flat_map(|field| field.value.as_str().split(',')).map(str::trim)
     }
 
     /// What the thread that serves this connection is called: `top -H` and debuggers show it.
