@@ -88,11 +88,7 @@ pub fn farewell(client: u64) -> Vec<u8> {
 impl Query {
     /// What the client saw last: its header field, or for those that cannot send one the query.
     pub fn last_seen(&self, connection: &Connection) -> LastSeen {
-        let text = connection.header("Last-Event-ID").or(self.last_event_id.as_deref());
-        match text {
-            None | Some("") => LastSeen::Nothing,
-            Some(text) => text.parse().map_or(LastSeen::Unknown, LastSeen::Event),
-        }
+        LastSeen::parse(connection.header("Last-Event-ID").or(self.last_event_id.as_deref()))
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Subscriber {
     pub client: u64,
     /// Where its events go.
     pub outbox: Arc<Outbox>,
-    /// Which events.
+    /// Which events, at first.
     pub topics: Topics,
     /// In which form.
     pub form: Form,
@@ -51,7 +51,17 @@ pub struct Subscriber {
 pub(super) enum Message {
     Event(Arc<Event>),
     Subscribe(Subscriber),
-    Unsubscribe(u64),
+    /// The client's events change: no more on `leave`, from now on those on `join`.
+    Change {
+        client: u64,
+        leave: Topics,
+        join: Topics,
+    },
+    /// The end of a client that had these topics last.
+    Unsubscribe {
+        client: u64,
+        topics: Topics,
+    },
     /// Dropped when its turn has come.
     Flush(Sender<()>),
     Stop,
@@ -152,7 +162,14 @@ impl Share {
             match message {
                 Some(Message::Event(_)) | None => {}
                 Some(Message::Subscribe(subscriber)) => self.add(subscriber),
-                Some(Message::Unsubscribe(client)) => self.remove(client),
+                Some(Message::Change { client, leave, join }) => {
+                    self.leave(client, &leave);
+                    self.join(client, &join);
+                }
+                Some(Message::Unsubscribe { client, topics }) => {
+                    self.leave(client, &topics);
+                    self.subscribers.remove(&client);
+                }
                 Some(Message::Stop) => return,
                 Some(Message::Flush(turn)) => drop(turn),
             }
@@ -166,24 +183,29 @@ impl Share {
     }
 
     fn add(&mut self, subscriber: Subscriber) {
+        let (client, topics) = (subscriber.client, subscriber.topics.clone());
+        self.subscribers.insert(client, subscriber);
+        self.join(client, &topics);
+    }
+
+    fn join(&mut self, client: u64, topics: &Topics) {
+        let Some(subscriber) = self.subscribers.get(&client) else { return };
         let member = || (subscriber.form, Arc::clone(&subscriber.outbox));
-        match &subscriber.topics {
+        match topics {
             Topics::All => {
-                self.to_all.insert(subscriber.client, member());
+                self.to_all.insert(client, member());
             }
             Topics::Some(names) => {
                 for name in names.iter() {
                     let group = self.to_topic.entry(Arc::clone(name)).or_default();
-                    group.insert(subscriber.client, member());
+                    group.insert(client, member());
                 }
             }
         }
-        self.subscribers.insert(subscriber.client, subscriber);
     }
 
-    fn remove(&mut self, client: u64) {
-        let Some(subscriber) = self.subscribers.remove(&client) else { return };
-        match &subscriber.topics {
+    fn leave(&mut self, client: u64, topics: &Topics) {
+        match topics {
             Topics::All => {
                 self.to_all.remove(&client);
             }

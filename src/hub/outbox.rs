@@ -172,6 +172,10 @@ struct State {
     until: Instant,
     last_words: Option<Box<[u8]>>,
     done: bool,
+    /// The client's own thread has the outbox between [`Outbox::take`] and [`Outbox::release`], or
+    /// wants it: whoever writes hands it over when nothing waits.
+    held: bool,
+    wanted: bool,
     /// Threads that wait for `room`. To signal it without need is a system call each time.
     waiters: usize,
 }
@@ -220,6 +224,8 @@ impl Outbox {
                 until: now,
                 last_words: None,
                 done: false,
+                held: false,
+                wanted: false,
                 waiters: 0,
                 sent: 0,
             }),
@@ -375,6 +381,34 @@ impl Outbox {
         Sent::Partly
     }
 
+    /// Takes the outbox for the calling thread, one of the client's own, when all that was handed
+    /// over before is written. What comes from now on waits until [`Outbox::release`], behind what
+    /// the caller writes. Returns `false`, and takes nothing, where the connection is over.
+    pub fn take(&self) -> bool {
+        let mut state = self.lock();
+        let idle = match self.fanout {
+            Fanout::Direct => !state.taken,
+            // What waits is counted until it is written.
+            Fanout::Handoff => state.waiting == 0,
+        };
+        if idle && state.over.is_none() {
+            state.taken = true;
+            state.held = true;
+        }
+        // To wait for a free moment could be for ever, with events coming one after another.
+        state.wanted = !state.held;
+        while !state.held {
+            if state.over.is_some() {
+                state.wanted = false;
+                return false;
+            }
+            state.waiters += 1;
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiters -= 1;
+        }
+        true
+    }
+
     /// Writes a chunk while the outbox is taken by the calling thread and nothing is in front of
     /// it: the beginning of the stream, or a replay.
     pub fn write_taken(&self, chunk: Chunk) {
@@ -386,7 +420,11 @@ impl Outbox {
 
     /// Gives the outbox that this thread has taken back, after what came meanwhile is written.
     pub fn release(&self) {
-        self.drain();
+        self.lock().held = false;
+        // In handoff mode there is a thread to write it.
+        if !self.unpark() {
+            self.drain();
+        }
     }
 
     /// Ends the connection. The first reason stays. What waits is still written where the server
@@ -471,7 +509,8 @@ impl Outbox {
                     if let (true, Some(reason)) = (state.done, state.over) {
                         return reason;
                     }
-                    if state.partial.is_some() || state.waiting > 0 || state.over.is_some() {
+                    let work = state.partial.is_some() || state.waiting > 0 || state.over.is_some();
+                    if work && !state.held {
                         break;
                     }
                 }
@@ -506,6 +545,9 @@ impl Outbox {
 
     fn next_work(&self) -> Work {
         let mut state = self.lock();
+        if state.held {
+            return Work::Idle;
+        }
         if let Some((chunk, offset)) = state.partial.take() {
             return Work::Write(chunk, offset);
         }
@@ -518,7 +560,11 @@ impl Outbox {
                 None => Work::Over,
             };
         }
-        if self.fanout == Fanout::Direct {
+        if state.wanted {
+            state.wanted = false;
+            state.held = true;
+            self.signal(state);
+        } else if self.fanout == Fanout::Direct {
             state.taken = false;
             self.signal(state);
         }

@@ -14,13 +14,20 @@ pub fn is_asked_for(connection: &Connection) -> bool {
     connection.header_has("Upgrade", "websocket")
 }
 
-/// Checks an upgrade request. The result is the answer's head, `101 Switching Protocols`.
+/// Whether a client offers to speak `protocol`. Names are compared as they are (section 4.2.2).
+pub fn is_offered(connection: &Connection, protocol: &str) -> bool {
+    connection.members("Sec-WebSocket-Protocol").any(|offered| offered == protocol)
+}
+
+/// Checks an upgrade request. The result is the answer's head, `101 Switching Protocols`, with the
+/// `protocol` that was chosen among those offered; none where the server speaks no offered one
+/// (section 4.2.2, step 5).
 ///
 /// # Errors
 /// The answer that says what is missing: 426 for a request for something else or another
 /// version, 405 for a method other than GET, 400 for anything malformed. Origins are the
 /// router's business.
-pub fn check(connection: &Connection) -> Result<Vec<u8>, Answer> {
+pub fn check(connection: &Connection, protocol: Option<&str>) -> Result<Vec<u8>, Answer> {
     let request = connection.request();
     let bad = |message: &str| Err(Answer::error(400, "bad_handshake", message));
     if *request.method() != Method::Get {
@@ -55,11 +62,14 @@ pub fn check(connection: &Connection) -> Result<Vec<u8>, Answer> {
         None => return bad("Sec-WebSocket-Key is missing"),
     };
     let accept = derive_accept_key(key.as_bytes());
+    let protocol = protocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
+    let protocol = protocol.unwrap_or_default();
     Ok(format!(
         "HTTP/1.1 101 Switching Protocols\r\n\
          Connection: Upgrade\r\n\
          Upgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n\
+         {protocol}\r\n"
     )
     .into_bytes())
 }

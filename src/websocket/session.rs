@@ -14,17 +14,20 @@ use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
+use super::commands::{self, Commands};
 use super::handshake;
 use crate::App;
+use crate::access::sends_bearer;
 use crate::clients::{Stay, Transport};
-use crate::hub::Subscription;
 use crate::hub::batch::batches;
 use crate::hub::broadcaster::{Form, Subscriber};
 use crate::hub::event::{frame, text_frame};
 use crate::hub::history::Replay;
 use crate::hub::outbox::{Chunk, Fanout, LAST_WORDS_GRACE, Outbox, Reason};
+use crate::hub::{Subscription, Topics};
 use crate::listener::STACK;
 use crate::listener::connection::Connection;
+use crate::publish;
 use crate::router::Query;
 use crate::send::linger;
 use crate::sources::tick::timestamp;
@@ -51,8 +54,18 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 << 20);
 pub enum Kind {
     /// `/ws`: a welcome, answers in JSON, events.
     Client,
+    /// The same with the subprotocol [`commands::PROTOCOL`]: commands instead of answers.
+    Commands,
     /// `/echo`: every message comes back as it was, and nothing else does.
     Echo,
+}
+
+/// Where a client's events come from.
+enum Feed {
+    /// The topics of its URL, if it named any.
+    Fixed(Option<Subscription>),
+    /// Those, and what it then asks for.
+    Commands(Commands),
 }
 
 /// The socket as tungstenite sees it.
@@ -88,12 +101,18 @@ impl Write for Stream {
 /// That is a new thread, and this one ends: what the handshake has touched of its stack, and freed
 /// into its allocator's cache, would stay with an idle client for all its life (8 KiB of 23).
 pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) {
-    let head = match handshake::check(&connection) {
+    let kind = match kind {
+        Kind::Client if handshake::is_offered(&connection, commands::PROTOCOL) => Kind::Commands,
+        kind => kind,
+    };
+    let protocol = (kind == Kind::Commands).then_some(commands::PROTOCOL);
+    let head = match handshake::check(&connection, protocol) {
         Ok(head) => head,
         Err(answer) => return connection.answer(&answer),
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
+    let right = publish::right(app, |token| sends_bearer(&connection, token));
     let stay = match app.clients.enter(Transport::WebSocket, peer) {
         Ok(stay) => stay,
         Err(full) => return connection.answer(&full.into()),
@@ -105,7 +124,12 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
             return stay.leave(Reason::Lost);
         }
     };
-    let topics = query.topics().filter(|_| kind == Kind::Client);
+    let topics = match kind {
+        Kind::Client => query.topics(),
+        // None at first, unless the URL names some.
+        Kind::Commands => Some(query.topics().unwrap_or(Topics::named([]))),
+        Kind::Echo => None,
+    };
     // Without events there is nothing to hand off.
     let fanout = if topics.is_some() { app.config.fanout } else { Fanout::Direct };
     let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW, Arc::clone(&app.backlog));
@@ -120,7 +144,7 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         })
         .unzip();
     let mut first = head;
-    if kind == Kind::Client {
+    if kind != Kind::Echo {
         first.extend_from_slice(&text_frame(WELCOME.to_owned()));
     }
     outbox.write_taken(Chunk::Own(first.into()));
@@ -128,9 +152,15 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let name = format!("ws {peer}");
     let (limit, ping) = (app.config.max_message, app.config.ping);
     let served = Arc::clone(&outbox);
+    let feed = match subscription {
+        Some(subscription) if kind == Kind::Commands => {
+            let names = query.topic_names().clone();
+            Feed::Commands(Commands::new(app, &outbox, subscription, names, right))
+        }
+        subscription => Feed::Fixed(subscription),
+    };
     let thread = std::thread::Builder::new().name(name).stack_size(SESSION_STACK);
-    let started =
-        thread.spawn(move || serve(&served, stay, subscription, early, kind, limit, ping));
+    let started = thread.spawn(move || serve(&served, stay, feed, early, kind, limit, ping));
     if started.is_err() {
         log::debug!("no thread for websocket {peer}");
         outbox.finish(Reason::Internal, Some(&close_frame(CloseCode::Error, "no thread")));
@@ -143,14 +173,18 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
 fn serve(
     outbox: &Arc<Outbox>,
     stay: Stay,
-    subscription: Option<Subscription>,
+    feed: Feed,
     early: Vec<u8>,
     kind: Kind,
     limit: usize,
     ping: Duration,
 ) {
+    let (subscription, commands) = match feed {
+        Feed::Fixed(subscription) => (subscription, None),
+        Feed::Commands(commands) => (None, Some(commands)),
+    };
     let reason = match start_writing(outbox) {
-        Ok(()) => Session::new(outbox, early, kind, limit, ping).run(),
+        Ok(()) => Session::new(outbox, early, kind, commands, limit, ping).run(),
         Err(_) => Reason::Internal,
     };
     drop(subscription);
@@ -160,7 +194,8 @@ fn serve(
     stay.leave(reason);
 }
 
-fn write_replay(outbox: &Outbox, replay: Option<Replay>) {
+/// Writes what a client missed while the caller holds its outbox.
+pub(super) fn write_replay(outbox: &Outbox, replay: Option<Replay>) {
     let Some(replay) = replay else { return };
     if let Some(resumed) = replay.gap {
         let text = format!(
@@ -198,6 +233,8 @@ struct Session<'a> {
     outbox: &'a Arc<Outbox>,
     socket: WebSocket<Stream>,
     kind: Kind,
+    /// With [`Kind::Commands`].
+    commands: Option<Commands>,
     ping: Duration,
     /// When the last ping was sent, or if none was, when the session began.
     last_ping: Instant,
@@ -209,6 +246,7 @@ impl<'a> Session<'a> {
         outbox: &'a Arc<Outbox>,
         early: Vec<u8>,
         kind: Kind,
+        commands: Option<Commands>,
         limit: usize,
         ping: Duration,
     ) -> Session<'a> {
@@ -221,7 +259,7 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         let stream = Stream { outbox: Arc::clone(outbox), last_read: now };
         let socket = WebSocket::from_partially_read(stream, early, Role::Server, Some(config));
-        Session { outbox, socket, kind, ping, last_ping: now, pinged: false }
+        Session { outbox, socket, kind, commands, ping, last_ping: now, pinged: false }
     }
 
     fn run(mut self) -> Reason {
@@ -247,6 +285,17 @@ impl<'a> Session<'a> {
     }
 
     fn answer(&mut self, message: Message) -> Result<(), Error> {
+        match (&mut self.commands, &message) {
+            (Some(commands), Message::Text(text)) => {
+                commands.obey(text);
+                return Ok(());
+            }
+            (Some(commands), Message::Binary(_)) => {
+                commands.refuse_binary();
+                return Ok(());
+            }
+            _ => {}
+        }
         match (self.kind, message) {
             (Kind::Client, Message::Text(text)) => {
                 let original = serde_json::Value::from(text.as_str());
