@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Topics;
+use super::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
 use super::event::Event;
 use super::mailbox::{Mailbox, receive};
 use super::outbox::{Chunk, Outbox};
@@ -108,7 +109,28 @@ impl Broadcaster {
 }
 
 /// The receivers of one kind of event, by client.
-type Group = HashMap<u64, (Form, Arc<Outbox>)>;
+type Group = HashMap<u64, Member>;
+type Member = (Form, Arc<Outbox>);
+
+/// A batch in both forms, ready to be offered.
+struct Forms {
+    sse: Chunk,
+    websocket: Chunk,
+}
+
+impl Forms {
+    fn of(batch: &Arc<Batch>) -> Forms {
+        Forms { sse: Chunk::Sse(Arc::clone(batch)), websocket: Chunk::WebSocket(Arc::clone(batch)) }
+    }
+
+    // One that is gone is taken out when its own thread unsubscribes.
+    fn offer(&self, (form, outbox): &Member, now: Instant) {
+        match form {
+            Form::Sse => outbox.offer(&self.sse, now),
+            Form::WebSocket => outbox.offer(&self.websocket, now),
+        }
+    }
+}
 
 struct Share {
     subscribers: HashMap<u64, Subscriber>,
@@ -131,8 +153,14 @@ impl Share {
         loop {
             // Without subscribers nothing is due, and the thread need not wake.
             let deadline = (!self.subscribers.is_empty()).then_some(next);
-            match receive(receiver, deadline) {
-                Some(Message::Event(event)) => self.fan_out(&event),
+            let mut message = receive(receiver, deadline);
+            if let Some(Message::Event(first)) = message {
+                let (batch, behind) = collect(first, receiver);
+                self.fan_out(&Arc::new(batch));
+                message = behind;
+            }
+            match message {
+                Some(Message::Event(_)) | None => {}
                 Some(Message::Subscribe(subscriber)) => self.add(subscriber),
                 Some(Message::Change { client, leave, join }) => {
                     self.leave(client, &leave);
@@ -144,7 +172,6 @@ impl Share {
                 }
                 Some(Message::Stop) => return,
                 Some(Message::Flush(turn)) => drop(turn),
-                None => {}
             }
             // After messages too: a flood of events must not keep the heartbeat from others.
             let now = Instant::now();
@@ -194,24 +221,48 @@ impl Share {
         }
     }
 
-    fn fan_out(&self, event: &Arc<Event>) {
+    fn fan_out(&self, batch: &Arc<Batch>) {
         let start = Instant::now();
-        let sse = Chunk::Sse(Arc::clone(event));
-        let websocket = Chunk::WebSocket(Arc::clone(event));
-        let to_topic = self.to_topic.get(&event.topic).into_iter().flatten();
-        for (_, (form, outbox)) in to_topic.chain(&self.to_all) {
-            let chunk = match form {
-                Form::Sse => &sse,
-                Form::WebSocket => &websocket,
-            };
-            // One that is gone is taken out when its own thread unsubscribes.
-            outbox.offer(chunk, start);
+        let all = Forms::of(batch);
+        for member in self.to_all.values() {
+            all.offer(member, start);
         }
+        self.fan_out_by_topic(batch, start);
         let nanos = start.elapsed().as_nanos() as u64;
-        self.timing.events.fetch_add(1, Ordering::Relaxed);
+        self.timing.events.fetch_add(batch.events().len() as u64, Ordering::Relaxed);
         self.timing.nanos.fetch_add(nanos, Ordering::Relaxed);
         self.timing.last.store(nanos, Ordering::Relaxed);
         self.timing.longest.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    fn fan_out_by_topic(&self, batch: &Arc<Batch>, start: Instant) {
+        let mut groups: Vec<(&Group, Places)> = Vec::new();
+        for (place, event) in batch.events().iter().enumerate() {
+            let Some(group) = self.to_topic.get(&event.topic) else { continue };
+            match groups.iter_mut().find(|(known, _)| std::ptr::eq(*known, group)) {
+                Some((_, places)) => *places |= 1 << place,
+                None => groups.push((group, 1 << place)),
+            }
+        }
+        if let [(group, places)] = groups[..] {
+            let part = Forms::of(&batch.part(places));
+            for member in group.values() {
+                part.offer(member, start);
+            }
+            return;
+        }
+        // Whoever wants several of the topics gets their events in order.
+        let mut members: HashMap<u64, (Places, &Member)> = HashMap::new();
+        for (group, places) in groups {
+            for (client, member) in group {
+                members.entry(*client).or_insert((0, member)).0 |= places;
+            }
+        }
+        let mut parts: HashMap<Places, Forms> = HashMap::new();
+        for (places, member) in members.into_values() {
+            let part = parts.entry(places).or_insert_with(|| Forms::of(&batch.part(places)));
+            part.offer(member, start);
+        }
     }
 
     fn tend(&self, now: Instant) {
@@ -222,4 +273,22 @@ impl Share {
             }
         }
     }
+}
+
+/// Takes what else is there already behind an event, as far as it is events, and as a batch may
+/// hold. Returns the batch and the message behind it, if that was taken.
+fn collect(first: Arc<Event>, receiver: &Receiver<Message>) -> (Batch, Option<Message>) {
+    let mut bytes = first.data().len();
+    let mut events = vec![first];
+    while events.len() < MAX_EVENTS && bytes < MAX_BYTES {
+        match receiver.try_recv() {
+            Ok(Message::Event(event)) => {
+                bytes += event.data().len();
+                events.push(event);
+            }
+            Ok(other) => return (Batch::new(events), Some(other)),
+            Err(_) => break,
+        }
+    }
+    (Batch::new(events), None)
 }

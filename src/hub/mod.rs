@@ -4,6 +4,7 @@
 //! order is the same everywhere, and a subscription falls between two events for certain: what
 //! came before it is in the replay, what comes after it in the channel. No gap, no duplicate.
 
+pub mod batch;
 pub mod broadcaster;
 pub mod event;
 pub mod history;

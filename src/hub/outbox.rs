@@ -16,7 +16,7 @@ use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::event::Event;
+use super::batch::Batch;
 use crate::backlog::Backlog;
 use crate::listener::STACK;
 use crate::listener::connection::Link;
@@ -36,10 +36,10 @@ const SLICE: Duration = Duration::from_millis(100);
 /// One message on its way to a client.
 #[derive(Debug, Clone)]
 pub enum Chunk {
-    /// An event, in the form of an event stream.
-    Sse(Arc<Event>),
-    /// An event, as a WebSocket frame.
-    WebSocket(Arc<Event>),
+    /// Events, in the form of an event stream.
+    Sse(Arc<Batch>),
+    /// Events, as WebSocket frames.
+    WebSocket(Arc<Batch>),
     /// Whole lines or frames that are for this client only.
     Own(Box<[u8]>),
     /// Whole lines that are always the same.
@@ -49,15 +49,24 @@ pub enum Chunk {
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
-            Chunk::Sse(event) => event.sse(),
-            Chunk::WebSocket(event) => event.websocket(),
+            Chunk::Sse(batch) => batch.sse(),
+            Chunk::WebSocket(batch) => batch.websocket(),
             Chunk::Own(bytes) => bytes,
             Chunk::Fixed(bytes) => bytes,
         }
     }
 
-    fn is_event(&self) -> bool {
-        matches!(self, Chunk::Sse(_) | Chunk::WebSocket(_))
+    /// How many events it is.
+    fn events(&self) -> usize {
+        match self {
+            Chunk::Sse(batch) | Chunk::WebSocket(batch) => batch.events().len(),
+            Chunk::Own(_) | Chunk::Fixed(_) => 0,
+        }
+    }
+
+    /// For how many messages it counts in a queue.
+    fn messages(&self) -> usize {
+        self.events().max(1)
     }
 }
 
@@ -276,7 +285,7 @@ impl Outbox {
             match self.send_free(&mut state, chunk.bytes(), || chunk.clone()) {
                 Sent::Whole => {
                     state.last_write = now;
-                    state.sent += u64::from(chunk.is_event());
+                    state.sent += chunk.events() as u64;
                 }
                 Sent::Partly => {
                     drop(state);
@@ -291,9 +300,9 @@ impl Outbox {
             return;
         }
         let length = chunk.bytes().len();
-        let full = state.waiting >= self.limits.events
-            || (state.waiting > 0 && state.waiting_bytes + length > self.limits.bytes);
-        if full {
+        let full = state.waiting + chunk.messages() > self.limits.events
+            || state.waiting_bytes + length > self.limits.bytes;
+        if state.waiting > 0 && full {
             drop(state);
             return self.finish(Reason::Slow, Some(self.farewell));
         }
@@ -307,13 +316,14 @@ impl Outbox {
     }
 
     fn enqueue(&self, state: &mut State, chunk: Chunk) {
-        self.count_waiting(state, chunk.bytes().len());
+        self.count_waiting(state, &chunk);
         let _ = self.sender.send(chunk);
     }
 
-    /// One message more waits. The caller asks the backlog to relieve, when it holds no lock.
-    fn count_waiting(&self, state: &mut State, bytes: usize) {
-        state.waiting += 1;
+    /// This waits as well. The caller asks the backlog to relieve, when it holds no lock.
+    fn count_waiting(&self, state: &mut State, chunk: &Chunk) {
+        let bytes = chunk.bytes().len();
+        state.waiting += chunk.messages();
         state.waiting_bytes += bytes;
         self.backlog.add(bytes);
     }
@@ -364,9 +374,10 @@ impl Outbox {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => return Sent::Lost,
         };
-        state.partial = Some((chunk(), sent));
+        let chunk = chunk();
+        self.count_waiting(state, &chunk);
+        state.partial = Some((chunk, sent));
         state.taken = true;
-        self.count_waiting(state, bytes.len());
         Sent::Partly
     }
 
@@ -402,7 +413,9 @@ impl Outbox {
     /// it: the beginning of the stream, or a replay.
     pub fn write_taken(&self, chunk: Chunk) {
         let written = self.write_out(&chunk, 0);
-        self.lock().sent += u64::from(written && chunk.is_event());
+        if written {
+            self.lock().sent += chunk.events() as u64;
+        }
     }
 
     /// Gives the outbox that this thread has taken back, after what came meanwhile is written.
@@ -515,11 +528,13 @@ impl Outbox {
                     let mut state = self.lock();
                     // Less than the chunk where it was cleared meanwhile, or was the last words.
                     let bytes = chunk.bytes().len().min(state.waiting_bytes);
-                    state.waiting = state.waiting.saturating_sub(1);
+                    state.waiting = state.waiting.saturating_sub(chunk.messages());
                     state.waiting_bytes -= bytes;
                     self.backlog.remove(bytes);
                     state.last_write = Instant::now();
-                    state.sent += u64::from(written && chunk.is_event());
+                    if written {
+                        state.sent += chunk.events() as u64;
+                    }
                     self.signal(state);
                 }
                 Work::Idle => return,

@@ -19,6 +19,7 @@ use super::handshake;
 use crate::App;
 use crate::access::sends_bearer;
 use crate::clients::{Stay, Transport};
+use crate::hub::batch::batches;
 use crate::hub::broadcaster::{Form, Subscriber};
 use crate::hub::event::{frame, text_frame};
 use crate::hub::history::Replay;
@@ -203,8 +204,8 @@ pub(super) fn write_replay(outbox: &Outbox, replay: Option<Replay>) {
         );
         outbox.write_taken(Chunk::Own(text_frame(text).into()));
     }
-    for event in replay.events {
-        outbox.write_taken(Chunk::WebSocket(event));
+    for batch in batches(&replay.events) {
+        outbox.write_taken(Chunk::WebSocket(batch));
     }
 }
 
