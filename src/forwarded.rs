@@ -134,22 +134,39 @@ impl Proxies {
 
     /// The address of the client that sent these header `fields` on a connection from `peer`.
     ///
-    /// With both headers there, `Forwarded` alone counts. Where an address is hidden (`unknown`,
-    /// `_name`: RFC 7239 section 6) or cannot be read, the proxy that said so is the last one known.
+    /// Where an address is hidden (`unknown`, `_name`: RFC 7239 section 6) or cannot be read, the
+    /// proxy that said so is the last one known. Most proxies write one of the two fields and pass
+    /// the other on as the client sent it: where the two name different addresses, one of them may
+    /// be the client's invention, and the proxy's own is kept.
     pub fn client(&self, peer: SocketAddr, fields: &[Header]) -> ClientAddress {
-        let mut client = ClientAddress::from(peer);
-        if !self.trust(client.ip) {
-            return client;
+        let peer = ClientAddress::from(peer);
+        if !self.trust(peer.ip) {
+            return peer;
         }
         // The lines of one field are one list (RFC 9110 section 5.3); the last entry is the nearest.
         let lines = |name: &'static str| {
             let fields = fields.iter().rev().filter(move |field| field.field.equiv(name));
-            fields.map(|field| field.value.as_str())
+            fields.map(|field| field.value.as_str()).peekable()
         };
-        let nodes: Vec<Option<ClientAddress>> = match lines("Forwarded").next() {
-            Some(_) => lines("Forwarded").flat_map(forwarded).collect(),
-            None => lines("X-Forwarded-For").flat_map(x_forwarded_for).collect(),
-        };
+        let (mut standard, mut usual) = (lines("Forwarded"), lines("X-Forwarded-For"));
+        let by_standard =
+            standard.peek().is_some().then(|| self.walk(peer, standard.flat_map(forwarded)));
+        let by_usage =
+            usual.peek().is_some().then(|| self.walk(peer, usual.flat_map(x_forwarded_for)));
+        match (by_standard, by_usage) {
+            (Some(one), Some(other)) if one.ip != other.ip => peer,
+            (Some(client), _) | (None, Some(client)) => client,
+            (None, None) => peer,
+        }
+    }
+
+    /// From the nearest node on to the first that is no trusted proxy.
+    fn walk(
+        &self,
+        peer: ClientAddress,
+        nodes: impl Iterator<Item = Option<ClientAddress>>,
+    ) -> ClientAddress {
+        let mut client = peer;
         for node in nodes {
             let Some(address) = node else { break };
             client = address;
@@ -381,13 +398,16 @@ mod tests {
         ] {
             assert_eq!(client(&[&format!("Forwarded: {line}")]), expected, "{line}");
         }
-        // A line of the client's cannot spoil the proxy's own, nor does the other header count.
+        // A line of the client's cannot spoil the proxy's own.
         let lines = ["Forwarded: for=\"", "Forwarded: for=192.0.2.1"];
         assert_eq!(client(&lines), "192.0.2.1");
+        // Both fields: one of them may be the client's own.
         let lines = ["X-Forwarded-For: 1.1.1.1", "Forwarded: for=192.0.2.1"];
-        assert_eq!(client(&lines), "192.0.2.1");
+        assert_eq!(client(&lines), "10.0.0.1:5");
         let lines = ["X-Forwarded-For: 1.1.1.1", "Forwarded: for=_x"];
         assert_eq!(client(&lines), "10.0.0.1:5");
+        let lines = ["X-Forwarded-For: 192.0.2.1", "Forwarded: for=\"192.0.2.1:80\""];
+        assert_eq!(client(&lines), "192.0.2.1:80");
     }
 
     /// Whatever stands there, what is shown is an address and nothing else.

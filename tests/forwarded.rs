@@ -18,7 +18,7 @@ fn a_trusted_proxy_names_its_clients() {
     for headers in [
         "X-Forwarded-For: 1.1.1.1, 192.0.2.7\r\n",
         "Forwarded: for=1.1.1.1\r\nForwarded: for=192.0.2.7;proto=https\r\n",
-        "X-Forwarded-For: 203.0.113.9\r\nForwarded: For=\"192.0.2.7\"\r\n",
+        "X-Forwarded-For: 1.1.1.1, 192.0.2.7\r\nForwarded: For=\"192.0.2.7\"\r\n",
     ] {
         // Both transports, both ways out, and what is named after a client: its threads.
         for fanout in ["direct", "handoff"] {
