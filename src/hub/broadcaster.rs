@@ -17,6 +17,7 @@ use super::Topics;
 use super::event::Event;
 use super::mailbox::{Mailbox, receive};
 use super::outbox::{Chunk, Outbox};
+use crate::websocket::deflate::Window;
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -32,6 +33,19 @@ pub enum Form {
     Sse,
     /// WebSocket frames. The client's own thread does the rest.
     WebSocket,
+    /// WebSocket frames, compressed.
+    Deflate(Window),
+}
+
+impl Form {
+    /// `event` in this form.
+    pub fn chunk(self, event: Arc<Event>) -> Chunk {
+        match self {
+            Form::Sse => Chunk::Sse(event),
+            Form::WebSocket => Chunk::WebSocket(event),
+            Form::Deflate(window) => Chunk::Deflated(event, window),
+        }
+    }
 }
 
 /// One client as its broadcaster knows it.
@@ -174,13 +188,20 @@ impl Share {
 
     fn fan_out(&self, event: &Arc<Event>) {
         let start = Instant::now();
-        let sse = Chunk::Sse(Arc::clone(event));
-        let websocket = Chunk::WebSocket(Arc::clone(event));
+        // One chunk for all of a form, so that nothing shared is touched for each of them.
+        let sse = Form::Sse.chunk(Arc::clone(event));
+        let websocket = Form::WebSocket.chunk(Arc::clone(event));
+        let mut deflated: Option<(Form, Chunk)> = None;
         let to_topic = self.to_topic.get(&event.topic).into_iter().flatten();
         for (_, (form, outbox)) in to_topic.chain(&self.to_all) {
             let chunk = match form {
                 Form::Sse => &sse,
                 Form::WebSocket => &websocket,
+                // Nearly all have the same window.
+                Form::Deflate(_) => match &mut deflated {
+                    Some((same, chunk)) if same == form => chunk,
+                    other => &other.insert((*form, form.chunk(Arc::clone(event)))).1,
+                },
             };
             // One that is gone is taken out when its own thread unsubscribes.
             outbox.offer(chunk, start);

@@ -22,6 +22,7 @@ use crate::listener::STACK;
 use crate::listener::connection::Link;
 use crate::listener::socket::{self, TcpState};
 use crate::send::{send_now, wait_writable};
+use crate::websocket::deflate::Window;
 
 /// How long one message may take to be accepted by the peer.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
@@ -40,6 +41,8 @@ pub enum Chunk {
     Sse(Arc<Event>),
     /// An event, as a WebSocket frame.
     WebSocket(Arc<Event>),
+    /// The same, compressed.
+    Deflated(Arc<Event>, Window),
     /// Whole lines or frames that are for this client only.
     Own(Box<[u8]>),
     /// Whole lines that are always the same.
@@ -51,13 +54,14 @@ impl Chunk {
         match self {
             Chunk::Sse(event) => event.sse(),
             Chunk::WebSocket(event) => event.websocket(),
+            Chunk::Deflated(event, window) => event.deflated(*window),
             Chunk::Own(bytes) => bytes,
             Chunk::Fixed(bytes) => bytes,
         }
     }
 
     fn is_event(&self) -> bool {
-        matches!(self, Chunk::Sse(_) | Chunk::WebSocket(_))
+        matches!(self, Chunk::Sse(_) | Chunk::WebSocket(_) | Chunk::Deflated(_, _))
     }
 }
 

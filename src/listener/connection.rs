@@ -104,15 +104,19 @@ impl Connection {
 
     /// The first header field of that name, if its value is there.
     pub fn header(&self, name: &'static str) -> Option<&str> {
-        let fields = self.request().headers();
-        fields.iter().find(|field| field.field.equiv(name)).map(|field| field.value.as_str())
+        self.headers(name).next()
+    }
+
+    /// The values of all header fields of that name.
+    pub fn headers(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let fields = self.request().headers().iter();
+        fields.filter(move |field| field.field.equiv(name)).map(|field| field.value.as_str())
     }
 
     /// Whether one of the comma-separated members of the header field `name`, in any of its
     /// lines, is `token` (RFC 9110 section 5.6.1), without regard to case.
     pub fn header_has(&self, name: &'static str, token: &str) -> bool {
-        let fields = self.request().headers().iter().filter(|field| field.field.equiv(name));
-        let mut members = fields.flat_map(|field| field.value.as_str().split(','));
+        let mut members = self.headers(name).flat_map(|value| value.split(','));
         members.any(|member| member.trim().eq_ignore_ascii_case(token))
     }
 

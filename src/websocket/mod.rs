@@ -1,4 +1,13 @@
-//! WebSockets (RFC 6455): the handshake, and a client's session.
+//! WebSockets (RFC 6455): the handshake, a client's session, and what is below it: messages,
+//! and their compression (RFC 7692).
 
+#[cfg(feature = "deflate")]
+pub mod deflate;
+#[cfg(not(feature = "deflate"))]
+#[path = "no_deflate.rs"]
+pub mod deflate;
 pub mod handshake;
+pub mod incoming;
+pub mod negotiation;
 pub mod session;
+pub mod utf8;
