@@ -395,7 +395,7 @@ mod tests {
             (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
             (&["--max-backlog-bytes", "256M"], "--max-backlog-bytes"),
             (&["--deflate=yes"], "--deflate"),
-            (&["--deflate", "true"], "true"),
+            (&["--deflate=0", "true"], "true"),
             (&["--header-timeout", "0"], "--header-timeout"),
             (&["--listen", "nowhere"], "--listen"),
             (&["--fanout", "both"], "--fanout"),

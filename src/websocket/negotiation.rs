@@ -58,14 +58,10 @@ fn accept(offer: &str) -> Option<Agreed> {
         seen.push(name);
     }
     let answer = format!("{NAME}; server_no_context_takeover; client_no_context_takeover");
-    match limit {
-        None => Window::new(15).map(|window| Agreed { window, answer }),
-        // With 8 this is none: declined.
-        Some(bits) => Window::new(bits).map(|window| Agreed {
-            window,
-            answer: format!("{answer}; server_max_window_bits={bits}"),
-        }),
-    }
+    // No window of 8 bits can be had: declined.
+    let window = Window::new(limit.unwrap_or(15))?;
+    let limit = limit.map(|bits| format!("; server_max_window_bits={bits}")).unwrap_or_default();
+    Some(Agreed { window, answer: answer + &limit })
 }
 
 const BLANK: [char; 2] = [' ', '\t'];
