@@ -40,6 +40,8 @@ pub struct Config {
     pub max_clients_per_ip: Option<usize>,
     /// The longest body, and the longest WebSocket message, in bytes.
     pub max_message: usize,
+    /// Whether WebSocket clients that offer it get compressed messages (RFC 7692).
+    pub deflate: bool,
     /// How long a request's header may take, and its body again.
     pub header_timeout: Duration,
     /// How long clients may take to go when the server shuts down.
@@ -72,6 +74,7 @@ impl Default for Config {
             max_clients: None,
             max_clients_per_ip: None,
             max_message: 1 << 20,
+            deflate: false,
             header_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(5),
             allow_origin: Vec::new(),
@@ -125,6 +128,7 @@ Usage: threadcast [FLAGS]
   --max-clients N            SSE and WebSocket clients together [as many as descriptors and threads allow]
   --max-clients-per-ip N     of these, how many one address may have [no limit of its own]
   --max-message BYTES        longest published body and WebSocket message [1048576]
+  --deflate                  compress for WebSocket clients that offer it (permessage-deflate)
   --header-timeout DURATION  time for a request's header, and again for its body [10s]
   --drain DURATION           time for clients to go at shutdown [5s]
   --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
@@ -139,7 +143,8 @@ Usage: threadcast [FLAGS]
   --help, --version
 
 A DURATION is a number with a unit: 500ms, 2s, 1m. Each flag is also an environment variable:
---max-clients is THREADCAST_MAX_CLIENTS (several values: separated by commas). Flags win.
+--max-clients is THREADCAST_MAX_CLIENTS (several values: separated by commas). Flags win. A switch
+such as --deflate takes no value, or --deflate=false; as a variable it is 1 or true, 0 or false.
 ";
 
 const FLAGS: &[&str] = &[
@@ -154,6 +159,7 @@ const FLAGS: &[&str] = &[
     "max-clients",
     "max-clients-per-ip",
     "max-message",
+    "deflate",
     "header-timeout",
     "drain",
     "allow-origin",
@@ -165,6 +171,9 @@ const FLAGS: &[&str] = &[
     "fanout",
     "log",
 ];
+
+/// Those of [`FLAGS`] that need no value.
+const SWITCHES: &[&str] = &["deflate"];
 
 impl Config {
     /// Reads the command line (without the program's name) and the environment.
@@ -200,7 +209,10 @@ impl Config {
                 let unknown = argument.unexpected();
                 return Err(BadFlag(format!("{unknown}; see --help")));
             };
-            let value = parser.value().map_err(unusable)?;
+            let value = match SWITCHES.contains(&flag) {
+                true => parser.optional_value().unwrap_or_else(|| "true".into()),
+                false => parser.value().map_err(unusable)?,
+            };
             let value = value.to_str().ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
             config.set(flag, value).map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
         }
@@ -226,6 +238,12 @@ impl Config {
             "max-clients" => self.max_clients = Some(number(value, 1)?),
             "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
             "max-message" => self.max_message = number(value, 1)?,
+            "deflate" => match switch(value)? {
+                true if cfg!(not(feature = "deflate")) => {
+                    return Err("not in this build: its cargo feature 'deflate' is off".into());
+                }
+                on => self.deflate = on,
+            },
             "header-timeout" => match duration(value)? {
                 Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
                 timeout => self.header_timeout = timeout,
@@ -294,6 +312,14 @@ fn number(value: &str, least: usize) -> Result<usize, String> {
     match value.parse() {
         Ok(number) if number >= least => Ok(number),
         _ => Err(format!("{value:?} is no whole number of at least {least}")),
+    }
+}
+
+fn switch(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(format!("{value:?} is none of 1, true, 0, false")),
     }
 }
 
@@ -392,6 +418,8 @@ mod tests {
             (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
             (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
             (&["--max-backlog-bytes", "256M"], "--max-backlog-bytes"),
+            (&["--deflate=yes"], "--deflate"),
+            (&["--deflate=0", "true"], "true"),
             (&["--header-timeout", "0"], "--header-timeout"),
             (&["--listen", "nowhere"], "--listen"),
             (&["--fanout", "both"], "--fanout"),
@@ -414,6 +442,33 @@ mod tests {
         }
         let error = read(&[], &[("THREADCAST_PING", "x")]).unwrap_err();
         assert!(error.starts_with("THREADCAST_PING: "), "{error}");
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn a_switch_needs_no_value_but_may_have_one() {
+        let cases: &[(&[&str], &str, bool)] = &[
+            (&[], "", false),
+            (&["--deflate"], "", true),
+            (&["--deflate", "--queue", "9"], "0", true),
+            (&["--deflate=1"], "false", true),
+            (&[], "1", true),
+            (&[], "true", true),
+            (&[], "0", false),
+            (&["--deflate=false"], "true", false),
+        ];
+        for (arguments, variable, on) in cases {
+            let config = read(arguments, &[("THREADCAST_DEFLATE", variable)]);
+            assert_eq!(config.unwrap().deflate, *on, "{arguments:?} {variable}");
+        }
+    }
+
+    #[cfg(not(feature = "deflate"))]
+    #[test]
+    fn what_was_not_built_is_said_in_one_line() {
+        let error = read(&["--deflate"], &[]).unwrap_err();
+        assert!(error.starts_with("--deflate: not in this build"), "{error}");
+        assert!(!read(&["--deflate=0"], &[]).unwrap().deflate);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::event::Event;
+use crate::websocket::deflate::{WINDOWS, Window};
 
 /// The most events in a batch: one bit each in [`Places`].
 pub const MAX_EVENTS: usize = 64;
@@ -24,12 +25,15 @@ pub struct Batch {
     events: Box<[Arc<Event>]>,
     sse: OnceLock<Box<[u8]>>,
     websocket: OnceLock<Box<[u8]>>,
+    /// By window.
+    deflated: [OnceLock<Box<[u8]>>; WINDOWS],
 }
 
 impl Batch {
     /// These events.
     pub fn new(events: impl Into<Box<[Arc<Event>]>>) -> Batch {
-        Batch { events: events.into(), sse: OnceLock::new(), websocket: OnceLock::new() }
+        let deflated = [const { OnceLock::new() }; WINDOWS];
+        Batch { events: events.into(), sse: OnceLock::new(), websocket: OnceLock::new(), deflated }
     }
 
     /// The events.
@@ -61,6 +65,15 @@ impl Batch {
         match &*self.events {
             [event] => event.websocket(),
             events => self.websocket.get_or_init(|| join(events, Event::websocket)),
+        }
+    }
+
+    /// All of them as compressed WebSocket frames. See [`Event::deflated`].
+    pub fn deflated(&self, window: Window) -> &[u8] {
+        match &*self.events {
+            [event] => event.deflated(window),
+            events => self.deflated[window.index()]
+                .get_or_init(|| join(events, |event| event.deflated(window))),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
 use super::event::Event;
 use super::mailbox::{Mailbox, receive};
 use super::outbox::{Chunk, Outbox};
+use crate::websocket::deflate::Window;
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -33,6 +34,19 @@ pub enum Form {
     Sse,
     /// WebSocket frames. The client's own thread does the rest.
     WebSocket,
+    /// WebSocket frames, compressed.
+    Deflate(Window),
+}
+
+impl Form {
+    /// `batch` in this form.
+    pub fn chunk(self, batch: Arc<Batch>) -> Chunk {
+        match self {
+            Form::Sse => Chunk::Sse(batch),
+            Form::WebSocket => Chunk::WebSocket(batch),
+            Form::Deflate(window) => Chunk::Deflated(batch, window),
+        }
+    }
 }
 
 /// One client as its broadcaster knows it.
@@ -112,23 +126,34 @@ impl Broadcaster {
 type Group = HashMap<u64, Member>;
 type Member = (Form, Arc<Outbox>);
 
-/// A batch in both forms, ready to be offered.
+/// A batch in every form, ready to be offered: one chunk for all clients of a form, so that nothing
+/// shared is touched for each of them.
 struct Forms {
+    batch: Arc<Batch>,
     sse: Chunk,
     websocket: Chunk,
+    /// The window that was wanted last; nearly all have the same.
+    deflated: Option<(Form, Chunk)>,
 }
 
 impl Forms {
     fn of(batch: &Arc<Batch>) -> Forms {
-        Forms { sse: Chunk::Sse(Arc::clone(batch)), websocket: Chunk::WebSocket(Arc::clone(batch)) }
+        let chunk = |form: Form| form.chunk(Arc::clone(batch));
+        let (sse, websocket) = (chunk(Form::Sse), chunk(Form::WebSocket));
+        Forms { batch: Arc::clone(batch), sse, websocket, deflated: None }
     }
 
     // One that is gone is taken out when its own thread unsubscribes.
-    fn offer(&self, (form, outbox): &Member, now: Instant) {
-        match form {
-            Form::Sse => outbox.offer(&self.sse, now),
-            Form::WebSocket => outbox.offer(&self.websocket, now),
-        }
+    fn offer(&mut self, (form, outbox): &Member, now: Instant) {
+        let chunk = match form {
+            Form::Sse => &self.sse,
+            Form::WebSocket => &self.websocket,
+            Form::Deflate(_) => match &mut self.deflated {
+                Some((same, chunk)) if same == form => chunk,
+                other => &other.insert((*form, form.chunk(Arc::clone(&self.batch)))).1,
+            },
+        };
+        outbox.offer(chunk, now);
     }
 }
 
@@ -223,7 +248,7 @@ impl Share {
 
     fn fan_out(&self, batch: &Arc<Batch>) {
         let start = Instant::now();
-        let all = Forms::of(batch);
+        let mut all = Forms::of(batch);
         for member in self.to_all.values() {
             all.offer(member, start);
         }
@@ -245,7 +270,7 @@ impl Share {
             }
         }
         if let [(group, places)] = groups[..] {
-            let part = Forms::of(&batch.part(places));
+            let mut part = Forms::of(&batch.part(places));
             for member in group.values() {
                 part.offer(member, start);
             }

@@ -22,6 +22,7 @@ use crate::listener::STACK;
 use crate::listener::connection::Link;
 use crate::listener::socket::{self, TcpState};
 use crate::send::{send_now, wait_writable};
+use crate::websocket::deflate::Window;
 
 /// How long one message may take to be accepted by the peer.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
@@ -40,6 +41,8 @@ pub enum Chunk {
     Sse(Arc<Batch>),
     /// Events, as WebSocket frames.
     WebSocket(Arc<Batch>),
+    /// The same, compressed.
+    Deflated(Arc<Batch>, Window),
     /// Whole lines or frames that are for this client only.
     Own(Box<[u8]>),
     /// Whole lines that are always the same.
@@ -51,6 +54,7 @@ impl Chunk {
         match self {
             Chunk::Sse(batch) => batch.sse(),
             Chunk::WebSocket(batch) => batch.websocket(),
+            Chunk::Deflated(batch, window) => batch.deflated(*window),
             Chunk::Own(bytes) => bytes,
             Chunk::Fixed(bytes) => bytes,
         }
@@ -59,7 +63,9 @@ impl Chunk {
     /// How many events it is.
     fn events(&self) -> usize {
         match self {
-            Chunk::Sse(batch) | Chunk::WebSocket(batch) => batch.events().len(),
+            Chunk::Sse(batch) | Chunk::WebSocket(batch) | Chunk::Deflated(batch, _) => {
+                batch.events().len()
+            }
             Chunk::Own(_) | Chunk::Fixed(_) => 0,
         }
     }

@@ -114,8 +114,13 @@ impl Connection {
 
     /// The first header field of that name, if its value is there.
     pub fn header(&self, name: &'static str) -> Option<&str> {
-        let fields = self.request().headers();
-        fields.iter().find(|field| field.field.equiv(name)).map(|field| field.value.as_str())
+        self.headers(name).next()
+    }
+
+    /// The values of all header fields of that name.
+    pub fn headers(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let fields = self.request().headers().iter();
+        fields.filter(move |field| field.field.equiv(name)).map(|field| field.value.as_str())
     }
 
     /// Whether one of the [`members`](Self::members) of the header field `name` is `token`,
@@ -127,8 +132,7 @@ impl Connection {
     /// The comma-separated members of the header field `name`, of all its lines (RFC 9110 section
     /// 5.6.1).
     pub fn members(&self, name: &'static str) -> impl Iterator<Item = &str> {
-        let fields = self.request().headers().iter().filter(move |field| field.field.equiv(name));
-        fields.flat_map(|field| field.value.as_str().split(',')).map(str::trim)
+        self.headers(name).flat_map(|value| value.split(',')).map(str::trim)
     }
 
     /// What the thread that serves this connection is called: `top -H` and debuggers show it.

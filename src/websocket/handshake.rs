@@ -3,6 +3,8 @@
 use tiny_http::{HTTPVersion, Method};
 use tungstenite::handshake::derive_accept_key;
 
+use super::deflate::Window;
+use super::negotiation::negotiate;
 use crate::http::Answer;
 use crate::listener::connection::Connection;
 
@@ -19,15 +21,28 @@ pub fn is_offered(connection: &Connection, protocol: &str) -> bool {
     connection.members("Sec-WebSocket-Protocol").any(|offered| offered == protocol)
 }
 
-/// Checks an upgrade request. The result is the answer's head, `101 Switching Protocols`, with the
-/// `protocol` that was chosen among those offered; none where the server speaks no offered one
-/// (section 4.2.2, step 5).
+/// A request that is right.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The answer's head, `101 Switching Protocols`.
+    pub head: Vec<u8>,
+    /// For compressed messages to the client, if they were agreed on.
+    pub deflate: Option<Window>,
+}
+
+/// Checks an upgrade request. The answer names the `protocol` that was chosen among those offered;
+/// none where the server speaks no offered one (section 4.2.2, step 5). It accepts an offer to
+/// compress if there is one that can be met and `deflate` allows it.
 ///
 /// # Errors
 /// The answer that says what is missing: 426 for a request for something else or another
 /// version, 405 for a method other than GET, 400 for anything malformed. Origins are the
 /// router's business.
-pub fn check(connection: &Connection, protocol: Option<&str>) -> Result<Vec<u8>, Answer> {
+pub fn check(
+    connection: &Connection,
+    protocol: Option<&str>,
+    deflate: bool,
+) -> Result<Accepted, Answer> {
     let request = connection.request();
     let bad = |message: &str| Err(Answer::error(400, "bad_handshake", message));
     if *request.method() != Method::Get {
@@ -62,16 +77,22 @@ pub fn check(connection: &Connection, protocol: Option<&str>) -> Result<Vec<u8>,
         None => return bad("Sec-WebSocket-Key is missing"),
     };
     let accept = derive_accept_key(key.as_bytes());
-    let protocol = protocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
-    let protocol = protocol.unwrap_or_default();
-    Ok(format!(
+    let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\n\
          Connection: Upgrade\r\n\
          Upgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\
-         {protocol}\r\n"
-    )
-    .into_bytes())
+         Sec-WebSocket-Accept: {accept}\r\n"
+    );
+    if let Some(protocol) = protocol {
+        head += &format!("Sec-WebSocket-Protocol: {protocol}\r\n");
+    }
+    let agreed = deflate.then(|| negotiate(connection.headers("Sec-WebSocket-Extensions")));
+    let deflate = agreed.flatten().map(|agreed| {
+        head += &format!("Sec-WebSocket-Extensions: {}\r\n", agreed.answer);
+        agreed.window
+    });
+    head += "\r\n";
+    Ok(Accepted { head: head.into_bytes(), deflate })
 }
 
 /// Section 4.4: the versions that would be understood are named.
