@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::forwarded::Cidr;
 use crate::hub::outbox::Fanout;
 
 /// Everything that can be set.
@@ -47,6 +48,8 @@ pub struct Config {
     pub drain: Duration,
     /// Origins besides the server's own that browsers may connect and publish from; `*`: any.
     pub allow_origin: Vec<String>,
+    /// The proxies whose word on a client's address counts (see [`crate::forwarded`]).
+    pub trust_proxy: Vec<Cidr>,
     /// What publishers must know; `None`: only a server on loopback lets them publish.
     pub token: Option<String>,
     /// What readers must know (see [`crate::access`]); `None`: reading is public.
@@ -75,6 +78,7 @@ impl Default for Config {
             header_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(5),
             allow_origin: Vec::new(),
+            trust_proxy: Vec::new(),
             token: None,
             subscribe_token: None,
             fanout: Fanout::Direct,
@@ -128,6 +132,7 @@ Usage: threadcast [FLAGS]
   --header-timeout DURATION  time for a request's header, and again for its body [10s]
   --drain DURATION           time for clients to go at shutdown [5s]
   --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
+  --trust-proxy CIDR         proxies that name their clients' addresses (repeatable)
   --token TOKEN              publishers must send 'Authorization: Bearer TOKEN'
   --token-file FILE          the same, read from a file
   --subscribe-token TOKEN    readers must send it too: as a bearer token, a cookie, or for a ticket
@@ -138,7 +143,7 @@ Usage: threadcast [FLAGS]
   --help, --version
 
 A DURATION is a number with a unit: 500ms, 2s, 1m. Each flag is also an environment variable:
---max-clients is THREADCAST_MAX_CLIENTS (several origins: separated by commas). Flags win. A switch
+--max-clients is THREADCAST_MAX_CLIENTS (several values: separated by commas). Flags win. A switch
 such as --deflate takes no value, or --deflate=false; as a variable it is 1 or true, 0 or false.
 ";
 
@@ -158,6 +163,7 @@ const FLAGS: &[&str] = &[
     "header-timeout",
     "drain",
     "allow-origin",
+    "trust-proxy",
     "token",
     "token-file",
     "subscribe-token",
@@ -185,7 +191,9 @@ impl Config {
                 config.set(flag, &value).map_err(|why| BadFlag(format!("{name}: {why}")))?;
             }
         }
-        let from_environment = std::mem::take(&mut config.allow_origin);
+        // What is repeatable adds up, but not what was said in two places.
+        let origins = std::mem::take(&mut config.allow_origin);
+        let proxies = std::mem::take(&mut config.trust_proxy);
         let mut parser = lexopt::Parser::from_args(arguments);
         let unusable = |error: lexopt::Error| BadFlag(error.to_string());
         while let Some(argument) = parser.next().map_err(unusable)? {
@@ -209,7 +217,10 @@ impl Config {
             config.set(flag, value).map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
         }
         if config.allow_origin.is_empty() {
-            config.allow_origin = from_environment;
+            config.allow_origin = origins;
+        }
+        if config.trust_proxy.is_empty() {
+            config.trust_proxy = proxies;
         }
         Ok(Command::Run(Box::new(config)))
     }
@@ -241,6 +252,11 @@ impl Config {
             "allow-origin" => {
                 for origin in value.split(',').map(str::trim) {
                     self.allow_origin.push(checked_origin(origin)?);
+                }
+            }
+            "trust-proxy" => {
+                for range in value.split(',').map(str::trim) {
+                    self.trust_proxy.push(range.parse()?);
                 }
             }
             "token" => self.token = Some(checked_token(value)?),
@@ -382,6 +398,14 @@ mod tests {
             &[("THREADCAST_ALLOW_ORIGIN", "https://c.example")],
         );
         assert_eq!(config.unwrap().allow_origin, ["https://a.example", "http://b.example:81"]);
+        let variables = [("THREADCAST_TRUST_PROXY", "10.0.0.0/8, ::1")];
+        let proxies = |arguments| {
+            let config = read(arguments, &variables).unwrap();
+            config.trust_proxy.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(proxies(&[]), ["10.0.0.0/8", "::1/128"]);
+        let flags = ["--trust-proxy", "192.0.2.1", "--trust-proxy=192.0.2.2,192.0.2.3"];
+        assert_eq!(proxies(&flags), ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32"]);
     }
 
     #[test]
@@ -407,6 +431,8 @@ mod tests {
             (&["--subscribe-token-file", "/does/not/exist"], "--subscribe-token-file"),
             (&["--www", "/does/not/exist"], "--www"),
             (&["--allow-origin", "example.org/path"], "--allow-origin"),
+            (&["--trust-proxy", "proxy.example"], "--trust-proxy"),
+            (&["--trust-proxy", "10.0.0.1/8"], "--trust-proxy"),
             (&["--nonsense"], "--nonsense"),
             (&["extra\nline"], "extra"),
         ];

@@ -165,6 +165,11 @@ impl Event {
         Event { id, topic, name, data, sse: OnceLock::new(), websocket: OnceLock::new(), deflated }
     }
 
+    /// What was published.
+    pub fn data(&self) -> &str {
+        &self.data
+    }
+
     /// The event in the form of an event stream (WHATWG HTML, section 9.2.6).
     pub fn sse(&self) -> &[u8] {
         self.sse.get_or_init(|| {

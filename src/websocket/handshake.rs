@@ -16,6 +16,11 @@ pub fn is_asked_for(connection: &Connection) -> bool {
     connection.header_has("Upgrade", "websocket")
 }
 
+/// Whether a client offers to speak `protocol`. Names are compared as they are (section 4.2.2).
+pub fn is_offered(connection: &Connection, protocol: &str) -> bool {
+    connection.members("Sec-WebSocket-Protocol").any(|offered| offered == protocol)
+}
+
 /// A request that is right.
 #[derive(Debug)]
 pub struct Accepted {
@@ -25,14 +30,19 @@ pub struct Accepted {
     pub deflate: Option<Window>,
 }
 
-/// Checks an upgrade request, and accepts an offer to compress if there is one that can be met and
-/// `deflate` allows it.
+/// Checks an upgrade request. The result's head has the `protocol` that was chosen among those
+/// offered; none where the server speaks no offered one (section 4.2.2, step 5). An offer to
+/// compress is accepted if there is one that can be met, and `deflate` allows it.
 ///
 /// # Errors
 /// The answer that says what is missing: 426 for a request for something else or another
 /// version, 405 for a method other than GET, 400 for anything malformed. Origins are the
 /// router's business.
-pub fn check(connection: &Connection, deflate: bool) -> Result<Accepted, Answer> {
+pub fn check(
+    connection: &Connection,
+    protocol: Option<&str>,
+    deflate: bool,
+) -> Result<Accepted, Answer> {
     let request = connection.request();
     let bad = |message: &str| Err(Answer::error(400, "bad_handshake", message));
     if *request.method() != Method::Get {
@@ -73,6 +83,9 @@ pub fn check(connection: &Connection, deflate: bool) -> Result<Accepted, Answer>
          Upgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept}\r\n"
     );
+    if let Some(protocol) = protocol {
+        head += &format!("Sec-WebSocket-Protocol: {protocol}\r\n");
+    }
     let agreed = deflate.then(|| negotiate(connection.headers("Sec-WebSocket-Extensions")));
     let deflate = agreed.flatten().map(|agreed| {
         head += &format!("Sec-WebSocket-Extensions: {}\r\n", agreed.answer);

@@ -1,6 +1,7 @@
-//! WebSockets (RFC 6455): the handshake, a client's session, and what is below it: messages,
-//! and their compression (RFC 7692).
+//! WebSockets (RFC 6455): the handshake, a client's session, and the commands it may give. Below
+//! it: messages, and their compression (RFC 7692).
 
+pub mod commands;
 #[cfg(feature = "deflate")]
 pub mod deflate;
 #[cfg(not(feature = "deflate"))]

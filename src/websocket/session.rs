@@ -11,18 +11,22 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
+use super::commands::{self, Commands};
 use super::deflate::{Window, compressed_frame};
 use super::handshake::{self, Accepted};
 use super::incoming::{Failure, Incoming, Message, Received};
 use crate::App;
+use crate::access::sends_bearer;
 use crate::clients::{Stay, Transport};
-use crate::hub::Subscription;
+use crate::hub::batch::batches;
 use crate::hub::broadcaster::{Form, Subscriber};
 use crate::hub::event::{frame, text_frame};
 use crate::hub::history::Replay;
 use crate::hub::outbox::{Chunk, Fanout, LAST_WORDS_GRACE, Outbox, Reason};
+use crate::hub::{Subscription, Topics};
 use crate::listener::STACK;
 use crate::listener::connection::Connection;
+use crate::publish;
 use crate::router::Query;
 use crate::send::linger;
 use crate::sources::tick::timestamp;
@@ -46,8 +50,18 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 << 20);
 pub enum Kind {
     /// `/ws`: a welcome, answers in JSON, events.
     Client,
+    /// The same with the subprotocol [`commands::PROTOCOL`]: commands instead of answers.
+    Commands,
     /// `/echo`: every message comes back as it was, and nothing else does.
     Echo,
+}
+
+/// Where a client's events come from.
+enum Feed {
+    /// The topics of its URL, if it named any.
+    Fixed(Option<Subscription>),
+    /// Those, and what it then asks for.
+    Commands(Commands),
 }
 
 /// The socket, for reading.
@@ -64,12 +78,19 @@ impl Read for Stream {
 /// That is a new thread, and this one ends: what the handshake has touched of its stack, and freed
 /// into its allocator's cache, would stay with an idle client for all its life (8 KiB of 23).
 pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) {
-    let Accepted { head, deflate } = match handshake::check(&connection, app.config.deflate) {
+    let kind = match kind {
+        Kind::Client if handshake::is_offered(&connection, commands::PROTOCOL) => Kind::Commands,
+        kind => kind,
+    };
+    let protocol = (kind == Kind::Commands).then_some(commands::PROTOCOL);
+    let accepted = handshake::check(&connection, protocol, app.config.deflate);
+    let Accepted { head, deflate } = match accepted {
         Ok(accepted) => accepted,
         Err(answer) => return connection.answer(&answer),
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
+    let right = publish::right(app, |token| sends_bearer(&connection, token));
     let stay = match app.clients.enter(Transport::WebSocket, peer) {
         Ok(stay) => stay,
         Err(full) => return connection.answer(&full.into()),
@@ -81,7 +102,12 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
             return stay.leave(Reason::Lost);
         }
     };
-    let topics = query.topics().filter(|_| kind == Kind::Client);
+    let topics = match kind {
+        Kind::Client => query.topics(),
+        // None at first, unless the URL names some.
+        Kind::Commands => Some(query.topics().unwrap_or(Topics::named([]))),
+        Kind::Echo => None,
+    };
     // Without events there is nothing to hand off.
     let fanout = if topics.is_some() { app.config.fanout } else { Fanout::Direct };
     let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW, Arc::clone(&app.backlog));
@@ -97,7 +123,7 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         })
         .unzip();
     let mut first = head;
-    if kind == Kind::Client {
+    if kind != Kind::Echo {
         first.extend_from_slice(&text_frame(WELCOME));
     }
     outbox.write_taken(Chunk::Own(first.into()));
@@ -105,11 +131,22 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let name = format!("ws {peer}");
     let (limit, ping) = (app.config.max_message, app.config.ping);
     let served = Arc::clone(&outbox);
+    let feed = match subscription {
+        Some(subscription) if kind == Kind::Commands => {
+            let names = query.topic_names().clone();
+            Feed::Commands(Commands::new(app, &outbox, form, subscription, names, right))
+        }
+        subscription => Feed::Fixed(subscription),
+    };
     let thread = std::thread::Builder::new().name(name).stack_size(SESSION_STACK);
     let started = thread.spawn(move || {
         let incoming = Incoming::new(Stream(Arc::clone(&served)), &early, limit, deflate);
         drop(early);
-        let session = Session::new(&served, kind, deflate, ping);
+        let (subscription, commands) = match feed {
+            Feed::Fixed(subscription) => (subscription, None),
+            Feed::Commands(commands) => (None, Some(commands)),
+        };
+        let session = Session::new(&served, kind, commands, deflate, ping);
         serve(&served, stay, subscription, session, incoming);
     });
     if started.is_err() {
@@ -139,7 +176,8 @@ fn serve(
     stay.leave(reason);
 }
 
-fn write_replay(outbox: &Outbox, replay: Option<Replay>, form: Form) {
+/// Writes what a client missed while the caller holds its outbox.
+pub(super) fn write_replay(outbox: &Outbox, replay: Option<Replay>, form: Form) {
     let Some(replay) = replay else { return };
     if let Some(resumed) = replay.gap {
         let text = format!(
@@ -148,8 +186,8 @@ fn write_replay(outbox: &Outbox, replay: Option<Replay>, form: Form) {
         );
         outbox.write_taken(Chunk::Own(text_frame(&text).into()));
     }
-    for event in replay.events {
-        outbox.write_taken(form.chunk(event));
+    for batch in batches(&replay.events) {
+        outbox.write_taken(form.chunk(batch));
     }
 }
 
@@ -176,6 +214,8 @@ fn start_writing(outbox: &Arc<Outbox>) -> io::Result<()> {
 struct Session<'a> {
     outbox: &'a Arc<Outbox>,
     kind: Kind,
+    /// With [`Kind::Commands`].
+    commands: Option<Commands>,
     deflate: Option<Window>,
     ping: Duration,
     /// When the last ping was sent, or if none was, when the session began.
@@ -187,10 +227,12 @@ impl<'a> Session<'a> {
     fn new(
         outbox: &'a Arc<Outbox>,
         kind: Kind,
+        commands: Option<Commands>,
         deflate: Option<Window>,
         ping: Duration,
     ) -> Session<'a> {
-        Session { outbox, kind, deflate, ping, last_ping: Instant::now(), pinged: false }
+        let last_ping = Instant::now();
+        Session { outbox, kind, commands, deflate, ping, last_ping, pinged: false }
     }
 
     fn run(mut self, mut incoming: Incoming<Stream>) -> Reason {
@@ -217,19 +259,24 @@ impl<'a> Session<'a> {
     }
 
     fn answer(&mut self, message: Message<'_>) {
-        match (self.kind, message.text()) {
-            (Kind::Client, Some(text)) => {
-                let original = serde_json::Value::from(text);
-                let processed = timestamp();
-                let answer = format!(
-                    r#"{{"type":"response","original":{original},"processedAt":"{processed}"}}"#
-                );
-                self.send_text(&answer);
-            }
-            (_, _) => match self.compressed(message.kind(), message.payload()) {
-                Some(frame) => self.outbox.write(&frame),
-                None => self.outbox.write(message.into_frame()),
-            },
+        if let Some(commands) = &mut self.commands {
+            return match message.text() {
+                Some(text) => commands.obey(text),
+                None => commands.refuse_binary(),
+            };
+        }
+        if self.kind == Kind::Client
+            && let Some(text) = message.text()
+        {
+            let original = serde_json::Value::from(text);
+            let processed = timestamp();
+            return self.send_text(&format!(
+                r#"{{"type":"response","original":{original},"processedAt":"{processed}"}}"#
+            ));
+        }
+        match self.compressed(message.kind(), message.payload()) {
+            Some(frame) => self.outbox.write(&frame),
+            None => self.outbox.write(message.into_frame()),
         }
     }
 
