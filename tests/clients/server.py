@@ -14,7 +14,9 @@ class Server:
     """Starts a server and waits until it listens. `port` makes it come back where it was."""
 
     def __init__(self, binary, *flags, port=0, log=subprocess.DEVNULL):
-        command = [binary, "--listen", f"127.0.0.1:{port}", "--tick", "0", *flags]
+        # Events that nobody published are in the way, unless they are asked for.
+        tick = () if "--tick" in flags else ("--tick", "0")
+        command = [binary, "--listen", f"127.0.0.1:{port}", *tick, *flags]
         # Variables of the caller's would be flags.
         environment = {name: value for name, value in os.environ.items()
                        if not name.startswith("THREADCAST_")}
