@@ -22,8 +22,8 @@ LINE = re.compile(rb"(id: \d+-\d+|event: [^\r\n\0]+|data: [^\r\n]*|retry: \d+|:[
 class Curl:
     """curl on an event stream; `read` gives what it has printed, header fields first."""
 
-    def __init__(self, url, *arguments):
-        command = ["curl", "-sSNi", *arguments, f"{url}/events"]
+    def __init__(self, url, *arguments, topic="*"):
+        command = ["curl", "-sSNi", *arguments, f"{url}/events?topic={topic}"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self.raw = b""
 

@@ -5,6 +5,7 @@ import traceback
 from dataclasses import dataclass, field
 
 from driver import Skip
+from tools import Missing
 
 CHECKS = {}
 
@@ -50,7 +51,7 @@ def perform(context, client, name, function):
             raise Skip(client.lacks[name])
         function(context, client)
         result.note = "; ".join(context.notes)
-    except Skip as reason:
+    except (Skip, Missing) as reason:
         result.verdict, result.note = "SKIPPED", str(reason)
     except Exception as error:  # whatever went wrong, the other checks are run
         frame = traceback.extract_tb(error.__traceback__)

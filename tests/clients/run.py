@@ -20,6 +20,7 @@ sys.dont_write_bytecode = True  # the source tree stays as it is
 import bytes_checks  # noqa: E402, F401  (registers its checks, as do the others)
 import page_checks  # noqa: E402, F401
 import parser as standard  # noqa: E402
+import proxy_checks  # noqa: E402, F401
 import sse_checks  # noqa: E402, F401
 import tools  # noqa: E402
 import ws_checks  # noqa: E402, F401
@@ -111,9 +112,9 @@ def main():
                 print(f"  ! {result.check}: {result.note}", flush=True)
     print()
     print_table(results, options.markdown)
-    failed = [f"{result.client}: {result.check}" for result in results if result.verdict == "FAILED"]
+    failed = [result for result in results if result.verdict == "FAILED"]
     print(f"\n{len(results)} checks in {time.monotonic() - start:.0f} s; "
-          + (f"FAILED: {', '.join(failed)}" if failed else "nothing failed"))
+          + (f"{len(failed)} FAILED" if failed else "nothing failed"))
     return 1 if failed or not results else 0
 
 

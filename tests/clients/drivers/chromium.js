@@ -15,6 +15,8 @@ const homes = new Map(); // the page that a connection lives in
 async function pageOf(origin) {
   if (!pages.has(origin)) {
     pages.set(origin, (async () => {
+      // Cookies do not know of ports: those of another proxy would choose the server here.
+      await (await browser).clearCookies();
       const page = await (await browser).newPage();
       await page.exposeFunction('tell', tell);
       await page.goto(`${origin}/healthz`);
@@ -76,6 +78,7 @@ serve({
 
   // The server's own page, as a reader sees it.
   async visit({ n, url }) {
+    await (await browser).clearCookies();
     const page = await (await browser).newPage();
     homes.set(n, page);
     page.on('pageerror', (error) => tell(n, 'error', { detail: `in the page: ${error.message}` }));
@@ -93,7 +96,7 @@ serve({
   await (await browser).close();
   process.exit(0);
 });
-browser.then(() => tell(0, 'ready'), (error) => {
-  tell(0, 'error', { detail: error.message });
+browser.catch((error) => {
+  console.error(error.message);
   process.exit(1);
 });
