@@ -176,6 +176,7 @@ mod tests {
                 let read = read_all(member.peer);
                 member.outbox.finish(Reason::Closed, Some(b"bye"));
                 member.outbox.release();
+                member.outbox.cut();
                 assert_eq!(read.join().unwrap(), LARGE + 203);
             }),
             ("too slow", |member| member.outbox.finish(Reason::Slow, Some(b"bye"))),

@@ -58,14 +58,30 @@ pub fn wait_writable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> 
 /// A socket closed with unread bytes in it answers with a reset, and a reset destroys what the
 /// peer has not read yet: our last words (RFC 9112 section 9.6).
 pub fn linger(stream: &TcpStream, grace: Duration, most: usize) {
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    read_out(stream, grace, most, |_| false);
+}
+
+/// Reads what a peer still sends and throws it away, until it closes, `enough` says so of what came
+/// last, or the time is over or so many bytes have come.
+pub fn read_out(
+    stream: &TcpStream,
+    grace: Duration,
+    most: usize,
+    enough: impl Fn(&[u8]) -> bool,
+) {
     let deadline = Instant::now() + grace;
     let mut left = most;
     let mut buffer = [0; 4096];
-    let _ = stream.shutdown(std::net::Shutdown::Write);
     while left > 0 && matches!(wait(stream, PollFlags::IN, deadline), Ok(true)) {
         let flags = rustix::net::RecvFlags::DONTWAIT;
         match rustix::net::recv(stream, &mut buffer[..], flags) {
-            Ok((read, _)) if read > 0 => left = left.saturating_sub(read),
+            Ok((read, _)) if read > 0 => {
+                left = left.saturating_sub(read);
+                if enough(&buffer[..read]) {
+                    return;
+                }
+            }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             Ok(_) | Err(_) => return,
         }

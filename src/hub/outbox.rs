@@ -624,7 +624,11 @@ impl Outbox {
 
     /// All has been said: tells the peer so, and whoever waits in [`Outbox::wait_done`].
     fn hang_up(&self) {
-        let _ = self.link.stream().shutdown(std::net::Shutdown::Write);
+        // The end of a stream has to be told; a WebSocket's client has read the close frame, and its
+        // session closes when it has been answered.
+        if self.link.is_one_way() {
+            let _ = self.link.stream().shutdown(std::net::Shutdown::Write);
+        }
         let mut state = self.lock();
         state.done = true;
         self.signal(state);

@@ -57,9 +57,9 @@ pub struct Link {
     // Released before the writer closes its own number: the order of these fields matters.
     claim: Claim,
     client: ClientAddress,
-    /// tiny_http's writer, which would end the stream when dropped; none after a detach. (Never
-    /// used; the mutex only makes the link shareable.)
-    _writer: Option<Mutex<Box<dyn io::Write + Send>>>,
+    /// tiny_http's writer, which would end the stream when dropped; none after a detach. (The
+    /// mutex only makes the link shareable.)
+    writer: Option<Mutex<Box<dyn io::Write + Send>>>,
 }
 
 impl Link {
@@ -67,7 +67,12 @@ impl Link {
     #[cfg(test)]
     pub(crate) fn of(claim: Claim) -> Link {
         let client = claim.peer().into();
-        Link { claim, client, _writer: None }
+        Link { claim, client, writer: None }
+    }
+
+    /// Whether this side only writes: an event stream.
+    pub fn is_one_way(&self) -> bool {
+        self.writer.is_some()
     }
 
     /// The socket.
@@ -235,7 +240,7 @@ impl Connection {
         let claim =
             self.claim.take().expect("taken only by the methods that consume the connection");
         claim.stop_reading();
-        Link { claim, client: self.client, _writer: Some(Mutex::new(request.into_writer())) }
+        Link { claim, client: self.client, writer: Some(Mutex::new(request.into_writer())) }
     }
 
     /// Takes the connection over for another protocol, with the bytes that came behind the
@@ -249,7 +254,7 @@ impl Connection {
         let claim =
             self.claim.take().expect("taken only by the methods that consume the connection");
         match claim.detach(request) {
-            Ok(early) => Ok((Link { claim, client: self.client, _writer: None }, early)),
+            Ok(early) => Ok((Link { claim, client: self.client, writer: None }, early)),
             Err(error) => {
                 claim.shutdown();
                 Err(error)

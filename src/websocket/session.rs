@@ -29,7 +29,7 @@ use crate::listener::STACK;
 use crate::listener::connection::Connection;
 use crate::publish;
 use crate::router::Query;
-use crate::send::linger;
+use crate::send::{linger, read_out};
 use crate::sources::tick::timestamp;
 
 /// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
@@ -323,10 +323,24 @@ impl<'a> Session<'a> {
         self.outbox.finish(reason, last_words);
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
         // What the client is still sending (after its close frame it must not) would make the
-        // system reset the connection, and our close frame be lost.
+        // system reset the connection, and our close frame be lost. It is for the client to end
+        // its half first: a proxy may take our end for that of both.
+        if reason != Reason::Closed {
+            read_out(self.outbox.link().stream(), LINGER.0, LINGER.1, ends_like_a_close_frame);
+        }
         linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
         reason
     }
+}
+
+/// Whether the last of these bytes can be a client's close frame: then there is no more to come. (In
+/// the middle of a frame that broke the protocol there is no telling for certain.)
+fn ends_like_a_close_frame(bytes: &[u8]) -> bool {
+    const HEAD: usize = 6; // two bytes and the masking key
+    (0..=125_u8).any(|length| {
+        let start = bytes.len().checked_sub(HEAD + usize::from(length));
+        start.is_some_and(|start| bytes[start] == 0x88 && bytes[start + 1] == 0x80 | length)
+    })
 }
 
 /// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
@@ -341,6 +355,16 @@ fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_close_frame_is_seen_at_the_end() {
+        for end in [&b"\x88\x80mask"[..], b"\x88\x82mask\x03\xe8", b"\x88\x85mask\x03\xe8bye"] {
+            assert!(ends_like_a_close_frame(end));
+            assert!(ends_like_a_close_frame(&[b"rest of a message", end].concat()));
+            assert!(!ends_like_a_close_frame(&end[..end.len() - 1]));
+        }
+        assert!(!ends_like_a_close_frame(b""));
+    }
 
     #[test]
     fn the_slow_clients_close_frame_is_well_formed() {
