@@ -102,16 +102,17 @@ fn compress(window: Window, payload: &[u8]) -> Option<Vec<u8>> {
     let make = || Compress::new_with_window_bits(Compression::new(LEVEL), false, window.0);
     let compressed = COMPRESSORS[window.index()].with(make, |compressor| {
         compressor.reset();
-        let mut bytes = Vec::with_capacity(payload.len());
+        // Room for what gains nothing, too: a compressor that has ended can be used again.
+        let mut bytes = Vec::with_capacity(payload.len() + payload.len() / 8 + 64);
         compressor.compress_vec(payload, &mut bytes, FlushCompress::Sync).map_err(|_| ())?;
         // With room left, all is flushed.
         if bytes.len() == bytes.capacity() || !bytes.ends_with(&TAIL) {
             return Err(());
         }
         bytes.truncate(bytes.len() - TAIL.len());
-        Ok(bytes)
+        Ok((bytes.len() < payload.len()).then_some(bytes))
     });
-    compressed.ok()
+    compressed.ok().flatten()
 }
 
 /// The longest compressed form that a message of `limit` bytes is granted. A client may compress
