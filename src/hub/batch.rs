@@ -68,7 +68,7 @@ impl Batch {
         }
     }
 
-    /// The same, each compressed where that makes it shorter. See [`Event::deflated`].
+    /// All of them as compressed WebSocket frames. See [`Event::deflated`].
     pub fn deflated(&self, window: Window) -> &[u8] {
         match &*self.events {
             [event] => event.deflated(window),

@@ -4,7 +4,6 @@
 //! hub sends under its lock; a subscription travels in the same channel as the events, so it takes
 //! effect at one exact place between two of them.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use super::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
 use super::event::Event;
 use super::mailbox::{Mailbox, receive};
 use super::outbox::{Chunk, Outbox};
-use crate::websocket::deflate::{WINDOWS, Window};
+use crate::websocket::deflate::Window;
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -127,36 +126,34 @@ impl Broadcaster {
 type Group = HashMap<u64, Member>;
 type Member = (Form, Arc<Outbox>);
 
-/// A batch in every form, ready to be offered: one chunk for all, so that nothing that they share
-/// is touched for each of them.
+/// A batch in every form, ready to be offered: one chunk for all clients of a form, so that nothing
+/// shared is touched for each of them.
 struct Forms {
+    batch: Arc<Batch>,
     sse: Chunk,
     websocket: Chunk,
-    /// By window, where anybody has it.
-    deflated: [OnceCell<Chunk>; WINDOWS],
-    batch: Arc<Batch>,
+    /// The window that was wanted last; nearly all have the same.
+    deflated: Option<(Form, Chunk)>,
 }
 
 impl Forms {
     fn of(batch: &Arc<Batch>) -> Forms {
-        Forms {
-            sse: Form::Sse.chunk(Arc::clone(batch)),
-            websocket: Form::WebSocket.chunk(Arc::clone(batch)),
-            deflated: [const { OnceCell::new() }; WINDOWS],
-            batch: Arc::clone(batch),
-        }
+        let chunk = |form: Form| form.chunk(Arc::clone(batch));
+        let (sse, websocket) = (chunk(Form::Sse), chunk(Form::WebSocket));
+        Forms { batch: Arc::clone(batch), sse, websocket, deflated: None }
     }
 
     // One that is gone is taken out when its own thread unsubscribes.
-    fn offer(&self, (form, outbox): &Member, now: Instant) {
-        match form {
-            Form::Sse => outbox.offer(&self.sse, now),
-            Form::WebSocket => outbox.offer(&self.websocket, now),
-            Form::Deflate(window) => {
-                let chunk = &self.deflated[window.index()];
-                outbox.offer(chunk.get_or_init(|| form.chunk(Arc::clone(&self.batch))), now);
-            }
-        }
+    fn offer(&mut self, (form, outbox): &Member, now: Instant) {
+        let chunk = match form {
+            Form::Sse => &self.sse,
+            Form::WebSocket => &self.websocket,
+            Form::Deflate(_) => match &mut self.deflated {
+                Some((same, chunk)) if same == form => chunk,
+                other => &other.insert((*form, form.chunk(Arc::clone(&self.batch)))).1,
+            },
+        };
+        outbox.offer(chunk, now);
     }
 }
 
@@ -251,7 +248,7 @@ impl Share {
 
     fn fan_out(&self, batch: &Arc<Batch>) {
         let start = Instant::now();
-        let all = Forms::of(batch);
+        let mut all = Forms::of(batch);
         for member in self.to_all.values() {
             all.offer(member, start);
         }
@@ -273,7 +270,7 @@ impl Share {
             }
         }
         if let [(group, places)] = groups[..] {
-            let part = Forms::of(&batch.part(places));
+            let mut part = Forms::of(&batch.part(places));
             for member in group.values() {
                 part.offer(member, start);
             }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
+use serde_json::Value;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 
@@ -194,14 +194,14 @@ impl Event {
     }
 
     fn json(&self) -> String {
-        let value = json!({
-            "type": "event",
-            "id": self.id.to_string(),
-            "topic": &*self.topic,
-            "event": self.name.as_deref().unwrap_or("message"),
-            "data": &*self.data,
-        });
-        value.to_string()
+        let quoted = |text: &str| Value::from(text).to_string();
+        format!(
+            r#"{{"type":"event","id":"{}","topic":{},"event":{},"data":{}}}"#,
+            self.id,
+            quoted(&self.topic),
+            quoted(self.name.as_deref().unwrap_or("message")),
+            quoted(&self.data),
+        )
     }
 
     /// About how many bytes the event keeps in memory, both plain encodings included. (Compressed
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(frame[0], 0x81);
         assert_eq!(frame[1] as usize, frame.len() - 2);
         let value: serde_json::Value = serde_json::from_slice(&frame[2..]).unwrap();
-        let expected = json!({
+        let expected = serde_json::json!({
             "type": "event", "id": "5-0", "topic": "t", "event": "message", "data": "say \"hi\"\n"
         });
         assert_eq!(value, expected);

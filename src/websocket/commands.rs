@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::session::write_replay;
+use super::deflate::Window;
+use super::session::{text_message, write_replay};
 use crate::App;
 use crate::access::same;
-use crate::hub::broadcaster::Form;
-use crate::hub::event::{DEFAULT_TOPIC, Draft, MAX_NAME, check_name, text_frame};
+use crate::hub::event::{DEFAULT_TOPIC, Draft, MAX_NAME, check_name};
 use crate::hub::outbox::{Chunk, Outbox};
 use crate::hub::{LastSeen, Stopped, Subscription, Topics};
 use crate::publish::{NOT_HERE, Right, right, take_draft};
@@ -63,8 +63,7 @@ type Reference = Option<Value>;
 pub struct Commands {
     app: Arc<App>,
     outbox: Arc<Outbox>,
-    /// In which form it gets its events. Answers are short, and go out as they are.
-    form: Form,
+    deflate: Option<Window>,
     subscription: Subscription,
     /// The topics it is subscribed to, by the names it gave them; `*` is one of them.
     names: BTreeSet<String>,
@@ -76,13 +75,13 @@ impl Commands {
     pub fn new(
         app: &Arc<App>,
         outbox: &Arc<Outbox>,
-        form: Form,
+        deflate: Option<Window>,
         subscription: Subscription,
         names: BTreeSet<String>,
         right: Right,
     ) -> Commands {
         let (app, outbox) = (Arc::clone(app), Arc::clone(outbox));
-        Commands { app, outbox, form, subscription, names, right }
+        Commands { app, outbox, deflate, subscription, names, right }
     }
 
     /// Carries out the command in a text message, and answers it. Called by the client's own
@@ -103,7 +102,7 @@ impl Commands {
             Ok(Command::Ping) => Ok(json!({})),
             Err(refusal) => Err(refusal),
         };
-        self.outbox.write(&match done {
+        self.answer(&match done {
             Ok(members) => ack(&reference, members),
             Err(refusal) => error(&reference, &refusal),
         });
@@ -112,7 +111,11 @@ impl Commands {
     /// Answers a binary message.
     pub fn refuse_binary(&mut self) {
         let refusal = Refusal::new("binary", "commands are JSON in text messages");
-        self.outbox.write(&error(&None, &refusal));
+        self.answer(&error(&None, &refusal));
+    }
+
+    fn answer(&self, text: &str) {
+        self.outbox.write(&text_message(text, self.deflate));
     }
 
     fn subscribe(
@@ -132,8 +135,8 @@ impl Commands {
         }
         let replay = self.subscription.change(Topics::asked_for(&self.names), last);
         let answer = ack(reference, json!({"topics": self.names}));
-        self.outbox.write_taken(Chunk::Own(answer.into()));
-        write_replay(&self.outbox, Some(replay), self.form);
+        self.outbox.write_taken(Chunk::Own(text_message(&answer, self.deflate).into()));
+        write_replay(&self.outbox, Some(replay), self.deflate);
         self.outbox.release();
         Ok(())
     }
@@ -255,24 +258,24 @@ fn bad<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new("bad_command", message))
 }
 
-/// The frame of an `ack` with further members.
-fn ack(reference: &Reference, members: Value) -> Vec<u8> {
+/// An `ack` with further members.
+fn ack(reference: &Reference, members: Value) -> String {
     answer("ack", reference, members)
 }
 
-/// The frame of an `error`.
-fn error(reference: &Reference, refusal: &Refusal) -> Vec<u8> {
+/// An `error`.
+fn error(reference: &Reference, refusal: &Refusal) -> String {
     let error = json!({"code": refusal.code, "message": refusal.message});
     answer("error", reference, json!({"error": error}))
 }
 
 /// The reference is left out where the command had none.
-fn answer(kind: &str, reference: &Reference, mut members: Value) -> Vec<u8> {
+fn answer(kind: &str, reference: &Reference, mut members: Value) -> String {
     members["type"] = kind.into();
     if let Some(reference) = reference {
         members["ref"] = reference.clone();
     }
-    text_frame(&members.to_string())
+    members.to_string()
 }
 
 #[cfg(test)]
@@ -454,12 +457,11 @@ mod tests {
                 text.truncate(end);
             }
             let (reference, command) = parse(&text);
-            let frame = match &command {
+            let answer = match &command {
                 Ok(_) => ack(&reference, json!({})),
                 Err(refusal) => error(&reference, refusal),
             };
-            let payload = if frame[1] == 126 { &frame[4..] } else { &frame[2..] };
-            let answer: Value = serde_json::from_slice(payload).expect(&text);
+            let answer: Value = serde_json::from_str(&answer).expect(&text);
             assert_eq!(answer["type"], if command.is_ok() { "ack" } else { "error" });
             assert_eq!(answer.get("ref"), reference.as_ref());
             good += usize::from(command.is_ok());

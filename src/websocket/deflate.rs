@@ -247,6 +247,29 @@ mod tests {
         assert_eq!((frame[0], frame[1] as usize), (0xc1, frame.len() - 2));
     }
 
+    /// zlib-rs 0.6.8 loses a part of its buffer at each reset of a compressor that could not write
+    /// all: after some two hundred of them it panicked, in whichever thread was next.
+    #[test]
+    fn a_compressor_that_gained_nothing_serves_the_next() {
+        let mut noise = 1_u32;
+        let mut next = || {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (noise >> 24) as u8
+        };
+        for bits in 9..=15 {
+            let window = Window::new(bits).unwrap();
+            for length in [256, 1_000, 20_000] {
+                for _ in 0..600 {
+                    let noise: Vec<u8> = (0..length).map(|_| next()).collect();
+                    assert_eq!(compress(window, &noise), None);
+                }
+                let original = text(length);
+                let compressed = compress(window, &original).unwrap();
+                assert_eq!(inflated(&compressed, length).unwrap(), original);
+            }
+        }
+    }
+
     #[test]
     fn the_examples_of_section_7_2_3() {
         let hello = Ok(b"Hello".to_vec());

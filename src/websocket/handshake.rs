@@ -30,9 +30,9 @@ pub struct Accepted {
     pub deflate: Option<Window>,
 }
 
-/// Checks an upgrade request. The result's head has the `protocol` that was chosen among those
-/// offered; none where the server speaks no offered one (section 4.2.2, step 5). An offer to
-/// compress is accepted if there is one that can be met, and `deflate` allows it.
+/// Checks an upgrade request. The answer names the `protocol` that was chosen among those offered;
+/// none where the server speaks no offered one (section 4.2.2, step 5). It accepts an offer to
+/// compress if there is one that can be met and `deflate` allows it.
 ///
 /// # Errors
 /// The answer that says what is missing: 426 for a request for something else or another

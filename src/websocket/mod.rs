@@ -1,5 +1,5 @@
-//! WebSockets (RFC 6455): the handshake, a client's session, and the commands it may give. Below
-//! it: messages, and their compression (RFC 7692).
+//! WebSockets (RFC 6455): the handshake, a client's session, the commands it may give, and what is
+//! below them: messages, and their compression (RFC 7692).
 
 pub mod commands;
 #[cfg(feature = "deflate")]
@@ -11,4 +11,5 @@ pub mod handshake;
 pub mod incoming;
 pub mod negotiation;
 pub mod session;
+mod stream;
 pub mod utf8;

@@ -4,7 +4,7 @@
 //! through the client's [`Outbox`]; answers go into the same outbox, each a whole frame, so they
 //! never interleave.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::commands::{self, Commands};
 use super::deflate::{Window, compressed_frame};
 use super::handshake::{self, Accepted};
 use super::incoming::{Failure, Incoming, Message, Received};
+use super::stream::Stream;
 use crate::App;
 use crate::access::sends_bearer;
 use crate::clients::{Stay, Transport};
@@ -64,15 +65,6 @@ enum Feed {
     Commands(Commands),
 }
 
-/// The socket, for reading.
-struct Stream(Arc<Outbox>);
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.link().stream().read(buffer)
-    }
-}
-
 /// Checks the handshake, takes the socket over, and hands it to the thread that serves the client.
 ///
 /// That is a new thread, and this one ends: what the handshake has touched of its stack, and freed
@@ -113,11 +105,10 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW, Arc::clone(&app.backlog));
     stay.show(&outbox);
 
-    let form = deflate.map_or(Form::WebSocket, Form::Deflate);
     // Before the welcome: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = topics
         .map(|topics| {
-            let client = stay.number();
+            let (client, form) = (stay.number(), form(deflate));
             let subscriber = Subscriber { client, outbox: Arc::clone(&outbox), topics, form };
             app.hub.subscribe(subscriber, last)
         })
@@ -127,20 +118,21 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         first.extend_from_slice(&text_frame(WELCOME));
     }
     outbox.write_taken(Chunk::Own(first.into()));
-    write_replay(&outbox, replay, form);
+    write_replay(&outbox, replay, deflate);
     let name = format!("ws {peer}");
     let (limit, ping) = (app.config.max_message, app.config.ping);
     let served = Arc::clone(&outbox);
     let feed = match subscription {
         Some(subscription) if kind == Kind::Commands => {
             let names = query.topic_names().clone();
-            Feed::Commands(Commands::new(app, &outbox, form, subscription, names, right))
+            Feed::Commands(Commands::new(app, &outbox, deflate, subscription, names, right))
         }
         subscription => Feed::Fixed(subscription),
     };
     let thread = std::thread::Builder::new().name(name).stack_size(SESSION_STACK);
     let started = thread.spawn(move || {
-        let incoming = Incoming::new(Stream(Arc::clone(&served)), &early, limit, deflate);
+        let stream = Stream::new(Arc::clone(&served));
+        let incoming = Incoming::new(stream, &early, limit, deflate);
         drop(early);
         let (subscription, commands) = match feed {
             Feed::Fixed(subscription) => (subscription, None),
@@ -177,7 +169,7 @@ fn serve(
 }
 
 /// Writes what a client missed while the caller holds its outbox.
-pub(super) fn write_replay(outbox: &Outbox, replay: Option<Replay>, form: Form) {
+pub(super) fn write_replay(outbox: &Outbox, replay: Option<Replay>, deflate: Option<Window>) {
     let Some(replay) = replay else { return };
     if let Some(resumed) = replay.gap {
         let text = format!(
@@ -187,8 +179,18 @@ pub(super) fn write_replay(outbox: &Outbox, replay: Option<Replay>, form: Form) 
         outbox.write_taken(Chunk::Own(text_frame(&text).into()));
     }
     for batch in batches(&replay.events) {
-        outbox.write_taken(form.chunk(batch));
+        outbox.write_taken(form(deflate).chunk(batch));
     }
+}
+
+fn form(deflate: Option<Window>) -> Form {
+    deflate.map_or(Form::WebSocket, Form::Deflate)
+}
+
+/// A text message as a frame: compressed where that was agreed on and makes it shorter.
+pub(super) fn text_message(text: &str, deflate: Option<Window>) -> Vec<u8> {
+    let compressed = deflate.and_then(|w| compressed_frame(w, Data::Text, text.as_bytes()));
+    compressed.unwrap_or_else(|| text_frame(text))
 }
 
 /// Gives the outbox back. In handoff mode a second thread of the client's takes it for good, since
@@ -231,8 +233,7 @@ impl<'a> Session<'a> {
         deflate: Option<Window>,
         ping: Duration,
     ) -> Session<'a> {
-        let last_ping = Instant::now();
-        Session { outbox, kind, commands, deflate, ping, last_ping, pinged: false }
+        Session { outbox, kind, commands, deflate, ping, last_ping: Instant::now(), pinged: false }
     }
 
     fn run(mut self, mut incoming: Incoming<Stream>) -> Reason {
@@ -265,24 +266,20 @@ impl<'a> Session<'a> {
                 None => commands.refuse_binary(),
             };
         }
-        if self.kind == Kind::Client
-            && let Some(text) = message.text()
-        {
-            let original = serde_json::Value::from(text);
-            let processed = timestamp();
-            return self.send_text(&format!(
-                r#"{{"type":"response","original":{original},"processedAt":"{processed}"}}"#
-            ));
+        match (self.kind, message.text()) {
+            (Kind::Client, Some(text)) => {
+                let original = serde_json::Value::from(text);
+                let processed = timestamp();
+                let answer = format!(
+                    r#"{{"type":"response","original":{original},"processedAt":"{processed}"}}"#
+                );
+                self.outbox.write(&text_message(&answer, self.deflate));
+            }
+            (_, _) => match self.compressed(message.kind(), message.payload()) {
+                Some(frame) => self.outbox.write(&frame),
+                None => self.outbox.write(message.into_frame()),
+            },
         }
-        match self.compressed(message.kind(), message.payload()) {
-            Some(frame) => self.outbox.write(&frame),
-            None => self.outbox.write(message.into_frame()),
-        }
-    }
-
-    fn send_text(&self, text: &str) {
-        let compressed = self.compressed(Data::Text, text.as_bytes());
-        self.outbox.write(&compressed.unwrap_or_else(|| text_frame(text)));
     }
 
     /// A message as a compressed frame, where that was agreed on and makes it shorter.

@@ -1,0 +1,113 @@
+"""What event streams are made of, byte by byte, as curl prints them."""
+
+import re
+import subprocess
+import time
+
+from checks import check
+from parser import Parser
+from server import request
+from sse_checks import several, start
+
+FIELDS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+    "access-control-allow-origin": "*",
+}
+# All that may be in a stream: the answer has no other lines, and they end with LF alone.
+LINE = re.compile(rb"(id: \d+-\d+|event: [^\r\n\0]+|data: [^\r\n]*|retry: \d+|:[^\r\n]*|)\n")
+
+
+class Curl:
+    """curl on an event stream; `read` gives what it has printed, header fields first."""
+
+    def __init__(self, url, *arguments, topic="*"):
+        command = ["curl", "-sSNi", *arguments, f"{url}/events?topic={topic}"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.raw = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def until(self, condition):
+        """Reads until the body fulfils a condition, or ends; returns the body."""
+        deadline = time.monotonic() + 10
+        while not condition(self.body()):
+            assert time.monotonic() < deadline, f"so far: {self.raw[-400:]!r}"
+            piece = self.process.stdout.read1(65536)
+            if not piece:
+                break
+            self.raw += piece
+        return self.body()
+
+    def body(self):
+        return self.raw.partition(b"\r\n\r\n")[2]
+
+
+def check_form(body):
+    """Every line must be one that streams are made of."""
+    rest = LINE.sub(b"", body)
+    assert not rest, f"no line of an event stream: {rest[:200]!r}"
+    assert not body.startswith(b"\xef\xbb\xbf"), "a byte order mark"
+    body.decode()
+
+
+@check("bytes", "header fields")
+def header_fields(context, client):
+    with start(context) as server, Curl(server.url) as curl:
+        curl.until(lambda body: body.count(b"\n\n") >= 2)
+        lines = curl.raw.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+        assert lines[0] == "HTTP/1.1 200 OK", lines[0]
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        for name, value in FIELDS.items():
+            assert fields.get(name) == value, f"{name}: {fields.get(name)}"
+        assert "content-length" not in fields and "content-encoding" not in fields, fields
+        status, head, body = request(f"{server.url}/events", "HEAD")
+        assert status == 200 and body == "" and head["content-type"] == FIELDS["content-type"]
+
+
+@check("bytes", "lines, ids and comments")
+def every_line(context, client):
+    with start(context, "--heartbeat", "50ms") as server, Curl(server.url) as curl:
+        curl.until(lambda body: body.count(b"\n\n") >= 2)
+        assert curl.body().startswith(b"retry: 2000\n"), curl.body()
+        for data in ("a\rb\r\nc", "", ": no comment", "\ufeffid: 5\n\ndata: x"):
+            server.publish(data, event="e")
+        published = several(server, 20, "event")
+        body = curl.until(lambda body: published[-1][1].encode() in body and body.count(b"\n:") >= 3)
+        check_form(body[:body.rindex(b"\n") + 1])
+        parser = Parser()
+        events = list(parser.feed(body))
+        assert parser.retry == 2000 and parser.comments >= 3, (parser.retry, parser.comments)
+        assert events[0].id == "", "the greeting has no id"
+        assert [(one.id, one.data) for one in events[-20:]] == published
+
+
+@check("bytes", "the last words of a server that is stopped")
+def farewell(context, client):
+    with start(context) as server, Curl(server.url) as curl:
+        curl.until(lambda body: body.count(b"\n\n") >= 2)
+        server.publish("the last event")
+        assert server.stop() == 0
+        body = curl.until(lambda body: False)
+        check_form(body)
+        last = re.search(rb"data: the last event\n\nretry: (\d+)\n\n$", body)
+        assert last and 1000 <= int(last[1]) < 3000, body[-200:]
+        assert curl.process.wait(timeout=10) == 0, "curl takes the end for a whole answer"
+
+
+@check("bytes", "an id that is none, or of another server: gap")
+def strange_ids(context, client):
+    with start(context) as server:
+        newest = several(server, 3, "event")[-1][0]
+        for strange in ("nonsense", "9" * 15 + "-0", "1"):
+            with Curl(server.url, "-H", f"Last-Event-ID: {strange}") as curl:
+                body = curl.until(lambda body: b"event: gap" in body and body.endswith(b"\n\n"))
+                gap = f'id: {newest}\nevent: gap\ndata: {{"resumed":"{newest}"}}\n\n'
+                assert body.endswith(gap.encode()), f"{strange}: {body!r}"

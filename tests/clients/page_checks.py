@@ -1,0 +1,79 @@
+"""The server's own page, as a browser shows it."""
+
+import json
+
+from checks import check
+from driver import shorten
+from server import until
+from sse_checks import numbers, several, start
+
+LIVE = "['sse', 'ws'].every((id) => document.getElementById(id).dataset.state === 'live')"
+
+
+class Page:
+    """A page that a client has gone to. An error in its script fails the check."""
+
+    def __init__(self, client, url):
+        self.connection = client.open("page", url)
+        self.connection.expect("open")
+
+    def value(self, expression):
+        self.connection.tell("evaluate", expression=expression)
+        return self.connection.expect("value").get("value")
+
+    def text(self, name):
+        """What an element shows."""
+        return self.value(f"document.getElementById({json.dumps(name)}).textContent")
+
+    def rows(self, pane, kind):
+        """The rows of a kind in the log of a pane, newest last."""
+        selector = json.dumps(f"#{pane} .log > *")
+        texts = self.value(f"[...document.querySelectorAll({selector})].map((row) => row.textContent)")
+        return [text for text in texts if kind in text]
+
+    def submit(self, form, **values):
+        """Fills fields in and sends their form, as a reader does."""
+        fill = "".join(f"document.getElementById({json.dumps(name)}).value = {json.dumps(value)};"
+                       for name, value in values.items())
+        self.value(f"{fill} document.getElementById({json.dumps(form)}).requestSubmit()")
+
+    def leave(self):
+        self.connection.tell("leave")
+        self.connection.expect("closed")
+
+
+@check("page", "shows streams, readings, events, echo")
+def shows(context, client):
+    with start(context, "--tick", "200ms") as server:
+        page = Page(client, server.url)
+        until(lambda: page.value(LIVE), "both connections are live")
+        until(lambda: page.text("cpu") != "–", "a reading is shown")
+        one = server.publish("from outside <b>", topic="t")
+        until(lambda: page.rows("sse", "from outside <b>"), "a published event is shown, as text")
+        until(lambda: numbers(page.text("sse-last-id")) >= numbers(one), "its id is shown")
+        page.submit("ws-send-form", **{"ws-message": "over and out"})
+        until(lambda: page.rows("ws", "over and out")[1:], "a sent message and its answer are shown")
+        page.submit("publish-form", **{"publish-topic": "p", "publish-event": "e",
+                                       "publish-body": "from the page"})
+        until(lambda: page.text("publish-answer").startswith("Published as "), "publishing works")
+        until(lambda: page.rows("sse", "from the page"), "and the event comes back, named")
+        page.leave()
+
+
+@check("page", "the server restarts: both come back, the gap is shown")
+def restarts(context, client):
+    with start(context) as server:
+        port = server.port
+        page = Page(client, server.url)
+        until(lambda: page.value(LIVE), "both connections are live")
+        several(server, 1, "first run")
+        until(lambda: page.rows("sse", "first run 0"), "an event is shown")
+        assert server.stop() == 0
+    until(lambda: not page.value(LIVE), "the loss is shown")
+    with start(context, port=port) as server:
+        several(server, 1, "second run")
+        until(lambda: page.value(LIVE), "both connections are live again", timeout=40)
+        until(lambda: page.rows("sse", "second run 0"), "what came in between is shown")
+        rows = page.rows("sse", "no longer kept")
+        assert len(rows) == 1, f"the gap must be shown once: {shorten(rows)}"
+        page.leave()

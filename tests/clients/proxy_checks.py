@@ -1,0 +1,176 @@
+"""What must hold behind reverse proxies: two servers, sticky sessions, buffering as by default."""
+
+import functools
+import json
+import queue
+import threading
+import time
+
+from bytes_checks import Curl
+from checks import check
+from page_checks import LIVE, Page
+from proxies import HAProxy, Nginx
+from relay import Relay
+from server import publish, request, until
+from sse_checks import back_again, numbers, several
+from ws_checks import echo_all
+
+
+def behind(kind, what, proxies=(Nginx, HAProxy)):
+    """Registers a check once for every proxy: called with it, the context and the client."""
+
+    def register(function):
+        for proxy in proxies:
+            check(kind, f"{proxy.name}: {what}")(functools.partial(function, proxy))
+        return function
+
+    return register
+
+
+class Through:
+    """Publishes through a proxy, as `several` wants it."""
+
+    def __init__(self, proxy):
+        self.url = proxy.url
+
+    def publish(self, data, **query):
+        return publish(self.url, data, **query)[0]
+
+
+def serving(proxy, transport):
+    """The one server that has a client."""
+    def find():
+        has = [json.loads(request(f"{server.url}/stats")[2])["clients"][transport]
+               for server in proxy.servers]
+        return sum(has) == 1 and proxy.servers[has.index(1)]
+    return until(find, f"one of the servers has the one client of {transport}")
+
+
+@behind("sse", "events at once, none lost")
+def streams(kind, context, client):
+    with kind(context) as proxy, Relay(proxy.port) as relay:
+        through, url = Through(proxy), f"{relay.url}/events?topic=t"
+        stream = client.open("sse", url)
+        stream.greeting()
+        # Nothing else is sent before it is there: a proxy that waits for more would wait for ever.
+        for number in range(5):
+            began = time.monotonic()
+            one = through.publish(f"single {number}", topic="t")
+            stream.event(id=one, data=f"single {number}")
+        context.notes.append(f"the last after {1000 * (time.monotonic() - began):.0f} ms")
+        relay.cut()
+        missed = several(through, 10, "missed", topic="t")
+        stream = back_again(client, stream, url, one)
+        stream.events(missed)
+
+
+@behind("sse", "its server dies: the other one says gap")
+def fails_over(kind, context, client):
+    with kind(context) as proxy:
+        through, url = Through(proxy), f"{proxy.url}/events?topic=t"
+        stream = client.open("sse", url)
+        stream.greeting()
+        seen = several(through, 3, "seen", topic="t")
+        stream.events(seen)
+        serving(proxy, "sse").kill()
+        stream = back_again(client, stream, url, seen[-1][0])
+        gap = stream.event(name="gap")
+        assert json.loads(gap["data"]) == {"resumed": gap["id"]}, gap
+        live = several(through, 3, "live", topic="t")
+        stream.events(live)
+        assert numbers(gap["id"]) < numbers(live[0][0]), gap
+
+
+@behind("ws", "echo, events, close codes")
+def sockets(kind, context, client):
+    flags = ("--deflate",) if context.compresses else ()
+    with kind(context, *flags) as proxy:
+        through = Through(proxy)
+        socket = client.open("ws", f"{proxy.url}/echo", deflate=True)
+        context.notes.append(socket.expect("open")["extensions"] or "not compressed")
+        echo_all(socket)
+        socket.close(4321, "my reason")
+        socket.expect("closed", code=4321)
+        socket = client.open("ws", f"{proxy.url}/echo")
+        socket.expect("open")
+        socket.send("x" * ((1 << 20) + 1))
+        socket.expect("closed", code=1009)
+
+        url = f"{proxy.url}/ws?topic=t"
+        socket = client.open("ws", url)
+        socket.welcome()
+        seen = several(through, 5, "seen", topic="t")
+        socket.ws_events(seen, "t")
+        socket.close()
+        socket.expect("closed", code=1000)
+        missed = several(through, 5, "missed", topic="t")
+        socket = client.open("ws", f"{url}&last_event_id={seen[-1][0]}")
+        socket.welcome()
+        socket.ws_events(missed, "t")
+        serving(proxy, "websocket").stop()
+        socket.expect("closed", code=1001, reason="server shutdown")
+
+
+@behind("page", "the page connects, from an origin that is the proxy's")
+def page(kind, context, client):
+    with kind(context) as proxy:
+        shown = Page(client, proxy.url)
+        until(lambda: shown.value(LIVE), "both connections are live")
+        shown.submit("publish-form", **{"publish-topic": "p", "publish-body": "from the page"})
+        until(lambda: shown.rows("sse", "from the page"), "what it publishes comes back")
+        shown.leave()
+
+
+@behind("bytes", "sticky by address, both servers used")
+def sticky(kind, context, client):
+    with kind(context) as proxy:
+        used = set()
+        for number in range(2, 26):
+            source, topic = f"127.0.0.{number}", f"of-{number}"
+            with Curl(proxy.url, "--interface", source, topic=topic) as stream:
+                stream.until(lambda body: body.count(b"\n\n") >= 2)
+                used.add(head(stream)["x-served-by"])
+                one, subscribers = publish(proxy.url, topic, source=source, topic=topic)
+                assert subscribers == 1, f"{source} published to {subscribers}"
+                stream.until(lambda body: f"id: {one}\n".encode() in body)
+        assert len(used) == 2, f"all 24 addresses at {used}"
+
+
+def head(curl):
+    lines = curl.raw.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+
+@behind("bytes", "sticky by cookie, wherever it comes from", proxies=(HAProxy,))
+def sticky_by_cookie(kind, context, client):
+    with kind(context) as proxy:
+        cookies = {}
+        for number in range(2, 26):
+            answer = request(f"{proxy.url}/healthz", source=f"127.0.0.{number}")[1]
+            cookies[answer["x-served-by"]] = answer["set-cookie"].split(";")[0]
+        assert len(cookies) == 2, cookies
+        for server, cookie in cookies.items():
+            for number in range(2, 14):
+                source = f"127.0.0.{number}"
+                answer = request(f"{proxy.url}/healthz", source=source, headers={"Cookie": cookie})
+                assert answer[1]["x-served-by"] == server, f"{cookie} from {source}"
+
+
+@behind("bytes", "without X-Accel-Buffering events would wait", proxies=(Nginx,))
+def needs_the_field(kind, context, client):
+    """That the checks above can fail: nginx does hold events back unless it is told not to."""
+    with kind(context, extra="proxy_ignore_headers X-Accel-Buffering;") as proxy:
+        with Curl(proxy.url) as curl:
+            held = queue.Queue()
+            reader = threading.Thread(
+                target=lambda: held.put(curl.until(lambda body: b"data: small\n" in body)))
+            reader.start()
+            until(lambda: publish(proxy.url, "small")[1] == 1, "the stream is there")
+            try:
+                seen = held.get(timeout=1)
+                raise AssertionError(f"was not held back: {seen!r}")
+            except queue.Empty:
+                pass
+            publish(proxy.url, "x" * 100_000)  # more than the buffers take
+            assert b"data: small\n" in held.get(timeout=10)
+            reader.join()

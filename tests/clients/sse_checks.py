@@ -1,0 +1,200 @@
+"""What must hold for every client of event streams."""
+
+import json
+import time
+import urllib.request
+
+from checks import check
+from driver import shorten
+from relay import Relay
+from rules import NAMES, RULES
+from server import Server, publish, request, until
+
+
+def start(context, *flags, port=0):
+    return Server(context.binary, "--log", "off", *context.flags, *flags, port=port)
+
+
+def several(server, count, label, **query):
+    """Publishes events one after another; returns a list of (id, data)."""
+    data = [f"{label} {number}" for number in range(count)]
+    return [(server.publish(one, **query), one) for one in data]
+
+
+def back_again(client, stream, url, last):
+    """The stream that follows one that was lost: the same, where the client comes back by itself."""
+    stream.expect("error")
+    if not client.returns:
+        stream = client.open("sse", url, last=last)
+    stream.greeting()
+    return stream
+
+
+@check("sse", "rules of the standard")
+def reads_back(context, client):
+    with start(context, "--queue", "4096") as server:
+        stream = client.open("sse", f"{server.url}/events?topic=rules", names=NAMES)
+        stream.greeting()
+        wrong = []
+        count = 0
+        for rule in RULES:
+            query = {"topic": "rules", **({"event": rule.name} if rule.name else {})}
+            if rule.read is None:
+                try:
+                    server.publish(rule.published, **query)
+                    wrong.append(f"{rule.what}: was published")
+                except RuntimeError as error:
+                    assert "answered 400" in str(error), str(error)
+                continue
+            one = server.publish(rule.published, **query)
+            found = stream.expect("event")
+            # An id that is not this one's means that everything after it would be one off.
+            assert found["id"] == one, f"{rule.what}: id {found['id']} instead of {one}"
+            count += 1
+            if (found["name"], found["data"]) != rule.wanted():
+                wrong.append(f"{rule.what}: wanted {shorten(rule.wanted())}, got "
+                             f"{shorten((found['name'], found['data']))}")
+        assert not wrong, "; ".join(wrong)
+        context.notes.append(f"{count} events read back, {len(RULES) - count} refused")
+
+
+@check("sse", "500 events in order")
+def in_order(context, client):
+    with start(context) as server:
+        stream = client.open("sse", f"{server.url}/events?topic=a&topic=b")
+        stream.greeting()
+        lines = [json.dumps({"topic": "abc"[number % 3], "data": f"event {number}"})
+                 for number in range(750)]
+        kept = [f"event {number}" for number in range(750) if number % 3 < 2]
+        status, _, answer = request(f"{server.url}/publish", "POST", "\n".join(lines),
+                                    headers={"Content-Type": "application/x-ndjson"})
+        assert status == 200 and json.loads(answer)["events"] == 750, answer
+        found = [stream.event(name="message") for _ in kept]
+        assert [event["data"] for event in found] == kept
+        ids = [tuple(map(int, event["id"].split("-"))) for event in found]
+        assert ids == sorted(set(ids)), "ids must rise"
+
+
+@check("sse", "heartbeats are not seen")
+def heartbeats(context, client):
+    with start(context, "--heartbeat", "50ms") as server:
+        stream = client.open("sse", f"{server.url}/events")
+        stream.greeting()
+        # Until another reader, of raw bytes, has seen as many comments as should have come here.
+        comments(server.url, 5)
+        one = server.publish("after silence")
+        stream.event(name="message", data="after silence", id=one)
+
+
+def comments(url, count):
+    """Reads a stream until that many comments have come."""
+    with urllib.request.urlopen(f"{url}/events", timeout=10) as stream:
+        while count:
+            line = stream.readline()
+            assert line, "the stream ended"
+            count -= line.startswith(b":")
+
+
+@check("sse", "connection lost: misses nothing")
+def comes_back(context, client):
+    with start(context) as server, Relay(server.port) as relay:
+        url = f"{relay.url}/events?topic=t"
+        stream = client.open("sse", url)
+        stream.greeting()
+        seen = several(server, 3, "seen", topic="t")
+        stream.events(seen)
+        lost = time.monotonic()
+        relay.cut()
+        several(server, 2, "of no concern", topic="u")
+        missed = several(server, 20, "missed", topic="t")
+        stream = back_again(client, stream, url, seen[-1][0])
+        if client.returns:
+            # The greeting said `retry: 2000`. A little less may be the clocks'; more is a busy machine's.
+            waited = time.monotonic() - lost
+            assert waited > 1.8, f"came back after {waited:.2f} s in spite of retry: 2000"
+            context.notes.append(f"came back after {waited:.1f} s")
+        stream.events(missed)
+        stream.events(several(server, 3, "live", topic="t"))
+
+
+@check("sse", "missed more than is kept: gap")
+def gap(context, client):
+    with start(context, "--history", "5") as server, Relay(server.port) as relay:
+        url = f"{relay.url}/events?topic=t"
+        stream = client.open("sse", url)
+        stream.greeting()
+        seen = several(server, 1, "seen", topic="t")
+        stream.events(seen)
+        relay.cut()
+        missed = several(server, 12, "missed", topic="t")
+        stream = back_again(client, stream, url, seen[-1][0])
+        # The newest event that is lost: from it on nothing is missing.
+        resumed = missed[6][0]
+        found = stream.event(name="gap", id=resumed)
+        assert json.loads(found["data"]) == {"resumed": resumed}, shorten(found)
+        stream.events(missed[7:])
+
+
+@check("sse", "server restarts: gap, then everything of the new run")
+def restart(context, client):
+    with start(context) as server:
+        port, url = server.port, f"{server.url}/events?topic=t"
+        stream = client.open("sse", url)
+        stream.greeting()
+        seen = several(server, 3, "first run", topic="t")
+        stream.events(seen)
+        code = server.stop()
+        assert code == 0, f"exit code {code}"
+    with start(context, port=port) as server:
+        early = several(server, 3, "second run", topic="t")
+        stream = returned(client, stream, url, seen[-1][0])
+        found = stream.event(name="gap")
+        resumed = json.loads(found["data"])["resumed"]
+        assert found["id"] == resumed, shorten(found)
+        assert numbers(seen[-1][0]) < numbers(resumed) < numbers(early[0][0]), resumed
+        stream.events(early)
+        stream.events(several(server, 3, "live", topic="t"))
+
+
+def returned(client, stream, url, last):
+    """As `back_again`, for a server that may not have been there yet when it was tried first."""
+    stream.expect("error")
+    if not client.returns:
+        stream = client.open("sse", url, last=last)
+    while (told := stream.next(timeout=30))["is"] != "open":
+        assert told["is"] == "error", shorten(told)
+    found = stream.event(name="message")
+    assert json.loads(found["data"])["message"] == "Connection established", shorten(found)
+    return stream
+
+
+@check("sse", "the server is killed: gap, then live events")
+def killed(context, client):
+    with start(context) as server:
+        port, url = server.port, f"{server.url}/events?topic=t"
+        stream = client.open("sse", url)
+        stream.greeting()
+        seen = several(server, 3, "first run", topic="t")
+        stream.events(seen)
+    with start(context, port=port) as server:
+        stream = returned(client, stream, url, seen[-1][0])
+        found = stream.event(name="gap")
+        assert numbers(json.loads(found["data"])["resumed"]) > numbers(seen[-1][0])
+        stream.events(several(server, 3, "live", topic="t"))
+
+
+def numbers(one):
+    """An id as what it is compared by."""
+    return tuple(map(int, one.split("-")))
+
+
+@check("sse", "leaves no connection behind")
+def leaves(context, client):
+    with start(context) as server:
+        stream = client.open("sse", f"{server.url}/events")
+        stream.greeting()
+        assert publish(server.url, "x")[1] == 1
+        stream.event(data="x")
+        stream.close()
+        stream.expect("closed")
+        until(lambda: publish(server.url, "y")[1] == 0, "the server notices that it has left")
