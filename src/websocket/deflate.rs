@@ -66,15 +66,21 @@ impl<T> Pool<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<R>(&self, make: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
+    /// One that has not come to the end of its work is not used again. (zlib-rs 0.6.8 would panic: a
+    /// reset compressor forgets the output that was not taken, but not the room that it took.)
+    fn with<R, E>(
+        &self,
+        make: impl FnOnce() -> T,
+        work: impl FnOnce(&mut T) -> Result<R, E>,
+    ) -> Result<R, E> {
         let idle = self.idle().pop();
         let mut one = idle.unwrap_or_else(make);
-        let result = work(&mut one);
+        let result = work(&mut one)?;
         let mut idle = self.idle();
         if idle.len() < KEPT {
             idle.push(one);
         }
-        result
+        Ok(result)
     }
 }
 
@@ -94,20 +100,19 @@ pub fn compressed_frame(window: Window, kind: Data, payload: &[u8]) -> Option<Ve
 /// Section 7.2.1; `None` where nothing is gained.
 fn compress(window: Window, payload: &[u8]) -> Option<Vec<u8>> {
     let make = || Compress::new_with_window_bits(Compression::new(LEVEL), false, window.0);
-    COMPRESSORS[window.index()].with(make, |compressor| {
+    let compressed = COMPRESSORS[window.index()].with(make, |compressor| {
         compressor.reset();
-        // Room for all that may come of it: what is left inside, zlib-rs does not forget at a reset.
-        let mut bytes = Vec::with_capacity(payload.len() + payload.len() / 16 + 64);
-        compressor.compress_vec(payload, &mut bytes, FlushCompress::Sync).ok()?;
-        if bytes.len() == bytes.capacity() {
-            *compressor = make();
-            return None;
+        // Room for what gains nothing, too: a compressor that has ended can be used again.
+        let mut bytes = Vec::with_capacity(payload.len() + payload.len() / 8 + 64);
+        compressor.compress_vec(payload, &mut bytes, FlushCompress::Sync).map_err(|_| ())?;
+        // With room left, all is flushed.
+        if bytes.len() == bytes.capacity() || !bytes.ends_with(&TAIL) {
+            return Err(());
         }
-        let length = bytes.len().checked_sub(TAIL.len()).filter(|_| bytes.ends_with(&TAIL))?;
-        bytes.truncate(length);
-        bytes.shrink_to_fit();
-        (length < payload.len()).then_some(bytes)
-    })
+        bytes.truncate(bytes.len() - TAIL.len());
+        Ok((bytes.len() < payload.len()).then_some(bytes))
+    });
+    compressed.ok().flatten()
 }
 
 /// The longest compressed form that a message of `limit` bytes is granted. A client may compress
@@ -153,7 +158,8 @@ fn feed(
     loop {
         if message.len() == message.capacity() {
             // One byte above the limit is room enough to see that it is passed.
-            message.reserve_exact(message.len().min((most + 1).saturating_sub(message.len())));
+            let room = (most - message.len()).saturating_add(1);
+            message.reserve_exact(room.min(message.len()));
         }
         let (consumed, produced) = (inflater.total_in(), message.len());
         let status = inflater.decompress_vec(input, message, FlushDecompress::None);
@@ -212,14 +218,29 @@ mod tests {
         assert_eq!([Window::new(8), Window::new(16)], [None, None]);
     }
 
-    #[test]
-    fn what_gains_nothing_is_not_compressed() {
+    fn noise(length: usize) -> Vec<u8> {
         let mut noise = 1_u32;
         let mut next = || {
             noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (noise >> 24) as u8
         };
-        let noise: Vec<u8> = (0..5_000).map(|_| next()).collect();
+        (0..length).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn a_message_that_gained_nothing_leaves_nothing_to_the_next() {
+        // Autobahn's case 12.2.3.
+        for _ in 0..2_000 {
+            assert_eq!(compress(WIDEST, &noise(256)), None);
+        }
+        let half = [noise(30_000), text(30_000)].concat();
+        let compressed = compress(WIDEST, &half).unwrap();
+        assert!(inflated(&compressed, half.len()).unwrap() == half);
+    }
+
+    #[test]
+    fn what_gains_nothing_is_not_compressed() {
+        let noise = noise(5_000);
         assert_eq!(compressed_frame(WIDEST, Data::Binary, &noise), None);
         assert_eq!(compressed_frame(WIDEST, Data::Text, &[b'x'; WORTH_IT - 1]), None);
         let frame = compressed_frame(WIDEST, Data::Text, &[b'x'; WORTH_IT]).unwrap();
@@ -288,5 +309,7 @@ mod tests {
         assert!(bomb.len() < 1 << 18);
         assert_eq!(inflated(&bomb, 1 << 20), Err(CloseCode::Size));
         assert_eq!(inflated(&bomb, 0), Err(CloseCode::Size));
+        // No limit is a limit too.
+        assert_eq!(inflated(&bomb, usize::MAX).unwrap().len(), 20 << 20);
     }
 }
