@@ -128,7 +128,7 @@ mod tests {
         let (accepted, from) = listener.accept().unwrap();
         let claim = Sockets::new(address.port()).claim(from).expect("a connection to claim");
         let outbox = Outbox::new(Link::of(claim), fanout, LIMITS, &[], Arc::clone(backlog));
-        let stay = clients.enter(Transport::WebSocket, from).unwrap();
+        let stay = clients.enter(Transport::WebSocket, from.into()).unwrap();
         stay.show(&outbox);
         Member { outbox, stay, peer, _accepted: accepted }
     }

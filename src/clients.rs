@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::forwarded::ClientAddress;
 use crate::http::Answer;
 use crate::hub::outbox::{Outbox, Reason};
 
@@ -36,7 +37,7 @@ pub struct Client {
     /// How it is connected.
     pub transport: Transport,
     /// Its address.
-    pub peer: SocketAddr,
+    pub peer: ClientAddress,
     /// When it came.
     pub since: Instant,
     outbox: OnceLock<Arc<Outbox>>,
@@ -134,7 +135,11 @@ impl Clients {
     ///
     /// # Errors
     /// Where there is no room for it.
-    pub fn enter(self: &Arc<Self>, transport: Transport, peer: SocketAddr) -> Result<Stay, Full> {
+    pub fn enter(
+        self: &Arc<Self>,
+        transport: Transport,
+        peer: ClientAddress,
+    ) -> Result<Stay, Full> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let client = Arc::new(Client { number, transport, peer, since, outbox: OnceLock::new() });
@@ -144,7 +149,7 @@ impl Clients {
                 return Err(Full::Server(self.limit));
             }
             if let Some(limit) = self.limit_per_address {
-                let address = counted_address(peer.ip());
+                let address = counted_address(peer.ip);
                 let count = present.per_address.get(&address).copied().unwrap_or(0);
                 if count >= limit {
                     return Err(Full::Address(limit));
@@ -202,7 +207,7 @@ impl Drop for Stay {
         );
         let mut present = self.clients.present();
         present.clients.remove(&self.client.number);
-        if let Entry::Occupied(mut count) = present.per_address.entry(counted_address(peer.ip())) {
+        if let Entry::Occupied(mut count) = present.per_address.entry(counted_address(peer.ip)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -233,7 +238,7 @@ mod tests {
     use super::*;
 
     fn enter(clients: &Arc<Clients>, address: &str) -> Result<Stay, Full> {
-        clients.enter(Transport::Sse, SocketAddr::new(address.parse().unwrap(), 1))
+        clients.enter(Transport::Sse, ClientAddress { ip: address.parse().unwrap(), port: Some(1) })
     }
 
     #[test]

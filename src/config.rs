@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::forwarded::Cidr;
 use crate::hub::outbox::Fanout;
 
 /// Everything that can be set.
@@ -39,12 +40,16 @@ pub struct Config {
     pub max_clients_per_ip: Option<usize>,
     /// The longest body, and the longest WebSocket message, in bytes.
     pub max_message: usize,
+    /// Whether WebSocket clients that offer it get compressed messages (RFC 7692).
+    pub deflate: bool,
     /// How long a request's header may take, and its body again.
     pub header_timeout: Duration,
     /// How long clients may take to go when the server shuts down.
     pub drain: Duration,
     /// Origins besides the server's own that browsers may connect and publish from; `*`: any.
     pub allow_origin: Vec<String>,
+    /// The proxies whose word on a client's address counts (see [`crate::forwarded`]).
+    pub trust_proxy: Vec<Cidr>,
     /// What publishers must know; `None`: only a server on loopback lets them publish.
     pub token: Option<String>,
     /// What readers must know (see [`crate::access`]); `None`: reading is public.
@@ -69,9 +74,11 @@ impl Default for Config {
             max_clients: None,
             max_clients_per_ip: None,
             max_message: 1 << 20,
+            deflate: false,
             header_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(5),
             allow_origin: Vec::new(),
+            trust_proxy: Vec::new(),
             token: None,
             subscribe_token: None,
             fanout: Fanout::Direct,
@@ -121,9 +128,11 @@ Usage: threadcast [FLAGS]
   --max-clients N            SSE and WebSocket clients together [as many as descriptors and threads allow]
   --max-clients-per-ip N     of these, how many one address may have [no limit of its own]
   --max-message BYTES        longest published body and WebSocket message [1048576]
+  --deflate                  compress for WebSocket clients that offer it (permessage-deflate)
   --header-timeout DURATION  time for a request's header, and again for its body [10s]
   --drain DURATION           time for clients to go at shutdown [5s]
   --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
+  --trust-proxy CIDR         proxies that name their clients' addresses (repeatable)
   --token TOKEN              publishers must send 'Authorization: Bearer TOKEN'
   --token-file FILE          the same, read from a file
   --subscribe-token TOKEN    readers must send it too: as a bearer token, a cookie, or for a ticket
@@ -134,7 +143,8 @@ Usage: threadcast [FLAGS]
   --help, --version
 
 A DURATION is a number with a unit: 500ms, 2s, 1m. Each flag is also an environment variable:
---max-clients is THREADCAST_MAX_CLIENTS (several origins: separated by commas). Flags win.
+--max-clients is THREADCAST_MAX_CLIENTS (several values: separated by commas). Flags win. A switch
+such as --deflate takes no value, or --deflate=false; as a variable it is 1 or true, 0 or false.
 ";
 
 const FLAGS: &[&str] = &[
@@ -149,9 +159,11 @@ const FLAGS: &[&str] = &[
     "max-clients",
     "max-clients-per-ip",
     "max-message",
+    "deflate",
     "header-timeout",
     "drain",
     "allow-origin",
+    "trust-proxy",
     "token",
     "token-file",
     "subscribe-token",
@@ -159,6 +171,9 @@ const FLAGS: &[&str] = &[
     "fanout",
     "log",
 ];
+
+/// Those of [`FLAGS`] that need no value.
+const SWITCHES: &[&str] = &["deflate"];
 
 impl Config {
     /// Reads the command line (without the program's name) and the environment.
@@ -176,7 +191,9 @@ impl Config {
                 config.set(flag, &value).map_err(|why| BadFlag(format!("{name}: {why}")))?;
             }
         }
-        let from_environment = std::mem::take(&mut config.allow_origin);
+        // What is repeatable adds up, but not what was said in two places.
+        let origins = std::mem::take(&mut config.allow_origin);
+        let proxies = std::mem::take(&mut config.trust_proxy);
         let mut parser = lexopt::Parser::from_args(arguments);
         let unusable = |error: lexopt::Error| BadFlag(error.to_string());
         while let Some(argument) = parser.next().map_err(unusable)? {
@@ -192,12 +209,18 @@ impl Config {
                 let unknown = argument.unexpected();
                 return Err(BadFlag(format!("{unknown}; see --help")));
             };
-            let value = parser.value().map_err(unusable)?;
+            let value = match SWITCHES.contains(&flag) {
+                true => parser.optional_value().unwrap_or_else(|| "true".into()),
+                false => parser.value().map_err(unusable)?,
+            };
             let value = value.to_str().ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
             config.set(flag, value).map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
         }
         if config.allow_origin.is_empty() {
-            config.allow_origin = from_environment;
+            config.allow_origin = origins;
+        }
+        if config.trust_proxy.is_empty() {
+            config.trust_proxy = proxies;
         }
         Ok(Command::Run(Box::new(config)))
     }
@@ -215,6 +238,12 @@ impl Config {
             "max-clients" => self.max_clients = Some(number(value, 1)?),
             "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
             "max-message" => self.max_message = number(value, 1)?,
+            "deflate" => match switch(value)? {
+                true if cfg!(not(feature = "deflate")) => {
+                    return Err("not in this build: its cargo feature 'deflate' is off".into());
+                }
+                on => self.deflate = on,
+            },
             "header-timeout" => match duration(value)? {
                 Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
                 timeout => self.header_timeout = timeout,
@@ -223,6 +252,11 @@ impl Config {
             "allow-origin" => {
                 for origin in value.split(',').map(str::trim) {
                     self.allow_origin.push(checked_origin(origin)?);
+                }
+            }
+            "trust-proxy" => {
+                for range in value.split(',').map(str::trim) {
+                    self.trust_proxy.push(range.parse()?);
                 }
             }
             "token" => self.token = Some(checked_token(value)?),
@@ -278,6 +312,14 @@ fn number(value: &str, least: usize) -> Result<usize, String> {
     match value.parse() {
         Ok(number) if number >= least => Ok(number),
         _ => Err(format!("{value:?} is no whole number of at least {least}")),
+    }
+}
+
+fn switch(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(format!("{value:?} is none of 1, true, 0, false")),
     }
 }
 
@@ -356,6 +398,14 @@ mod tests {
             &[("THREADCAST_ALLOW_ORIGIN", "https://c.example")],
         );
         assert_eq!(config.unwrap().allow_origin, ["https://a.example", "http://b.example:81"]);
+        let variables = [("THREADCAST_TRUST_PROXY", "10.0.0.0/8, ::1")];
+        let proxies = |arguments| {
+            let config = read(arguments, &variables).unwrap();
+            config.trust_proxy.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(proxies(&[]), ["10.0.0.0/8", "::1/128"]);
+        let flags = ["--trust-proxy", "192.0.2.1", "--trust-proxy=192.0.2.2,192.0.2.3"];
+        assert_eq!(proxies(&flags), ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32"]);
     }
 
     #[test]
@@ -368,6 +418,8 @@ mod tests {
             (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
             (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
             (&["--max-backlog-bytes", "256M"], "--max-backlog-bytes"),
+            (&["--deflate=yes"], "--deflate"),
+            (&["--deflate=0", "true"], "true"),
             (&["--header-timeout", "0"], "--header-timeout"),
             (&["--listen", "nowhere"], "--listen"),
             (&["--fanout", "both"], "--fanout"),
@@ -379,6 +431,8 @@ mod tests {
             (&["--subscribe-token-file", "/does/not/exist"], "--subscribe-token-file"),
             (&["--www", "/does/not/exist"], "--www"),
             (&["--allow-origin", "example.org/path"], "--allow-origin"),
+            (&["--trust-proxy", "proxy.example"], "--trust-proxy"),
+            (&["--trust-proxy", "10.0.0.1/8"], "--trust-proxy"),
             (&["--nonsense"], "--nonsense"),
             (&["extra\nline"], "extra"),
         ];
@@ -388,6 +442,33 @@ mod tests {
         }
         let error = read(&[], &[("THREADCAST_PING", "x")]).unwrap_err();
         assert!(error.starts_with("THREADCAST_PING: "), "{error}");
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn a_switch_needs_no_value_but_may_have_one() {
+        let cases: &[(&[&str], &str, bool)] = &[
+            (&[], "", false),
+            (&["--deflate"], "", true),
+            (&["--deflate", "--queue", "9"], "0", true),
+            (&["--deflate=1"], "false", true),
+            (&[], "1", true),
+            (&[], "true", true),
+            (&[], "0", false),
+            (&["--deflate=false"], "true", false),
+        ];
+        for (arguments, variable, on) in cases {
+            let config = read(arguments, &[("THREADCAST_DEFLATE", variable)]);
+            assert_eq!(config.unwrap().deflate, *on, "{arguments:?} {variable}");
+        }
+    }
+
+    #[cfg(not(feature = "deflate"))]
+    #[test]
+    fn what_was_not_built_is_said_in_one_line() {
+        let error = read(&["--deflate"], &[]).unwrap_err();
+        assert!(error.starts_with("--deflate: not in this build"), "{error}");
+        assert!(!read(&["--deflate=0"], &[]).unwrap().deflate);
     }
 
     #[test]

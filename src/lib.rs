@@ -39,6 +39,7 @@ pub mod assets;
 pub mod backlog;
 pub mod clients;
 pub mod config;
+pub mod forwarded;
 pub mod http;
 pub mod hub;
 pub mod limits;
@@ -65,6 +66,7 @@ use access::Access;
 use assets::Assets;
 use backlog::Backlog;
 use clients::{Clients, Transport};
+use forwarded::Proxies;
 use hub::Hub;
 use hub::outbox::{Limits, Reason};
 use listener::{Counters, Listener};
@@ -159,6 +161,7 @@ impl Server {
             header_timeout: config.header_timeout,
             user_timeout: user_timeout(config.heartbeat),
             counters: Arc::clone(&counters),
+            proxies: Proxies::new(config.trust_proxy.clone()),
         };
         let bind_error = |error| StartError::Bind(config.listen, error);
         let socket = listener::bind(&options).map_err(bind_error)?;

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     }
     listener::log_known_panics();
     listener::socket::return_large_blocks();
+    listener::socket::enlarge_futex_hash();
     let server = match Server::start(config) {
         Ok(server) => server,
         Err(error @ (StartError::Bind(..) | StartError::Threads(_))) => {

@@ -1,12 +1,12 @@
 //! `POST /publish`: one event, or with `application/x-ndjson` one a line.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::App;
 use crate::access::sends_bearer;
 use crate::http::Answer;
-use crate::hub::Stopped;
 use crate::hub::event::{DEFAULT_TOPIC, Draft};
+use crate::hub::{ALL, Stopped};
 use crate::listener::connection::{BodyError, Connection};
 use crate::router::{Query, draining};
 
@@ -69,6 +69,16 @@ fn parse_line(line: &str, topic: &str, name: Option<&str>) -> Result<Draft, Stri
     let Value::Object(mut fields) = value else {
         return Err("no JSON object with \"data\"".to_owned());
     };
+    take_draft(&mut fields, topic, name)
+}
+
+/// Takes an event's members out of a JSON object; `topic` and `name` are what it has where it
+/// names none.
+pub(crate) fn take_draft(
+    fields: &mut Map<String, Value>,
+    topic: &str,
+    name: Option<&str>,
+) -> Result<Draft, String> {
     let mut text = |field: &str| match fields.remove(field) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -82,7 +92,7 @@ fn parse_line(line: &str, topic: &str, name: Option<&str>) -> Result<Draft, Stri
         Some(other) => other.to_string(),
     };
     let topic = own_topic.as_deref().unwrap_or(topic);
-    if topic == "*" {
+    if topic == ALL {
         return Err("topic * means all; publish on one".to_owned());
     }
     Draft::new(topic, own_name.as_deref().or(name), &data).map_err(|why| why.0)
@@ -93,18 +103,39 @@ fn parse_line(line: &str, topic: &str, name: Option<&str>) -> Result<Draft, Stri
 /// # Errors
 /// 401 or 403, with the reason.
 fn authorise(app: &App, connection: &Connection) -> Result<(), Answer> {
-    let Some(token) = &app.config.token else {
-        if app.is_loopback {
-            return Ok(());
+    match right(app, |token| sends_bearer(connection, token)) {
+        Right::Granted => Ok(()),
+        Right::NotHere => Err(Answer::error(403, "forbidden", NOT_HERE)),
+        Right::TokenMissing => {
+            let message = "send 'Authorization: Bearer' with the server's token";
+            Err(Answer::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer"))
         }
-        let message = "publishing needs --token unless the server listens on loopback only";
-        return Err(Answer::error(403, "forbidden", message));
-    };
-    if sends_bearer(connection, token) {
-        return Ok(());
     }
-    let message = "send 'Authorization: Bearer' with the server's token";
-    Err(Answer::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer"))
+}
+
+/// Whether somebody may publish. The address that counts is the one the server listens on; who
+/// a client says it is, or a proxy says, decides nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// Yes.
+    Granted,
+    /// Not without the server's token.
+    TokenMissing,
+    /// Nobody may: see [`NOT_HERE`].
+    NotHere,
+}
+
+/// What [`Right::NotHere`] means.
+pub const NOT_HERE: &str = "publishing needs --token unless the server listens on loopback only";
+
+/// The right of somebody of whom `knows` tells whether they know the server's token.
+pub fn right(app: &App, knows: impl FnOnce(&str) -> bool) -> Right {
+    match &app.config.token {
+        Some(token) if knows(token) => Right::Granted,
+        Some(_) => Right::TokenMissing,
+        None if app.is_loopback => Right::Granted,
+        None => Right::NotHere,
+    }
 }
 
 #[cfg(test)]

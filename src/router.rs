@@ -6,16 +6,13 @@ use std::sync::Arc;
 use tiny_http::Method;
 
 use crate::http::Answer;
-use crate::hub::Topics;
 use crate::hub::event::check_name;
+use crate::hub::{ALL, Topics};
 use crate::listener::connection::Connection;
 use crate::validate::validate;
 use crate::websocket::handshake;
 use crate::websocket::session::{self, Kind};
 use crate::{App, access, assets, publish, sse, stats};
-
-/// The topic name that stands for all topics in a subscription.
-const ALL: &str = "*";
 
 /// The query parameters that any handler understands; others are ignored.
 #[derive(Debug, Default)]
@@ -57,11 +54,12 @@ impl Query {
 
     /// The topics asked for, if any were; `*` asks for all.
     pub fn topics(&self) -> Option<Topics> {
-        if self.topics.contains(ALL) {
-            return Some(Topics::All);
-        }
-        let names = self.topics.iter().map(String::as_str);
-        (!self.topics.is_empty()).then(|| Topics::named(names))
+        (!self.topics.is_empty()).then(|| Topics::asked_for(&self.topics))
+    }
+
+    /// Their names, as they were asked for.
+    pub fn topic_names(&self) -> &BTreeSet<String> {
+        &self.topics
     }
 
     /// The topics asked for, or all.

@@ -10,6 +10,7 @@ use crate::App;
 use crate::clients::Transport;
 use crate::http::Answer;
 use crate::hub::LastSeen;
+use crate::hub::batch::batches;
 use crate::hub::broadcaster::{Form, Subscriber};
 use crate::hub::event::{EventId, encode_sse};
 use crate::hub::history::Replay;
@@ -66,8 +67,8 @@ fn write_replay(outbox: &Outbox, replay: Replay) {
         let gap = encode_sse(Some(resumed), Some("gap"), &gap_data(resumed));
         outbox.write_taken(Chunk::Own(gap.into()));
     }
-    for event in replay.events {
-        outbox.write_taken(Chunk::Sse(event));
+    for batch in batches(&replay.events) {
+        outbox.write_taken(Chunk::Sse(batch));
     }
 }
 
@@ -87,11 +88,7 @@ pub fn farewell(client: u64) -> Vec<u8> {
 impl Query {
     /// What the client saw last: its header field, or for those that cannot send one the query.
     pub fn last_seen(&self, connection: &Connection) -> LastSeen {
-        let text = connection.header("Last-Event-ID").or(self.last_event_id.as_deref());
-        match text {
-            None | Some("") => LastSeen::Nothing,
-            Some(text) => text.parse().map_or(LastSeen::Unknown, LastSeen::Event),
-        }
+        LastSeen::parse(connection.header("Last-Event-ID").or(self.last_event_id.as_deref()))
     }
 }
 

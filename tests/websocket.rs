@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::Write;
+use std::time::Duration;
 
 use common::ws::{Frame, Raw, connect, json, masked, open};
 use common::{Server, assert_timestamp, wait_for};
@@ -193,6 +194,76 @@ fn text_that_is_not_utf8_ends_with_1007() {
         }
     }
     server.wait_clients(0, 0);
+}
+
+#[test]
+fn text_that_cannot_become_utf8_is_refused_before_all_of_it_has_come() {
+    let server = Server::start(&[]);
+    let long = [b'x'; 30_000];
+    // Autobahn's cases 6.4.1 to 6.4.4 among them: U+110000 in its fifth of twelve bytes.
+    for (what, start) in [
+        ("at once", &b"\xff"[..]),
+        ("above U+10FFFF", b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90"),
+        ("a surrogate", b"\xed\xa0"),
+        ("behind more than is read at once", &[&long[..], b"\xc3\xc3"].concat()),
+    ] {
+        // In a frame that goes on, in one whose end is all that is missing, in a later fragment.
+        for (before, first, claimed) in [
+            (&[][..], 0x81, start.len() + 100),
+            (&[], 0x81, start.len() + 1),
+            (&[], 0x81, 1 << 20),
+            (&[], 0x01, start.len()),
+            (&masked(0x01, "grüße ".as_bytes()), 0x80, 100_000),
+            (&masked(0x01, b"half a character \xe2"), 0x80, 100_000),
+        ] {
+            let mut client = Raw::connect(&server, "/echo");
+            let mut frame = masked(first, &[start, &vec![b' '; claimed - start.len()]].concat());
+            frame.truncate(frame.len() - (claimed - start.len()));
+            client.stream.write_all(before).unwrap();
+            client.stream.write_all(&frame).unwrap();
+            assert_eq!(client.close_code(), 1007, "{what} {claimed}");
+        }
+    }
+    // Byte by byte, and not before it is certain.
+    let mut client = Raw::connect(&server, "/echo");
+    let bytes = masked(0x81, b"\xce\xba\xf4\x90\x80\x80ed");
+    let (good, bad) = bytes.split_at(6 + 3);
+    for byte in good {
+        client.stream.write_all(&[*byte]).unwrap();
+    }
+    // A ping cannot be answered in the middle of a frame: that nothing comes is all there is to see.
+    client.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(client.stream.peek(&mut [0]).is_err());
+    client.stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    client.stream.write_all(&bad[..1]).unwrap();
+    assert_eq!(client.close_code(), 1007);
+    server.wait_clients(0, 0);
+}
+
+#[test]
+fn a_message_may_come_in_any_pieces() {
+    let server = Server::start(&[]);
+    let original = "grüße 🦀 日本語 ".repeat(3_000);
+    for step in [1, 7, 1_000, 4_096, 5_001] {
+        let mut client = Raw::connect(&server, "/echo");
+        client.stream.set_nodelay(true).unwrap();
+        // What comes byte by byte is shorter, or it would take seconds.
+        let original = &original.as_bytes()[..if step == 1 { 190 } else { original.len() }];
+        let (one, two) = original.split_at(original.len() / 2 + 1);
+        let bytes =
+            [masked(0x81, original), masked(0x01, one), masked(0x89, b"?"), masked(0x80, two)];
+        for piece in bytes.concat().chunks(step) {
+            client.stream.write_all(piece).unwrap();
+        }
+        assert_eq!(client.frame(), Some(text(original)), "{step}");
+        assert_eq!(client.frame().unwrap().payload, b"?");
+        assert_eq!(client.frame(), Some(text(original)), "{step}");
+    }
+    // A length may be written in more bytes than it needs, but for the first bit of 64.
+    let mut client = Raw::connect(&server, "/echo");
+    client.stream.write_all(&[0x81, 0x80 | 126, 0, 1, 0, 0, 0, 0, b'a']).unwrap();
+    client.stream.write_all(&[0x81, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, b'b']).unwrap();
+    assert_eq!((client.frame(), client.frame()), (Some(text("a")), Some(text("b"))));
 }
 
 #[test]

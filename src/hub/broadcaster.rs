@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Topics;
+use super::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
 use super::event::Event;
 use super::mailbox::{Mailbox, receive};
 use super::outbox::{Chunk, Outbox};
+use crate::websocket::deflate::Window;
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -32,6 +34,19 @@ pub enum Form {
     Sse,
     /// WebSocket frames. The client's own thread does the rest.
     WebSocket,
+    /// WebSocket frames, compressed.
+    Deflate(Window),
+}
+
+impl Form {
+    /// `batch` in this form.
+    pub fn chunk(self, batch: Arc<Batch>) -> Chunk {
+        match self {
+            Form::Sse => Chunk::Sse(batch),
+            Form::WebSocket => Chunk::WebSocket(batch),
+            Form::Deflate(window) => Chunk::Deflated(batch, window),
+        }
+    }
 }
 
 /// One client as its broadcaster knows it.
@@ -40,7 +55,7 @@ pub struct Subscriber {
     pub client: u64,
     /// Where its events go.
     pub outbox: Arc<Outbox>,
-    /// Which events.
+    /// Which events, at first.
     pub topics: Topics,
     /// In which form.
     pub form: Form,
@@ -50,7 +65,17 @@ pub struct Subscriber {
 pub(super) enum Message {
     Event(Arc<Event>),
     Subscribe(Subscriber),
-    Unsubscribe(u64),
+    /// The client's events change: no more on `leave`, from now on those on `join`.
+    Change {
+        client: u64,
+        leave: Topics,
+        join: Topics,
+    },
+    /// The end of a client that had these topics last.
+    Unsubscribe {
+        client: u64,
+        topics: Topics,
+    },
     /// Dropped when its turn has come.
     Flush(Sender<()>),
     Stop,
@@ -98,7 +123,39 @@ impl Broadcaster {
 }
 
 /// The receivers of one kind of event, by client.
-type Group = HashMap<u64, (Form, Arc<Outbox>)>;
+type Group = HashMap<u64, Member>;
+type Member = (Form, Arc<Outbox>);
+
+/// A batch in every form, ready to be offered: one chunk for all clients of a form, so that nothing
+/// shared is touched for each of them.
+struct Forms {
+    batch: Arc<Batch>,
+    sse: Chunk,
+    websocket: Chunk,
+    /// The window that was wanted last; nearly all have the same.
+    deflated: Option<(Form, Chunk)>,
+}
+
+impl Forms {
+    fn of(batch: &Arc<Batch>) -> Forms {
+        let chunk = |form: Form| form.chunk(Arc::clone(batch));
+        let (sse, websocket) = (chunk(Form::Sse), chunk(Form::WebSocket));
+        Forms { batch: Arc::clone(batch), sse, websocket, deflated: None }
+    }
+
+    // One that is gone is taken out when its own thread unsubscribes.
+    fn offer(&mut self, (form, outbox): &Member, now: Instant) {
+        let chunk = match form {
+            Form::Sse => &self.sse,
+            Form::WebSocket => &self.websocket,
+            Form::Deflate(_) => match &mut self.deflated {
+                Some((same, chunk)) if same == form => chunk,
+                other => &other.insert((*form, form.chunk(Arc::clone(&self.batch)))).1,
+            },
+        };
+        outbox.offer(chunk, now);
+    }
+}
 
 struct Share {
     subscribers: HashMap<u64, Subscriber>,
@@ -121,13 +178,25 @@ impl Share {
         loop {
             // Without subscribers nothing is due, and the thread need not wake.
             let deadline = (!self.subscribers.is_empty()).then_some(next);
-            match receive(receiver, deadline) {
-                Some(Message::Event(event)) => self.fan_out(&event),
+            let mut message = receive(receiver, deadline);
+            if let Some(Message::Event(first)) = message {
+                let (batch, behind) = collect(first, receiver);
+                self.fan_out(&Arc::new(batch));
+                message = behind;
+            }
+            match message {
+                Some(Message::Event(_)) | None => {}
                 Some(Message::Subscribe(subscriber)) => self.add(subscriber),
-                Some(Message::Unsubscribe(client)) => self.remove(client),
+                Some(Message::Change { client, leave, join }) => {
+                    self.leave(client, &leave);
+                    self.join(client, &join);
+                }
+                Some(Message::Unsubscribe { client, topics }) => {
+                    self.leave(client, &topics);
+                    self.subscribers.remove(&client);
+                }
                 Some(Message::Stop) => return,
                 Some(Message::Flush(turn)) => drop(turn),
-                None => {}
             }
             // After messages too: a flood of events must not keep the heartbeat from others.
             let now = Instant::now();
@@ -139,24 +208,29 @@ impl Share {
     }
 
     fn add(&mut self, subscriber: Subscriber) {
+        let (client, topics) = (subscriber.client, subscriber.topics.clone());
+        self.subscribers.insert(client, subscriber);
+        self.join(client, &topics);
+    }
+
+    fn join(&mut self, client: u64, topics: &Topics) {
+        let Some(subscriber) = self.subscribers.get(&client) else { return };
         let member = || (subscriber.form, Arc::clone(&subscriber.outbox));
-        match &subscriber.topics {
+        match topics {
             Topics::All => {
-                self.to_all.insert(subscriber.client, member());
+                self.to_all.insert(client, member());
             }
             Topics::Some(names) => {
                 for name in names.iter() {
                     let group = self.to_topic.entry(Arc::clone(name)).or_default();
-                    group.insert(subscriber.client, member());
+                    group.insert(client, member());
                 }
             }
         }
-        self.subscribers.insert(subscriber.client, subscriber);
     }
 
-    fn remove(&mut self, client: u64) {
-        let Some(subscriber) = self.subscribers.remove(&client) else { return };
-        match &subscriber.topics {
+    fn leave(&mut self, client: u64, topics: &Topics) {
+        match topics {
             Topics::All => {
                 self.to_all.remove(&client);
             }
@@ -172,24 +246,48 @@ impl Share {
         }
     }
 
-    fn fan_out(&self, event: &Arc<Event>) {
+    fn fan_out(&self, batch: &Arc<Batch>) {
         let start = Instant::now();
-        let sse = Chunk::Sse(Arc::clone(event));
-        let websocket = Chunk::WebSocket(Arc::clone(event));
-        let to_topic = self.to_topic.get(&event.topic).into_iter().flatten();
-        for (_, (form, outbox)) in to_topic.chain(&self.to_all) {
-            let chunk = match form {
-                Form::Sse => &sse,
-                Form::WebSocket => &websocket,
-            };
-            // One that is gone is taken out when its own thread unsubscribes.
-            outbox.offer(chunk, start);
+        let mut all = Forms::of(batch);
+        for member in self.to_all.values() {
+            all.offer(member, start);
         }
+        self.fan_out_by_topic(batch, start);
         let nanos = start.elapsed().as_nanos() as u64;
-        self.timing.events.fetch_add(1, Ordering::Relaxed);
+        self.timing.events.fetch_add(batch.events().len() as u64, Ordering::Relaxed);
         self.timing.nanos.fetch_add(nanos, Ordering::Relaxed);
         self.timing.last.store(nanos, Ordering::Relaxed);
         self.timing.longest.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    fn fan_out_by_topic(&self, batch: &Arc<Batch>, start: Instant) {
+        let mut groups: Vec<(&Group, Places)> = Vec::new();
+        for (place, event) in batch.events().iter().enumerate() {
+            let Some(group) = self.to_topic.get(&event.topic) else { continue };
+            match groups.iter_mut().find(|(known, _)| std::ptr::eq(*known, group)) {
+                Some((_, places)) => *places |= 1 << place,
+                None => groups.push((group, 1 << place)),
+            }
+        }
+        if let [(group, places)] = groups[..] {
+            let mut part = Forms::of(&batch.part(places));
+            for member in group.values() {
+                part.offer(member, start);
+            }
+            return;
+        }
+        // Whoever wants several of the topics gets their events in order.
+        let mut members: HashMap<u64, (Places, &Member)> = HashMap::new();
+        for (group, places) in groups {
+            for (client, member) in group {
+                members.entry(*client).or_insert((0, member)).0 |= places;
+            }
+        }
+        let mut parts: HashMap<Places, Forms> = HashMap::new();
+        for (places, member) in members.into_values() {
+            let part = parts.entry(places).or_insert_with(|| Forms::of(&batch.part(places)));
+            part.offer(member, start);
+        }
     }
 
     fn tend(&self, now: Instant) {
@@ -200,4 +298,22 @@ impl Share {
             }
         }
     }
+}
+
+/// Takes what else is there already behind an event, as far as it is events, and as a batch may
+/// hold. Returns the batch and the message behind it, if that was taken.
+fn collect(first: Arc<Event>, receiver: &Receiver<Message>) -> (Batch, Option<Message>) {
+    let mut bytes = first.data().len();
+    let mut events = vec![first];
+    while events.len() < MAX_EVENTS && bytes < MAX_BYTES {
+        match receiver.try_recv() {
+            Ok(Message::Event(event)) => {
+                bytes += event.data().len();
+                events.push(event);
+            }
+            Ok(other) => return (Batch::new(events), Some(other)),
+            Err(_) => break,
+        }
+    }
+    (Batch::new(events), None)
 }

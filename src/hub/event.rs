@@ -1,4 +1,4 @@
-//! An event, its id, and its two encodings: each is made once and shared by all its receivers.
+//! An event, its id, and its encodings: each is made once and shared by all its receivers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,9 +6,11 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
-use tungstenite::protocol::frame::Frame;
+use serde_json::Value;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::{Frame, FrameHeader};
+
+use crate::websocket::deflate::{WINDOWS, Window, compressed_frame};
 
 /// The longest topic or event name, in bytes.
 pub const MAX_NAME: usize = 256;
@@ -151,13 +153,21 @@ pub struct Event {
     data: Box<str>,
     sse: OnceLock<Box<[u8]>>,
     websocket: OnceLock<Box<[u8]>>,
+    /// By window; `None` inside where compression does not pay.
+    deflated: [OnceLock<Option<Box<[u8]>>>; WINDOWS],
 }
 
 impl Event {
     /// The event that `draft` becomes at the place `id`.
     pub fn new(id: EventId, draft: Draft) -> Event {
         let Draft { topic, name, data } = draft;
-        Event { id, topic, name, data, sse: OnceLock::new(), websocket: OnceLock::new() }
+        let deflated = [const { OnceLock::new() }; WINDOWS];
+        Event { id, topic, name, data, sse: OnceLock::new(), websocket: OnceLock::new(), deflated }
+    }
+
+    /// What was published.
+    pub fn data(&self) -> &str {
+        &self.data
     }
 
     /// The event in the form of an event stream (WHATWG HTML, section 9.2.6).
@@ -171,19 +181,31 @@ impl Event {
     /// `{"type":"event","id":…,"topic":…,"event":…,"data":…}`. As in an `EventSource`, an event
     /// without a name is called `message`, and data is text.
     pub fn websocket(&self) -> &[u8] {
-        self.websocket.get_or_init(|| {
-            let text = json!({
-                "type": "event",
-                "id": self.id.to_string(),
-                "topic": &*self.topic,
-                "event": self.name.as_deref().unwrap_or("message"),
-                "data": &*self.data,
-            });
-            text_frame(text.to_string()).into_boxed_slice()
-        })
+        self.websocket.get_or_init(|| text_frame(&self.json()).into_boxed_slice())
     }
 
-    /// About how many bytes the event keeps in memory, both encodings included.
+    /// The same, compressed where that makes it shorter (RFC 7692).
+    pub fn deflated(&self, window: Window) -> &[u8] {
+        let frame = self.deflated[window.index()].get_or_init(|| {
+            let frame = compressed_frame(window, Data::Text, self.json().as_bytes());
+            frame.map(Vec::into_boxed_slice)
+        });
+        frame.as_deref().unwrap_or_else(|| self.websocket())
+    }
+
+    fn json(&self) -> String {
+        let quoted = |text: &str| Value::from(text).to_string();
+        format!(
+            r#"{{"type":"event","id":"{}","topic":{},"event":{},"data":{}}}"#,
+            self.id,
+            quoted(&self.topic),
+            quoted(self.name.as_deref().unwrap_or("message")),
+            quoted(&self.data),
+        )
+    }
+
+    /// About how many bytes the event keeps in memory, both plain encodings included. (Compressed
+    /// ones are there for each window that a client has; they are small, or not kept.)
     pub fn weight(&self) -> usize {
         size_of::<Event>() + 3 * self.data.len() + 2 * self.topic.len() + 128
     }
@@ -213,8 +235,13 @@ pub fn encode_sse(id: Option<EventId>, name: Option<&str>, data: &str) -> Vec<u8
 }
 
 /// An unmasked text frame, as a server sends it.
-pub fn text_frame(text: String) -> Vec<u8> {
-    frame(Frame::message(text.into_bytes(), OpCode::Data(Data::Text), true))
+pub fn text_frame(text: &str) -> Vec<u8> {
+    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+    let length = text.len() as u64;
+    let mut bytes = Vec::with_capacity(header.len(length) + text.len());
+    header.format(length, &mut bytes).expect("writing to a vector does not fail");
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
 }
 
 /// The bytes of a frame.
@@ -288,7 +315,7 @@ mod tests {
         assert_eq!(frame[0], 0x81);
         assert_eq!(frame[1] as usize, frame.len() - 2);
         let value: serde_json::Value = serde_json::from_slice(&frame[2..]).unwrap();
-        let expected = json!({
+        let expected = serde_json::json!({
             "type": "event", "id": "5-0", "topic": "t", "event": "message", "data": "say \"hi\"\n"
         });
         assert_eq!(value, expected);

@@ -4,13 +4,14 @@
 //! order is the same everywhere, and a subscription falls between two events for certain: what
 //! came before it is in the replay, what comes after it in the channel. No gap, no duplicate.
 
+pub mod batch;
 pub mod broadcaster;
 pub mod event;
 pub mod history;
 pub mod mailbox;
 pub mod outbox;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,28 +19,59 @@ use std::time::Duration;
 use broadcaster::{Broadcaster, Message, Subscriber, Timing};
 use event::{Draft, Event, EventId, IdSource};
 use history::{History, Replay};
+use mailbox::Mailbox;
+
+/// The name that stands for all topics in a subscription. Nothing can be published on it.
+pub const ALL: &str = "*";
 
 /// Which topics a client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Topics {
     /// Every topic.
     All,
-    /// These.
+    /// These, in order and each once: made by [`Topics::named`].
     Some(Arc<[Arc<str>]>),
 }
 
 impl Topics {
     /// The topics of these names.
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Topics {
+        let names: BTreeSet<&str> = names.into_iter().collect();
         Topics::Some(names.into_iter().map(Arc::from).collect())
+    }
+
+    /// The topics that a client names: all of them where [`ALL`] is among the names.
+    pub fn asked_for(names: &BTreeSet<String>) -> Topics {
+        match names.contains(ALL) {
+            true => Topics::All,
+            false => Topics::named(names.iter().map(String::as_str)),
+        }
     }
 
     /// Whether an event on `topic` is wanted.
     pub fn match_topic(&self, topic: &str) -> bool {
         match self {
             Topics::All => true,
-            Topics::Some(names) => names.iter().any(|name| **name == *topic),
+            // A replay asks for every event that is kept, under the hub's lock.
+            Topics::Some(names) => names.binary_search_by(|name| (**name).cmp(topic)).is_ok(),
         }
+    }
+
+    /// What stands here and does not stand in `other`. `All` is one entry among others: it is not
+    /// taken apart into names.
+    fn without(&self, other: &Topics) -> Topics {
+        match (self, other) {
+            (Topics::All, Topics::All) => Topics::named([]),
+            (Topics::Some(names), Topics::Some(_)) => {
+                let left = names.iter().filter(|name| !other.match_topic(name));
+                Topics::Some(left.cloned().collect())
+            }
+            _ => self.clone(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Topics::Some(names) if names.is_empty())
     }
 }
 
@@ -65,6 +97,16 @@ pub enum LastSeen {
     Event(EventId),
     /// Something that is no id of ours: a gap.
     Unknown,
+}
+
+impl LastSeen {
+    /// What a client means by `text`: the id of the last event it has seen, if it has seen any.
+    pub fn parse(text: Option<&str>) -> LastSeen {
+        match text {
+            None | Some("") => LastSeen::Nothing,
+            Some(text) => text.parse().map_or(LastSeen::Unknown, LastSeen::Event),
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -151,12 +193,7 @@ impl Hub {
         last: LastSeen,
     ) -> (Subscription, Replay) {
         let mut order = self.order();
-        let newest = order.ids.last();
-        let replay = match last {
-            LastSeen::Nothing => Replay { gap: None, events: Vec::new() },
-            LastSeen::Event(last) => order.history.after(last, newest, &subscriber.topics),
-            LastSeen::Unknown => Replay { gap: Some(newest), events: Vec::new() },
-        };
+        let replay = order.replay(last, &subscriber.topics);
         order.count(&subscriber.topics, true);
         let broadcaster = order.next_broadcaster % self.broadcasters.len();
         order.next_broadcaster += 1;
@@ -200,6 +237,15 @@ impl Hub {
 }
 
 impl Order {
+    fn replay(&self, last: LastSeen, topics: &Topics) -> Replay {
+        let newest = self.ids.last();
+        match last {
+            LastSeen::Nothing => Replay { gap: None, events: Vec::new() },
+            LastSeen::Event(last) => self.history.after(last, newest, topics),
+            LastSeen::Unknown => Replay { gap: Some(newest), events: Vec::new() },
+        }
+    }
+
     fn count(&mut self, topics: &Topics, more: bool) {
         let change = |count: usize| {
             if more { count + 1 } else { count.saturating_sub(1) }
@@ -220,10 +266,51 @@ impl Order {
     }
 }
 
+impl Subscription {
+    fn mailbox(&self) -> &Mailbox<Message> {
+        &self.hub.broadcasters[self.broadcaster].mailbox
+    }
+
+    /// Makes the client get events on `topics` from now on, and on no others; returns those it
+    /// missed on topics that are new to it, as [`Hub::subscribe`] does. On the others it has missed
+    /// nothing, and gets nothing twice.
+    ///
+    /// Where topics are added, the caller holds the client's outbox and writes the replay first.
+    /// What was published before on topics that are given up may still be on its way: see
+    /// [`Subscription::settle`].
+    pub fn change(&mut self, topics: Topics, last: LastSeen) -> Replay {
+        let leave = self.topics.without(&topics);
+        let join = topics.without(&self.topics);
+        let before = std::mem::replace(&mut self.topics, topics);
+        if leave.is_empty() && join.is_empty() {
+            return Replay { gap: None, events: Vec::new() };
+        }
+        let mut order = self.hub.order();
+        // Nothing can be missing on no topics, not even after a stranger's id.
+        let last = if join.is_empty() { LastSeen::Nothing } else { last };
+        let mut replay = order.replay(last, &join);
+        order.count(&leave, false);
+        order.count(&join, true);
+        self.mailbox().send(Message::Change { client: self.client, leave, join });
+        drop(order);
+        // Only where `All` is new: what came on single topics before came already.
+        replay.events.retain(|event| !before.match_topic(&event.topic));
+        replay
+    }
+
+    /// Returns when the latest change is in effect: no event that it excludes will be put into the
+    /// client's outbox any more.
+    pub fn settle(&self) {
+        let (done, all_done) = crossbeam_channel::bounded(0);
+        self.mailbox().send(Message::Flush(done));
+        let _ = all_done.recv();
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.hub.order().count(&self.topics, false);
-        let mailbox = &self.hub.broadcasters[self.broadcaster].mailbox;
-        mailbox.send(Message::Unsubscribe(self.client));
+        let topics = std::mem::replace(&mut self.topics, Topics::named([]));
+        self.mailbox().send(Message::Unsubscribe { client: self.client, topics });
     }
 }

@@ -16,12 +16,13 @@ use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::event::Event;
+use super::batch::Batch;
 use crate::backlog::Backlog;
 use crate::listener::STACK;
 use crate::listener::connection::Link;
 use crate::listener::socket::{self, TcpState};
 use crate::send::{send_now, wait_writable};
+use crate::websocket::deflate::Window;
 
 /// How long one message may take to be accepted by the peer.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
@@ -36,10 +37,12 @@ const SLICE: Duration = Duration::from_millis(100);
 /// One message on its way to a client.
 #[derive(Debug, Clone)]
 pub enum Chunk {
-    /// An event, in the form of an event stream.
-    Sse(Arc<Event>),
-    /// An event, as a WebSocket frame.
-    WebSocket(Arc<Event>),
+    /// Events, in the form of an event stream.
+    Sse(Arc<Batch>),
+    /// Events, as WebSocket frames.
+    WebSocket(Arc<Batch>),
+    /// The same, compressed.
+    Deflated(Arc<Batch>, Window),
     /// Whole lines or frames that are for this client only.
     Own(Box<[u8]>),
     /// Whole lines that are always the same.
@@ -49,15 +52,27 @@ pub enum Chunk {
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
-            Chunk::Sse(event) => event.sse(),
-            Chunk::WebSocket(event) => event.websocket(),
+            Chunk::Sse(batch) => batch.sse(),
+            Chunk::WebSocket(batch) => batch.websocket(),
+            Chunk::Deflated(batch, window) => batch.deflated(*window),
             Chunk::Own(bytes) => bytes,
             Chunk::Fixed(bytes) => bytes,
         }
     }
 
-    fn is_event(&self) -> bool {
-        matches!(self, Chunk::Sse(_) | Chunk::WebSocket(_))
+    /// How many events it is.
+    fn events(&self) -> usize {
+        match self {
+            Chunk::Sse(batch) | Chunk::WebSocket(batch) | Chunk::Deflated(batch, _) => {
+                batch.events().len()
+            }
+            Chunk::Own(_) | Chunk::Fixed(_) => 0,
+        }
+    }
+
+    /// For how many messages it counts in a queue.
+    fn messages(&self) -> usize {
+        self.events().max(1)
     }
 }
 
@@ -163,6 +178,10 @@ struct State {
     until: Instant,
     last_words: Option<Box<[u8]>>,
     done: bool,
+    /// The client's own thread has the outbox between [`Outbox::take`] and [`Outbox::release`], or
+    /// wants it: whoever writes hands it over when nothing waits.
+    held: bool,
+    wanted: bool,
     /// Threads that wait for `room`. To signal it without need is a system call each time.
     waiters: usize,
 }
@@ -211,6 +230,8 @@ impl Outbox {
                 until: now,
                 last_words: None,
                 done: false,
+                held: false,
+                wanted: false,
                 waiters: 0,
                 sent: 0,
             }),
@@ -270,7 +291,7 @@ impl Outbox {
             match self.send_free(&mut state, chunk.bytes(), || chunk.clone()) {
                 Sent::Whole => {
                     state.last_write = now;
-                    state.sent += u64::from(chunk.is_event());
+                    state.sent += chunk.events() as u64;
                 }
                 Sent::Partly => {
                     drop(state);
@@ -285,9 +306,9 @@ impl Outbox {
             return;
         }
         let length = chunk.bytes().len();
-        let full = state.waiting >= self.limits.events
-            || (state.waiting > 0 && state.waiting_bytes + length > self.limits.bytes);
-        if full {
+        let full = state.waiting + chunk.messages() > self.limits.events
+            || state.waiting_bytes + length > self.limits.bytes;
+        if state.waiting > 0 && full {
             drop(state);
             return self.finish(Reason::Slow, Some(self.farewell));
         }
@@ -301,13 +322,14 @@ impl Outbox {
     }
 
     fn enqueue(&self, state: &mut State, chunk: Chunk) {
-        self.count_waiting(state, chunk.bytes().len());
+        self.count_waiting(state, &chunk);
         let _ = self.sender.send(chunk);
     }
 
-    /// One message more waits. The caller asks the backlog to relieve, when it holds no lock.
-    fn count_waiting(&self, state: &mut State, bytes: usize) {
-        state.waiting += 1;
+    /// This waits as well. The caller asks the backlog to relieve, when it holds no lock.
+    fn count_waiting(&self, state: &mut State, chunk: &Chunk) {
+        let bytes = chunk.bytes().len();
+        state.waiting += chunk.messages();
         state.waiting_bytes += bytes;
         self.backlog.add(bytes);
     }
@@ -358,22 +380,57 @@ impl Outbox {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => return Sent::Lost,
         };
-        state.partial = Some((chunk(), sent));
+        let chunk = chunk();
+        self.count_waiting(state, &chunk);
+        state.partial = Some((chunk, sent));
         state.taken = true;
-        self.count_waiting(state, bytes.len());
         Sent::Partly
+    }
+
+    /// Takes the outbox for the calling thread, one of the client's own, when all that was handed
+    /// over before is written. What comes from now on waits until [`Outbox::release`], behind what
+    /// the caller writes. Returns `false`, and takes nothing, where the connection is over.
+    pub fn take(&self) -> bool {
+        let mut state = self.lock();
+        let idle = match self.fanout {
+            Fanout::Direct => !state.taken,
+            // What waits is counted until it is written.
+            Fanout::Handoff => state.waiting == 0,
+        };
+        if idle && state.over.is_none() {
+            state.taken = true;
+            state.held = true;
+        }
+        // To wait for a free moment could be for ever, with events coming one after another.
+        state.wanted = !state.held;
+        while !state.held {
+            if state.over.is_some() {
+                state.wanted = false;
+                return false;
+            }
+            state.waiters += 1;
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiters -= 1;
+        }
+        true
     }
 
     /// Writes a chunk while the outbox is taken by the calling thread and nothing is in front of
     /// it: the beginning of the stream, or a replay.
     pub fn write_taken(&self, chunk: Chunk) {
         let written = self.write_out(&chunk, 0);
-        self.lock().sent += u64::from(written && chunk.is_event());
+        if written {
+            self.lock().sent += chunk.events() as u64;
+        }
     }
 
     /// Gives the outbox that this thread has taken back, after what came meanwhile is written.
     pub fn release(&self) {
-        self.drain();
+        self.lock().held = false;
+        // In handoff mode there is a thread to write it.
+        if !self.unpark() {
+            self.drain();
+        }
     }
 
     /// Ends the connection. The first reason stays. What waits is still written where the server
@@ -458,7 +515,8 @@ impl Outbox {
                     if let (true, Some(reason)) = (state.done, state.over) {
                         return reason;
                     }
-                    if state.partial.is_some() || state.waiting > 0 || state.over.is_some() {
+                    let work = state.partial.is_some() || state.waiting > 0 || state.over.is_some();
+                    if work && !state.held {
                         break;
                     }
                 }
@@ -476,11 +534,13 @@ impl Outbox {
                     let mut state = self.lock();
                     // Less than the chunk where it was cleared meanwhile, or was the last words.
                     let bytes = chunk.bytes().len().min(state.waiting_bytes);
-                    state.waiting = state.waiting.saturating_sub(1);
+                    state.waiting = state.waiting.saturating_sub(chunk.messages());
                     state.waiting_bytes -= bytes;
                     self.backlog.remove(bytes);
                     state.last_write = Instant::now();
-                    state.sent += u64::from(written && chunk.is_event());
+                    if written {
+                        state.sent += chunk.events() as u64;
+                    }
                     self.signal(state);
                 }
                 Work::Idle => return,
@@ -491,6 +551,9 @@ impl Outbox {
 
     fn next_work(&self) -> Work {
         let mut state = self.lock();
+        if state.held {
+            return Work::Idle;
+        }
         if let Some((chunk, offset)) = state.partial.take() {
             return Work::Write(chunk, offset);
         }
@@ -503,7 +566,11 @@ impl Outbox {
                 None => Work::Over,
             };
         }
-        if self.fanout == Fanout::Direct {
+        if state.wanted {
+            state.wanted = false;
+            state.held = true;
+            self.signal(state);
+        } else if self.fanout == Fanout::Direct {
             state.taken = false;
             self.signal(state);
         }

@@ -1,7 +1,7 @@
 //! One request with the socket it came on: what a handler works with.
 
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use tiny_http::{Method, Request};
 
 use super::reaper::{Reaper, Verdict};
 use super::socket::{self, Claim, TcpState};
+use crate::forwarded::ClientAddress;
 use crate::http::Answer;
 use crate::send::{linger, send_all, send_now};
 
@@ -25,6 +26,7 @@ pub struct Connection {
     // `None` only after one of the consuming methods has taken it.
     request: Option<Request>,
     claim: Option<Claim>,
+    client: ClientAddress,
     reaper: Arc<Reaper>,
     /// Bytes of a counted body that have not been read.
     unread: usize,
@@ -54,6 +56,7 @@ pub enum BodyError {
 pub struct Link {
     // Released before the writer closes its own number: the order of these fields matters.
     claim: Claim,
+    client: ClientAddress,
     /// tiny_http's writer, which would end the stream when dropped; none after a detach. (Never
     /// used; the mutex only makes the link shareable.)
     _writer: Option<Mutex<Box<dyn io::Write + Send>>>,
@@ -63,7 +66,8 @@ impl Link {
     /// A claimed connection that tiny_http has no part in.
     #[cfg(test)]
     pub(crate) fn of(claim: Claim) -> Link {
-        Link { claim, _writer: None }
+        let client = claim.peer().into();
+        Link { claim, client, _writer: None }
     }
 
     /// The socket.
@@ -71,16 +75,21 @@ impl Link {
         self.claim.stream()
     }
 
-    /// The client's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.claim.peer()
+    /// The client's address; see [`Connection::peer`].
+    pub fn peer(&self) -> ClientAddress {
+        self.client
     }
 }
 
 impl Connection {
-    pub(super) fn new(request: Request, claim: Claim, reaper: Arc<Reaper>) -> Connection {
+    pub(super) fn new(
+        request: Request,
+        claim: Claim,
+        client: ClientAddress,
+        reaper: Arc<Reaper>,
+    ) -> Connection {
         let unread = counted_body(&request);
-        Connection { request: Some(request), claim: Some(claim), reaper, unread }
+        Connection { request: Some(request), claim: Some(claim), client, reaper, unread }
     }
 
     /// The request: method, target, header fields.
@@ -92,9 +101,10 @@ impl Connection {
         self.claim.as_ref().expect("taken only by the methods that consume the connection")
     }
 
-    /// The client's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.claim().peer()
+    /// The client's address: the other end of the connection, or where that is a trusted proxy,
+    /// the one that it names. Nothing may be allowed because of it.
+    pub fn peer(&self) -> ClientAddress {
+        self.client
     }
 
     /// The connection's socket.
@@ -104,16 +114,25 @@ impl Connection {
 
     /// The first header field of that name, if its value is there.
     pub fn header(&self, name: &'static str) -> Option<&str> {
-        let fields = self.request().headers();
-        fields.iter().find(|field| field.field.equiv(name)).map(|field| field.value.as_str())
+        self.headers(name).next()
     }
 
-    /// Whether one of the comma-separated members of the header field `name`, in any of its
-    /// lines, is `token` (RFC 9110 section 5.6.1), without regard to case.
+    /// The values of all header fields of that name.
+    pub fn headers(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let fields = self.request().headers().iter();
+        fields.filter(move |field| field.field.equiv(name)).map(|field| field.value.as_str())
+    }
+
+    /// Whether one of the [`members`](Self::members) of the header field `name` is `token`,
+    /// without regard to case.
     pub fn header_has(&self, name: &'static str, token: &str) -> bool {
-        let fields = self.request().headers().iter().filter(|field| field.field.equiv(name));
-        let mut members = fields.flat_map(|field| field.value.as_str().split(','));
-        members.any(|member| member.trim().eq_ignore_ascii_case(token))
+        self.members(name).any(|member| member.eq_ignore_ascii_case(token))
+    }
+
+    /// The comma-separated members of the header field `name`, of all its lines (RFC 9110 section
+    /// 5.6.1).
+    pub fn members(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.headers(name).flat_map(|value| value.split(',')).map(str::trim)
     }
 
     /// What the thread that serves this connection is called: `top -H` and debuggers show it.
@@ -216,7 +235,7 @@ impl Connection {
         let claim =
             self.claim.take().expect("taken only by the methods that consume the connection");
         claim.stop_reading();
-        Link { claim, _writer: Some(Mutex::new(request.into_writer())) }
+        Link { claim, client: self.client, _writer: Some(Mutex::new(request.into_writer())) }
     }
 
     /// Takes the connection over for another protocol, with the bytes that came behind the
@@ -230,7 +249,7 @@ impl Connection {
         let claim =
             self.claim.take().expect("taken only by the methods that consume the connection");
         match claim.detach(request) {
-            Ok(early) => Ok((Link { claim, _writer: None }, early)),
+            Ok(early) => Ok((Link { claim, client: self.client, _writer: None }, early)),
             Err(error) => {
                 claim.shutdown();
                 Err(error)

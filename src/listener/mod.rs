@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Server};
 
+use crate::forwarded::Proxies;
 use connection::{Connection, Unanswered};
 use reaper::Reaper;
 use socket::{ClaimError, Sockets};
@@ -55,6 +56,8 @@ pub struct Options {
     pub user_timeout: Duration,
     /// Where the listener counts.
     pub counters: Arc<Counters>,
+    /// Who is believed about clients' addresses.
+    pub proxies: Proxies,
 }
 
 /// What happened since the start.
@@ -78,6 +81,7 @@ pub struct Listener {
 
 struct Shared {
     listener: TcpListener,
+    proxies: Proxies,
     sockets: Arc<Sockets>,
     reaper: Arc<Reaper>,
     handler: Box<Handler>,
@@ -138,6 +142,7 @@ impl Listener {
         );
         let shared = Arc::new(Shared {
             listener,
+            proxies: options.proxies.clone(),
             sockets,
             reaper,
             handler,
@@ -283,7 +288,8 @@ impl Shared {
                 return socket::discard(request, unread);
             }
         };
-        let connection = Connection::new(request, claim, Arc::clone(&self.reaper));
+        let client = self.proxies.client(claim.peer(), request.headers());
+        let connection = Connection::new(request, claim, client, Arc::clone(&self.reaper));
         let name = connection.thread_name();
         // The slot gives the connection back where no thread can be started.
         let slot = Arc::new(Mutex::new(Some(connection)));

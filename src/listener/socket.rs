@@ -643,6 +643,31 @@ pub fn return_large_blocks() {
     }
 }
 
+/// Gives sleeping threads room in the kernel's table of them. Since Linux 6.16 each process has one
+/// of its own, sized by processors: four thousand threads asleep in sixteen chains, and every one
+/// that is woken is looked for among hundreds. Has no effect, and needs none, before that.
+pub fn enlarge_futex_hash() {
+    #[cfg(target_os = "linux")]
+    {
+        // include/uapi/linux/prctl.h; libc does not have them yet.
+        const PR_FUTEX_HASH: libc::c_int = 78;
+        const PR_FUTEX_HASH_SET_SLOTS: libc::c_ulong = 1;
+        const SLOTS: libc::c_ulong = 1024;
+        const NONE: libc::c_ulong = 0;
+        // SAFETY: four integers; a kernel that does not know the option refuses it.
+        unsafe { libc::prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, SLOTS, NONE, NONE) };
+    }
+}
+
+/// For how long the calling thread has been computing: unlike the clock, this stands still while
+/// other threads are.
+pub fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one `timespec`, which is ours; where it fails it stays zero.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// The highest open descriptor number below `limit`, or one above it where that cannot be told.
 fn highest_open(limit: RawFd) -> RawFd {
     const CHUNK: RawFd = 256;

@@ -3,6 +3,8 @@
 use tiny_http::{HTTPVersion, Method};
 use tungstenite::handshake::derive_accept_key;
 
+use super::deflate::Window;
+use super::negotiation::negotiate;
 use crate::http::Answer;
 use crate::listener::connection::Connection;
 
@@ -14,13 +16,33 @@ pub fn is_asked_for(connection: &Connection) -> bool {
     connection.header_has("Upgrade", "websocket")
 }
 
-/// Checks an upgrade request. The result is the answer's head, `101 Switching Protocols`.
+/// Whether a client offers to speak `protocol`. Names are compared as they are (section 4.2.2).
+pub fn is_offered(connection: &Connection, protocol: &str) -> bool {
+    connection.members("Sec-WebSocket-Protocol").any(|offered| offered == protocol)
+}
+
+/// A request that is right.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The answer's head, `101 Switching Protocols`.
+    pub head: Vec<u8>,
+    /// For compressed messages to the client, if they were agreed on.
+    pub deflate: Option<Window>,
+}
+
+/// Checks an upgrade request. The answer names the `protocol` that was chosen among those offered;
+/// none where the server speaks no offered one (section 4.2.2, step 5). It accepts an offer to
+/// compress if there is one that can be met and `deflate` allows it.
 ///
 /// # Errors
 /// The answer that says what is missing: 426 for a request for something else or another
 /// version, 405 for a method other than GET, 400 for anything malformed. Origins are the
 /// router's business.
-pub fn check(connection: &Connection) -> Result<Vec<u8>, Answer> {
+pub fn check(
+    connection: &Connection,
+    protocol: Option<&str>,
+    deflate: bool,
+) -> Result<Accepted, Answer> {
     let request = connection.request();
     let bad = |message: &str| Err(Answer::error(400, "bad_handshake", message));
     if *request.method() != Method::Get {
@@ -55,13 +77,22 @@ pub fn check(connection: &Connection) -> Result<Vec<u8>, Answer> {
         None => return bad("Sec-WebSocket-Key is missing"),
     };
     let accept = derive_accept_key(key.as_bytes());
-    Ok(format!(
+    let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\n\
          Connection: Upgrade\r\n\
          Upgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
-    )
-    .into_bytes())
+         Sec-WebSocket-Accept: {accept}\r\n"
+    );
+    if let Some(protocol) = protocol {
+        head += &format!("Sec-WebSocket-Protocol: {protocol}\r\n");
+    }
+    let agreed = deflate.then(|| negotiate(connection.headers("Sec-WebSocket-Extensions")));
+    let deflate = agreed.flatten().map(|agreed| {
+        head += &format!("Sec-WebSocket-Extensions: {}\r\n", agreed.answer);
+        agreed.window
+    });
+    head += "\r\n";
+    Ok(Accepted { head: head.into_bytes(), deflate })
 }
 
 /// Section 4.4: the versions that would be understood are named.

@@ -1,4 +1,15 @@
-//! WebSockets (RFC 6455): the handshake, and a client's session.
+//! WebSockets (RFC 6455): the handshake, a client's session, the commands it may give, and what is
+//! below them: messages, and their compression (RFC 7692).
 
+pub mod commands;
+#[cfg(feature = "deflate")]
+pub mod deflate;
+#[cfg(not(feature = "deflate"))]
+#[path = "no_deflate.rs"]
+pub mod deflate;
 pub mod handshake;
+pub mod incoming;
+pub mod negotiation;
 pub mod session;
+mod stream;
+pub mod utf8;

@@ -1,35 +1,36 @@
 //! A WebSocket client, from its handshake to its end.
 //!
 //! Its thread is blocked in `read`, and answers what it reads. Events come from the broadcaster
-//! through the client's [`Outbox`]; tungstenite writes its frames into the same outbox, each
-//! whole, so they never interleave.
+//! through the client's [`Outbox`]; answers go into the same outbox, each a whole frame, so they
+//! never interleave.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tungstenite::error::ProtocolError;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::frame::{CloseFrame, Frame};
-use tungstenite::protocol::{Role, WebSocketConfig};
-use tungstenite::{Error, Message, WebSocket};
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
-use super::handshake;
+use super::commands::{self, Commands};
+use super::deflate::{Window, compressed_frame};
+use super::handshake::{self, Accepted};
+use super::incoming::{Failure, Incoming, Message, Received};
+use super::stream::Stream;
 use crate::App;
+use crate::access::sends_bearer;
 use crate::clients::{Stay, Transport};
-use crate::hub::Subscription;
+use crate::hub::batch::batches;
 use crate::hub::broadcaster::{Form, Subscriber};
 use crate::hub::event::{frame, text_frame};
 use crate::hub::history::Replay;
 use crate::hub::outbox::{Chunk, Fanout, LAST_WORDS_GRACE, Outbox, Reason};
+use crate::hub::{Subscription, Topics};
 use crate::listener::STACK;
 use crate::listener::connection::Connection;
+use crate::publish;
 use crate::router::Query;
 use crate::send::linger;
 use crate::sources::tick::timestamp;
-
-/// tungstenite's own default of 128 KiB would be most of an idle client's memory.
-const READ_BUFFER: usize = 4 * 1024;
 
 /// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
 /// used one: what counts as memory is what was ever touched.
@@ -50,36 +51,18 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 << 20);
 pub enum Kind {
     /// `/ws`: a welcome, answers in JSON, events.
     Client,
+    /// The same with the subprotocol [`commands::PROTOCOL`]: commands instead of answers.
+    Commands,
     /// `/echo`: every message comes back as it was, and nothing else does.
     Echo,
 }
 
-/// The socket as tungstenite sees it.
-struct Stream {
-    outbox: Arc<Outbox>,
-    last_read: Instant,
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut socket = self.outbox.link().stream();
-        let read = socket.read(buffer)?;
-        self.last_read = Instant::now();
-        Ok(read)
-    }
-}
-
-impl Write for Stream {
-    /// tungstenite passes whole frames here (its write buffer is set to none); each is accepted
-    /// whole.
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.outbox.write(buffer);
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Where a client's events come from.
+enum Feed {
+    /// The topics of its URL, if it named any.
+    Fixed(Option<Subscription>),
+    /// Those, and what it then asks for.
+    Commands(Commands),
 }
 
 /// Checks the handshake, takes the socket over, and hands it to the thread that serves the client.
@@ -87,12 +70,19 @@ impl Write for Stream {
 /// That is a new thread, and this one ends: what the handshake has touched of its stack, and freed
 /// into its allocator's cache, would stay with an idle client for all its life (8 KiB of 23).
 pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) {
-    let head = match handshake::check(&connection) {
-        Ok(head) => head,
+    let kind = match kind {
+        Kind::Client if handshake::is_offered(&connection, commands::PROTOCOL) => Kind::Commands,
+        kind => kind,
+    };
+    let protocol = (kind == Kind::Commands).then_some(commands::PROTOCOL);
+    let accepted = handshake::check(&connection, protocol, app.config.deflate);
+    let Accepted { head, deflate } = match accepted {
+        Ok(accepted) => accepted,
         Err(answer) => return connection.answer(&answer),
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
+    let right = publish::right(app, |token| sends_bearer(&connection, token));
     let stay = match app.clients.enter(Transport::WebSocket, peer) {
         Ok(stay) => stay,
         Err(full) => return connection.answer(&full.into()),
@@ -104,7 +94,12 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
             return stay.leave(Reason::Lost);
         }
     };
-    let topics = query.topics().filter(|_| kind == Kind::Client);
+    let topics = match kind {
+        Kind::Client => query.topics(),
+        // None at first, unless the URL names some.
+        Kind::Commands => Some(query.topics().unwrap_or(Topics::named([]))),
+        Kind::Echo => None,
+    };
     // Without events there is nothing to hand off.
     let fanout = if topics.is_some() { app.config.fanout } else { Fanout::Direct };
     let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW, Arc::clone(&app.backlog));
@@ -113,23 +108,39 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     // Before the welcome: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = topics
         .map(|topics| {
-            let (client, form) = (stay.number(), Form::WebSocket);
+            let (client, form) = (stay.number(), form(deflate));
             let subscriber = Subscriber { client, outbox: Arc::clone(&outbox), topics, form };
             app.hub.subscribe(subscriber, last)
         })
         .unzip();
     let mut first = head;
-    if kind == Kind::Client {
-        first.extend_from_slice(&text_frame(WELCOME.to_owned()));
+    if kind != Kind::Echo {
+        first.extend_from_slice(&text_frame(WELCOME));
     }
     outbox.write_taken(Chunk::Own(first.into()));
-    write_replay(&outbox, replay);
+    write_replay(&outbox, replay, deflate);
     let name = format!("ws {peer}");
     let (limit, ping) = (app.config.max_message, app.config.ping);
     let served = Arc::clone(&outbox);
+    let feed = match subscription {
+        Some(subscription) if kind == Kind::Commands => {
+            let names = query.topic_names().clone();
+            Feed::Commands(Commands::new(app, &outbox, deflate, subscription, names, right))
+        }
+        subscription => Feed::Fixed(subscription),
+    };
     let thread = std::thread::Builder::new().name(name).stack_size(SESSION_STACK);
-    let started =
-        thread.spawn(move || serve(&served, stay, subscription, early, kind, limit, ping));
+    let started = thread.spawn(move || {
+        let stream = Stream::new(Arc::clone(&served));
+        let incoming = Incoming::new(stream, &early, limit, deflate);
+        drop(early);
+        let (subscription, commands) = match feed {
+            Feed::Fixed(subscription) => (subscription, None),
+            Feed::Commands(commands) => (None, Some(commands)),
+        };
+        let session = Session::new(&served, kind, commands, deflate, ping);
+        serve(&served, stay, subscription, session, incoming);
+    });
     if started.is_err() {
         log::debug!("no thread for websocket {peer}");
         outbox.finish(Reason::Internal, Some(&close_frame(CloseCode::Error, "no thread")));
@@ -143,13 +154,11 @@ fn serve(
     outbox: &Arc<Outbox>,
     stay: Stay,
     subscription: Option<Subscription>,
-    early: Vec<u8>,
-    kind: Kind,
-    limit: usize,
-    ping: Duration,
+    session: Session<'_>,
+    incoming: Incoming<Stream>,
 ) {
     let reason = match start_writing(outbox) {
-        Ok(()) => Session::new(outbox, early, kind, limit, ping).run(),
+        Ok(()) => session.run(incoming),
         Err(_) => Reason::Internal,
     };
     drop(subscription);
@@ -159,18 +168,29 @@ fn serve(
     stay.leave(reason);
 }
 
-fn write_replay(outbox: &Outbox, replay: Option<Replay>) {
+/// Writes what a client missed while the caller holds its outbox.
+pub(super) fn write_replay(outbox: &Outbox, replay: Option<Replay>, deflate: Option<Window>) {
     let Some(replay) = replay else { return };
     if let Some(resumed) = replay.gap {
         let text = format!(
             r#"{{"type":"event","id":"{resumed}","topic":"","event":"gap","data":{}}}"#,
             serde_json::Value::from(crate::sse::gap_data(resumed))
         );
-        outbox.write_taken(Chunk::Own(text_frame(text).into()));
+        outbox.write_taken(Chunk::Own(text_frame(&text).into()));
     }
-    for event in replay.events {
-        outbox.write_taken(Chunk::WebSocket(event));
+    for batch in batches(&replay.events) {
+        outbox.write_taken(form(deflate).chunk(batch));
     }
+}
+
+fn form(deflate: Option<Window>) -> Form {
+    deflate.map_or(Form::WebSocket, Form::Deflate)
+}
+
+/// A text message as a frame: compressed where that was agreed on and makes it shorter.
+pub(super) fn text_message(text: &str, deflate: Option<Window>) -> Vec<u8> {
+    let compressed = deflate.and_then(|w| compressed_frame(w, Data::Text, text.as_bytes()));
+    compressed.unwrap_or_else(|| text_frame(text))
 }
 
 /// Gives the outbox back. In handoff mode a second thread of the client's takes it for good, since
@@ -195,8 +215,10 @@ fn start_writing(outbox: &Arc<Outbox>) -> io::Result<()> {
 
 struct Session<'a> {
     outbox: &'a Arc<Outbox>,
-    socket: WebSocket<Stream>,
     kind: Kind,
+    /// With [`Kind::Commands`].
+    commands: Option<Commands>,
+    deflate: Option<Window>,
     ping: Duration,
     /// When the last ping was sent, or if none was, when the session began.
     last_ping: Instant,
@@ -206,72 +228,75 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(
         outbox: &'a Arc<Outbox>,
-        early: Vec<u8>,
         kind: Kind,
-        limit: usize,
+        commands: Option<Commands>,
+        deflate: Option<Window>,
         ping: Duration,
     ) -> Session<'a> {
-        let limit = Some(limit);
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(limit)
-            .max_frame_size(limit);
-        let now = Instant::now();
-        let stream = Stream { outbox: Arc::clone(outbox), last_read: now };
-        let socket = WebSocket::from_partially_read(stream, early, Role::Server, Some(config));
-        Session { outbox, socket, kind, ping, last_ping: now, pinged: false }
+        Session { outbox, kind, commands, deflate, ping, last_ping: Instant::now(), pinged: false }
     }
 
-    fn run(mut self) -> Reason {
+    fn run(mut self, mut incoming: Incoming<Stream>) -> Reason {
         // The read's timeout is what wakes this thread for pings, and from a client that is gone.
         let timeout = (!self.ping.is_zero()).then_some(self.ping);
         if self.outbox.link().stream().set_read_timeout(timeout).is_err() {
             return Reason::Lost;
         }
         loop {
-            let result = match self.socket.read() {
-                Ok(message) => self.answer(message),
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(()) => {}
-                Err(Error::Io(error)) if is_timeout(&error) => {}
-                Err(error) => return self.end(error),
+            match incoming.receive() {
+                Ok(Received::Message(message)) => self.answer(message),
+                Ok(Received::Ping(payload)) => {
+                    self.outbox.write(&frame(Frame::pong(payload.to_vec())));
+                }
+                Ok(Received::Pong) | Err(Failure::Timeout) => {}
+                Ok(Received::Close(payload)) => return self.say_goodbye(payload),
+                Err(Failure::Lost) => return Reason::Lost,
+                Err(Failure::Wrong(code, why)) => return self.refuse(code, why),
             }
-            if let Some(reason) = self.check_pulse() {
+            if let Some(reason) = self.check_pulse(incoming.last_read()) {
                 return reason;
             }
         }
     }
 
-    fn answer(&mut self, message: Message) -> Result<(), Error> {
-        match (self.kind, message) {
-            (Kind::Client, Message::Text(text)) => {
-                let original = serde_json::Value::from(text.as_str());
+    fn answer(&mut self, message: Message<'_>) {
+        if let Some(commands) = &mut self.commands {
+            return match message.text() {
+                Some(text) => commands.obey(text),
+                None => commands.refuse_binary(),
+            };
+        }
+        match (self.kind, message.text()) {
+            (Kind::Client, Some(text)) => {
+                let original = serde_json::Value::from(text);
                 let processed = timestamp();
                 let answer = format!(
                     r#"{{"type":"response","original":{original},"processedAt":"{processed}"}}"#
                 );
-                self.socket.send(Message::text(answer))
+                self.outbox.write(&text_message(&answer, self.deflate));
             }
-            (_, message @ (Message::Text(_) | Message::Binary(_))) => self.socket.send(message),
-            // tungstenite has prepared the pong, or the answering close frame: send it.
-            (_, Message::Ping(_) | Message::Close(_)) => self.socket.flush(),
-            (_, Message::Pong(_) | Message::Frame(_)) => Ok(()),
+            (_, _) => match self.compressed(message.kind(), message.payload()) {
+                Some(frame) => self.outbox.write(&frame),
+                None => self.outbox.write(message.into_frame()),
+            },
         }
+    }
+
+    /// A message as a compressed frame, where that was agreed on and makes it shorter.
+    fn compressed(&self, kind: Data, payload: &[u8]) -> Option<Vec<u8>> {
+        compressed_frame(self.deflate?, kind, payload)
     }
 
     /// Pings every interval. A client is gone when a ping has been out for an interval and nothing
     /// at all has come since. (Not simply when nothing came for two of them: if this process was
     /// stopped meanwhile, nobody has been asked.)
-    fn check_pulse(&mut self) -> Option<Reason> {
+    fn check_pulse(&mut self, last_read: Instant) -> Option<Reason> {
         // Read timeouts may come a little early; a whole interval more would be late.
         let due = self.ping - self.ping / 20;
         if self.ping.is_zero() || self.last_ping.elapsed() < due {
             return None;
         }
-        if self.pinged && self.last_ping > self.socket.get_ref().last_read {
+        if self.pinged && self.last_ping > last_read {
             return Some(Reason::Silent);
         }
         self.pinged = true;
@@ -280,36 +305,27 @@ impl<'a> Session<'a> {
         None
     }
 
-    /// Ends the session after an error of tungstenite's, which returns it but tells the client
-    /// nothing: the close frame is ours to send (RFC 6455 section 7.1.7).
-    fn end(self, error: Error) -> Reason {
-        let (code, reason) = match &error {
-            Error::ConnectionClosed | Error::AlreadyClosed => {
-                self.outbox.finish(Reason::Closed, None);
-                self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
-                // Our close frame is out. What the client sends after its own, it must not; it
-                // would still make the system reset the connection, and ours be lost.
-                linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
-                return Reason::Closed;
-            }
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
-                return Reason::Lost;
-            }
-            Error::Capacity(_) => (CloseCode::Size, "message too long"),
-            Error::Utf8(_) => (CloseCode::Invalid, "text is not UTF-8"),
-            Error::Protocol(ProtocolError::InvalidCloseSequence) => {
-                (CloseCode::Protocol, "invalid close frame")
-            }
-            Error::Protocol(_) => (CloseCode::Protocol, "protocol error"),
-            _ => (CloseCode::Error, "server failure"),
-        };
-        log::debug!("websocket: {error}");
-        self.outbox.finish(Reason::Protocol, Some(&close_frame(code, reason)));
+    /// Answers a close frame with the same (RFC 6455 section 5.5.1).
+    fn say_goodbye(&self, payload: &[u8]) -> Reason {
+        let header =
+            FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
+        self.outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));
+        self.hang_up(Reason::Closed, None)
+    }
+
+    /// Tells the client what it did wrong (section 7.1.7).
+    fn refuse(&self, code: CloseCode, why: &'static str) -> Reason {
+        log::debug!("websocket {}: {why}", self.outbox.link().peer());
+        self.hang_up(Reason::Protocol, Some(&close_frame(code, why)))
+    }
+
+    fn hang_up(&self, reason: Reason, last_words: Option<&[u8]>) -> Reason {
+        self.outbox.finish(reason, last_words);
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
-        // What the client is still sending would make the system reset the connection, and the
-        // close frame be lost.
+        // What the client is still sending (after its close frame it must not) would make the
+        // system reset the connection, and our close frame be lost.
         linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
-        Reason::Protocol
+        reason
     }
 }
 
@@ -320,12 +336,6 @@ pub fn farewell() -> Vec<u8> {
 
 fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
     frame(Frame::close(Some(CloseFrame { code, reason: reason.into() })))
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-    // With a read timeout set, a stop and a continue of the process interrupt it: signal(7).
-    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! clients that speak bytes, so that no library of ours can hide a mistake of ours.
 #![allow(dead_code)] // every test file uses its own part of this
 
+pub mod schema;
 pub mod sse;
 pub mod ws;
 

@@ -68,8 +68,15 @@ impl Raw {
         self.stream.write_all(&masked(first, payload)).unwrap();
     }
 
-    /// The next frame; `None` at the end of the stream.
+    /// The next frame, without an extension; `None` at the end of the stream.
     pub fn frame(&mut self) -> Option<Frame> {
+        let (first, payload) = self.any_frame()?;
+        assert_eq!(first & 0x70, 0, "reserved bits");
+        Some(Frame { last: first & 0x80 != 0, opcode: first & 0x0f, payload })
+    }
+
+    /// The next frame as its first byte and its payload; `None` at the end of the stream.
+    pub fn any_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 2];
         if let Err(error) = self.stream.read_exact(&mut head) {
             use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
@@ -95,7 +102,7 @@ impl Raw {
         };
         let mut payload = vec![0; length as usize];
         self.stream.read_exact(&mut payload).unwrap();
-        Some(Frame { last: head[0] & 0x80 != 0, opcode: head[0] & 0x0f, payload })
+        Some((head[0], payload))
     }
 
     /// The code of the close frame that must come next, after which the server must close.

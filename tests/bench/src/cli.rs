@@ -6,7 +6,10 @@ use crate::error::{Failure, Result};
 use crate::options::{Common, Load, Own};
 use crate::procfs::Server;
 use crate::target::Transport;
-use crate::{compare, echo, echo_report, fanout_report, floor_child, idle, ramp};
+use crate::{
+    churn, compare, compare_floor, echo, echo_report, fanout_report, floor_child, idle, ramp,
+    replay, saturate,
+};
 
 /// Open-loop load generator for push servers (SSE and WebSocket).
 #[derive(Parser)]
@@ -18,6 +21,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// This server, its peers and the floor, every workload in turn; a table and a page.
+    Compare(compare::Options),
     /// One publisher, many clients: latency and cost per delivery.
     Fanout {
         #[command(flatten)]
@@ -94,6 +99,62 @@ enum Command {
         #[arg(long, default_value = "bench")]
         topic: String,
     },
+    /// Clients that come and go as fast as they can while a fan-out runs.
+    Churn {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        load: Load,
+        /// How the clients are connected.
+        #[arg(long, value_enum, default_value = "sse")]
+        transport: Transport,
+        /// Clients that come and go together.
+        #[arg(long, default_value_t = 16)]
+        at_once: usize,
+        /// The topic published to and subscribed to.
+        #[arg(long, default_value = "bench")]
+        topic: String,
+    },
+    /// The highest rate at which the p99 latency stays under a bound.
+    Saturate {
+        #[command(flatten)]
+        common: Common,
+        /// --rate is the first rate tried, --seconds and --warmup are those of a step.
+        #[command(flatten)]
+        load: Load,
+        /// How the clients are connected.
+        #[arg(long, value_enum, default_value = "sse")]
+        transport: Transport,
+        /// The bound of the p99 latency in milliseconds.
+        #[arg(long, default_value_t = 100.0)]
+        bound: f64,
+        /// How many times the gap between the last rates is halved.
+        #[arg(long, default_value_t = 3)]
+        halvings: u32,
+        /// The topic published to and subscribed to.
+        #[arg(long, default_value = "bench")]
+        topic: String,
+    },
+    /// Clients that come back at once with Last-Event-ID and want what they missed.
+    Replay {
+        #[command(flatten)]
+        common: Common,
+        /// Clients.
+        #[arg(long, default_value_t = 500)]
+        clients: usize,
+        /// Events each has missed.
+        #[arg(long, default_value_t = 500)]
+        events: u64,
+        /// Payload bytes per event, at least 33.
+        #[arg(long, default_value_t = 100)]
+        size: usize,
+        /// Connections under way at a time.
+        #[arg(long, default_value_t = 256)]
+        at_once: usize,
+        /// The topic.
+        #[arg(long, default_value = "bench")]
+        topic: String,
+    },
     /// The physical limit: fanout from a process that only calls send(2). Uses no server.
     Floor {
         #[command(flatten)]
@@ -120,8 +181,10 @@ enum Command {
     /// The helper process of floor.
     #[command(hide = true)]
     FloorChild {
-        #[arg(long)]
+        #[arg(long, default_value_t = 0)]
         clients: usize,
+        #[arg(long)]
+        echo: bool,
         #[arg(long)]
         not_cpu: Option<usize>,
     },
@@ -130,10 +193,11 @@ enum Command {
 /// Parses the command line and runs what it asks for.
 pub fn run() -> Result<()> {
     match Cli::parse().command {
+        Command::Compare(options) => compare::run(&options)?,
         Command::Fanout { common, load, transport, topic, batch } => {
             let plan = load.plan(transport, &topic, batch, common.own.cpu)?;
             let (target, server) = common.open()?;
-            let outcome = compare::server_run(&plan, &target, server.as_ref())?;
+            let outcome = compare_floor::server_run(&plan, &target, server.as_ref())?;
             let clock = server.as_ref().map(Server::clock_name);
             fanout_report::report("fanout", &plan, &outcome, clock).print(common.own.json);
         }
@@ -148,7 +212,8 @@ pub fn run() -> Result<()> {
         Command::Idle { common, clients, transport, wait, topic } => {
             let plan = idle::Plan { transport, clients, wait, topic };
             let (target, server) = common.open()?;
-            idle::run(&plan, target, server.as_ref())?.print(common.own.json);
+            let bare = idle::Bare::connect(clients)?;
+            idle::run(&plan, target, server.as_ref(), &bare)?.print(common.own.json);
         }
         Command::Ramp { common, clients, transport, concurrency, topic } => {
             let plan = ramp::Plan { transport, clients, concurrency };
@@ -160,7 +225,7 @@ pub fn run() -> Result<()> {
         Command::Floor { load, own } => {
             let plan = load.plan(Transport::Sse, "bench", 1, own.cpu)?;
             own.pin()?;
-            let (outcome, clock) = compare::floor_run(&plan)?;
+            let (outcome, clock) = compare_floor::floor_run(&plan)?;
             fanout_report::report("floor", &plan, &outcome, clock).print(own.json);
         }
         Command::CompareFloor { common, load, transport, topic, rounds } => {
@@ -172,9 +237,29 @@ pub fn run() -> Result<()> {
             if rounds == 0 || rounds > 1000 {
                 return Err(Failure::new("--rounds is out of range", "use 1 to 1000"));
             }
-            compare::run(&plan, rounds, &target, &server, common.own.json)?.print(common.own.json);
+            compare_floor::run(&plan, rounds, &target, &server, common.own.json)?
+                .print(common.own.json);
         }
-        Command::FloorChild { clients, not_cpu } => floor_child::run(clients, not_cpu)?,
+        Command::Churn { common, load, transport, at_once, topic } => {
+            let fan = load.plan(transport, &topic, 1, common.own.cpu)?;
+            let (target, server) = common.open()?;
+            let plan = churn::Plan { fan, at_once };
+            churn::run(&plan, &target, server.as_ref())?.print(common.own.json);
+        }
+        Command::Saturate { common, load, transport, bound, halvings, topic } => {
+            let step = load.plan(transport, &topic, 1, common.own.cpu)?;
+            let (target, server) = common.open()?;
+            let plan =
+                saturate::Plan { step, bound, doublings: saturate::MOST_DOUBLINGS, halvings };
+            let mut one = |step: &_| compare_floor::server_run(step, &target, server.as_ref());
+            saturate::run(&plan, &mut one)?.print(common.own.json);
+        }
+        Command::Replay { common, clients, events, size, at_once, topic } => {
+            let plan = replay::Plan { clients, events, size, at_once, topic };
+            let (target, server) = common.open()?;
+            replay::run(&plan, &target, server.as_ref())?.print(common.own.json);
+        }
+        Command::FloorChild { clients, echo, not_cpu } => floor_child::run(clients, echo, not_cpu)?,
     }
     Ok(())
 }

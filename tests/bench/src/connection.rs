@@ -39,6 +39,8 @@ pub struct Connection {
     pub welcomed: u64,
     stage: Stage,
     endpoint: Endpoint,
+    /// Whether the first message, not the head of the answer, is the greeting.
+    first_message_greets: bool,
     out: Vec<u8>,
     sent: usize,
 }
@@ -57,6 +59,7 @@ impl Connection {
         target: &Target,
         endpoint: Endpoint,
         topic: Option<&str>,
+        seen: Option<&str>,
         source: Option<Ipv4Addr>,
     ) -> io::Result<Self> {
         let started = monotonic_ns();
@@ -70,13 +73,14 @@ impl Connection {
             welcomed: 0,
             stage: Stage::Connecting,
             endpoint,
-            out: target.opening(endpoint, topic),
+            first_message_greets: target.greets && endpoint == Endpoint::Events(Transport::Ws),
+            out: target.opening(endpoint, topic, seen),
             sent: 0,
         })
     }
 
     /// Whether the server has greeted it: the head of an SSE stream or of `/echo`, the first
-    /// message of `/ws`.
+    /// message of `/ws` (the head, from a server that does not greet).
     pub fn is_welcomed(&self) -> bool {
         self.welcomed != 0
     }
@@ -142,7 +146,7 @@ impl Connection {
                     return Ok(());
                 };
                 self.stage = self.after(&head)?;
-                if self.endpoint != Endpoint::Events(Transport::Ws) {
+                if !self.first_message_greets {
                     self.welcomed = at;
                 }
                 match &bytes[used..] {

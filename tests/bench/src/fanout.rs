@@ -64,6 +64,8 @@ pub struct Outcome {
     pub lag: Summary,
     /// Clients lost, and why the first was.
     pub closed: (usize, Option<String>),
+    /// When the first event was planned.
+    pub start: u64,
     /// From the first planned event to the last arrival, in seconds.
     pub seconds: f64,
 }
@@ -124,16 +126,27 @@ pub fn run(
     let rss_before = server.map(Server::rss_kib);
     let mut swarm = Swarm::new(target, Endpoint::Events(plan.transport), Some(&plan.topic))?;
     swarm.connect(plan.clients, AT_ONCE)?;
+    measure(plan, &mut swarm, feeder, server, rss_before)
+}
+
+/// Warms up and measures, with the clients connected. `rss_before`: the server's memory before that.
+pub fn measure(
+    plan: &Plan,
+    swarm: &mut Swarm,
+    feeder: &mut dyn Feeder,
+    server: Option<&Server>,
+    rss_before: Option<u64>,
+) -> Result<Outcome> {
     let run = new_run();
     if plan.warmup > 0.0 {
-        drive(&mut swarm, feeder, &plan.phase(plan.warmup, !run), plan.clients)?;
+        drive(swarm, feeder, &plan.phase(plan.warmup, !run), plan.clients)?;
     }
     let rss_after = server.map(Server::rss_kib);
     let grown = rss_after.zip(rss_before).map(|(after, before)| after as f64 - before as f64);
     swarm.lag = crate::ledger::Times::new();
     let window = Window::open(server);
     let phase = plan.phase(plan.seconds, run);
-    let (ledger, feed) = drive(&mut swarm, feeder, &phase, plan.clients)?;
+    let (ledger, feed) = drive(swarm, feeder, &phase, plan.clients)?;
     let active = ledger.last.max(phase.planned(phase.count - 1)).saturating_sub(phase.start);
     let usage = window.close(active.max(1_000_000));
     Ok(Outcome {
@@ -145,6 +158,7 @@ pub fn run(
         rss_before,
         lag: swarm.lag.summary(),
         closed: (swarm.closed, swarm.first_loss.take()),
+        start: phase.start,
         seconds: active as f64 / 1e9,
     })
 }

@@ -71,6 +71,8 @@ fn deliveries(report: &mut Report, outcome: &Outcome) {
         report.add("subscribers_max", "subscribers reported", high, format!("{low} to {high}"));
     }
     report.hidden("publish_failed", outcome.feed.failed);
+    report.hidden("publish_requests", outcome.feed.requests);
+    report.hidden("publish_connections", outcome.feed.connections);
     if let Some(error) = &outcome.feed.first_error {
         report.row("publish failures", format!("{}, the first: {error}", outcome.feed.failed));
     }

@@ -59,6 +59,10 @@ pub struct FeedReport {
     pub own_late: Summary,
     /// Time from sending to the answer, or until the last client's `send` returned.
     pub answer: Summary,
+    /// Publish requests, and the connections they took: as many where the server closes each.
+    pub requests: u64,
+    /// See `requests`.
+    pub connections: u64,
     /// The smallest and largest number of subscribers the server reported.
     pub subscribers: Option<(u64, u64)>,
 }

@@ -24,10 +24,19 @@ impl Floor {
     /// Starts the helper; it will accept exactly `clients` connections, and keep off CPU
     /// `not_cpu`, the generator's.
     pub fn start(clients: usize, not_cpu: Option<usize>) -> Result<Self> {
+        Self::spawn(&["--clients", &clients.to_string()], not_cpu)
+    }
+
+    /// Starts the helper as an echo server for as many as come.
+    pub fn echo(not_cpu: Option<usize>) -> Result<Self> {
+        Self::spawn(&["--echo"], not_cpu)
+    }
+
+    fn spawn(mode: &[&str], not_cpu: Option<usize>) -> Result<Self> {
         let failed = |e: std::io::Error| Failure::new(format!("no helper process: {e}"), HINT);
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
-        command.args(["floor-child", "--clients", &clients.to_string()]);
+        command.arg("floor-child").args(mode);
         if let Some(cpu) = not_cpu {
             command.args(["--not-cpu", &cpu.to_string()]);
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::error::{Failure, Result};
 use crate::feeder::{FeedReport, Phase, sleep_until};
+use crate::floor_echo;
 use crate::ledger::{Summary, Times};
 use crate::stamp::Stamp;
 use crate::sys::{monotonic_ns, precise_sleeps, raise_descriptor_limit, run_on};
@@ -21,8 +22,8 @@ const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n
 
 /// The helper process. Prints its port, accepts `clients`, then serves orders until stdin ends.
 ///
-/// It inherits the generator's CPU, if that has one of its own, and takes all others instead.
-pub fn run(clients: usize, not_cpu: Option<usize>) -> Result<()> {
+/// With `echo` it is the other floor instead, until stdin ends. It inherits the generator's CPU, if that has one of its own, and takes all others instead.
+pub fn run(clients: usize, echo: bool, not_cpu: Option<usize>) -> Result<()> {
     let io = |what: &str, e: std::io::Error| Failure::new(format!("{what}: {e}"), HINT);
     raise_descriptor_limit();
     if let Some(generators) = not_cpu {
@@ -32,6 +33,9 @@ pub fn run(clients: usize, not_cpu: Option<usize>) -> Result<()> {
     let port = listener.local_addr().map_err(|e| io("cannot listen", e))?.port();
     println!("{port}");
     let orders = orders_from_stdin();
+    if echo {
+        floor_echo::serve(&listener);
+    }
     let mut streams = Vec::with_capacity(clients);
     for _ in 0..clients {
         let (stream, _) = listener.accept().map_err(|e| io("cannot accept", e))?;

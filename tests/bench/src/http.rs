@@ -14,6 +14,8 @@ pub struct Head {
     pub chunked: bool,
     /// The body's length, where the server says it.
     pub length: Option<usize>,
+    /// Whether the server says that it closes the connection after this answer.
+    pub closes: bool,
     /// Whether `Sec-WebSocket-Accept` is the answer to our key.
     pub accepted: bool,
 }
@@ -39,6 +41,7 @@ impl Head {
                 "transfer-encoding" => {
                     head.chunked = value.to_ascii_lowercase().ends_with("chunked");
                 }
+                "connection" => head.closes = value.eq_ignore_ascii_case("close"),
                 "content-length" => head.length = value.parse().ok(),
                 "sec-websocket-accept" => head.accepted = value == WEBSOCKET_ACCEPT,
                 _ => {}
@@ -164,7 +167,10 @@ mod tests {
                 }
             };
             assert_eq!(used, RESPONSE.len() - 4);
-            assert_eq!(head, Head { status: 200, chunked: true, length: Some(7), accepted: false });
+            assert_eq!(
+                head,
+                Head { status: 200, chunked: true, length: Some(7), ..Head::default() }
+            );
         }
     }
 

@@ -48,12 +48,12 @@ impl Held {
     }
 }
 
-/// Connects some bare clients and all clients of the server, waits, and reads.
-pub fn run(plan: &Plan, target: Target, server: Option<&Server>) -> Result<Report> {
+/// Connects all clients, waits, and reads.
+pub fn run(plan: &Plan, target: Target, server: Option<&Server>, bare: &Bare) -> Result<Report> {
     if plan.clients == 0 || !(0.0..=600.0).contains(&plan.wait) {
         return Err(Failure::new("--clients 0 or --wait out of range", "use 1 and up, 0 to 600"));
     }
-    let bare = Bare::connect(plan.clients.min(SAMPLE))?;
+    wait_for_calm();
     let before = Held::now(server);
     let mut swarm = Swarm::new(target, Endpoint::Events(plan.transport), Some(&plan.topic))?;
     swarm.connect(plan.clients, AT_ONCE)?;
@@ -74,11 +74,15 @@ pub fn run(plan: &Plan, target: Target, server: Option<&Server>) -> Result<Repor
     if let (count @ 1.., Some(reason)) = &lost {
         report.row("clients lost", format!("{count}, the first: {reason}"));
     }
+    let kernel = kernel(&mut report, plan.clients, &before.kernel, &with.kernel, bare.slab);
     match server {
         Some(_) => process(&mut report, plan, &before, &with, spent),
         None => report.row("server", "no figures: give --pid".to_owned()),
     }
-    kernel(&mut report, plan.clients, &before.kernel, &with.kernel, bare.slab);
+    if server.is_some() {
+        let rss = (with.rss as f64 - before.rss as f64) / plan.clients as f64;
+        report.number("memory_kib_per_client", "RSS and kernel's share", rss + kernel, "KiB");
+    }
     let objections = match lost.0 {
         0 => Vec::new(),
         count => vec![format!("{count} clients did not stay")],
@@ -100,14 +104,16 @@ fn rest(swarm: &mut Swarm, seconds: f64) -> Result<()> {
 /// Both ends of a loopback connection live in this machine, so this is what a client costs
 /// whatever the server. They stay open until the run is over: what they would give back would be
 /// taken by the server's clients and missing from their figure.
-struct Bare {
+pub struct Bare {
     slab: f64,
     _clients: Swarm,
     _floor: Floor,
 }
 
 impl Bare {
-    fn connect(clients: usize) -> Result<Self> {
+    /// Connects a sample, for a run of `clients` clients.
+    pub fn connect(clients: usize) -> Result<Self> {
+        let clients = clients.clamp(1, SAMPLE);
         let floor = Floor::start(clients, None)?;
         wait_for_calm();
         let before = KernelMemory::now().slab;
@@ -123,10 +129,11 @@ impl Bare {
 /// server may need seconds to notice that an SSE client has gone), and would hide as much of ours.
 fn wait_for_calm() {
     let mut before = KernelMemory::now().slab;
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(1500));
+    // Where others are at work it never is, and waiting longer would not help.
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(200));
         let now = KernelMemory::now().slab;
-        if now.abs_diff(before) < 256 {
+        if now.abs_diff(before) < 128 {
             return;
         }
         before = now;
@@ -170,7 +177,7 @@ fn kernel(
     before: &KernelMemory,
     with: &KernelMemory,
     bare: f64,
-) {
+) -> f64 {
     let each = |with: u64, before: u64| (with as f64 - before as f64) / clients as f64;
     let stacks = each(with.stacks, before.stacks);
     let tables = each(with.page_tables, before.page_tables);
@@ -180,10 +187,12 @@ fn kernel(
     report.number("slab_kib_per_client", "slab per client", slab, "KiB, both ends");
     report.number("bare_slab_kib_per_client", "  of it, the bare connection", bare, "KiB");
     let share = stacks + tables + slab - bare;
+    report.hidden("slab_own_kib_per_client", round(slab - bare));
     report.add(
         "kernel_kib_per_client",
         "kernel's share per client",
         round(share),
         format!("{share:.1} KiB beyond the bare connection (machine-wide differences)"),
     );
+    share
 }

@@ -20,8 +20,10 @@
 //!   the same bytes (`floor_child.rs`): no server can be cheaper per delivery one `send` at a time.
 #![deny(unsafe_code)]
 
+mod churn;
 mod cli;
 mod compare;
+mod compare_floor;
 mod connection;
 mod echo;
 mod echo_report;
@@ -31,15 +33,19 @@ mod fanout_report;
 mod feeder;
 mod floor;
 mod floor_child;
+mod floor_echo;
 mod http;
 mod idle;
 mod ledger;
 mod machine;
 mod options;
+mod post;
 mod procfs;
 mod publisher;
 mod ramp;
+mod replay;
 mod report;
+mod saturate;
 mod sse;
 mod stamp;
 mod swarm;

@@ -17,6 +17,12 @@ pub struct Common {
     /// Its process, for figures from /proc.
     #[arg(long)]
     pid: Option<u32>,
+    /// The server sends no greeting on /ws: the answer to the upgrade counts as one.
+    #[arg(long)]
+    no_greeting: bool,
+    /// The server takes one event per publish request only.
+    #[arg(long)]
+    no_batches: bool,
     /// The generator itself.
     #[command(flatten)]
     pub own: Own,
@@ -71,7 +77,10 @@ impl Common {
     /// Pins the generator, then finds the server and its process.
     pub fn open(&self) -> Result<(Target, Option<Server>)> {
         self.own.pin()?;
-        Ok((Target::parse(&self.url)?, Server::find(self.pid)?))
+        let mut target = Target::parse(&self.url)?;
+        target.greets = !self.no_greeting;
+        target.batches = !self.no_batches;
+        Ok((target, Server::find(self.pid)?))
     }
 }
 

@@ -35,29 +35,39 @@ pub fn run(
     topic: &str,
     server: Option<&Server>,
 ) -> Result<Vec<Report>> {
-    if plan.clients == 0 || plan.concurrency == 0 {
-        return Err(Failure::new("nobody to connect", "use --clients and --concurrency above 0"));
-    }
     let idle = server.map(|server| server.tasks().count());
     let mut reports = Vec::new();
     for at_once in [1, plan.concurrency] {
-        let mut swarm = Swarm::new(target.clone(), Endpoint::Events(plan.transport), Some(topic))?;
-        let mut cpu = vec![server.and_then(Server::cpu_ns)];
-        let start = monotonic_ns();
-        let group = group_size(plan.clients);
-        for count in (group..=plan.clients).step_by(group) {
-            swarm.connect(count, at_once)?;
-            cpu.push(server.and_then(Server::cpu_ns));
-        }
-        swarm.connect(plan.clients, at_once)?;
-        thread::sleep(Duration::from_millis(20));
-        cpu.push(server.and_then(Server::cpu_ns));
-        let cpu: Option<Vec<u64>> = cpu.into_iter().collect();
-        reports.push(report(plan, at_once, start, &swarm.welcomes, cpu.as_deref()));
-        drop(swarm);
+        reports.push(pass(plan, at_once, target, topic, server)?);
         wait_for_release(server, idle);
     }
     Ok(reports)
+}
+
+/// One pass, with so many connections under way at a time.
+pub fn pass(
+    plan: &Plan,
+    at_once: usize,
+    target: &Target,
+    topic: &str,
+    server: Option<&Server>,
+) -> Result<Report> {
+    if plan.clients == 0 || at_once == 0 {
+        return Err(Failure::new("nobody to connect", "use --clients and --concurrency above 0"));
+    }
+    let mut swarm = Swarm::new(target.clone(), Endpoint::Events(plan.transport), Some(topic))?;
+    let mut cpu = vec![server.and_then(Server::cpu_ns)];
+    let start = monotonic_ns();
+    let group = group_size(plan.clients);
+    for count in (group..=plan.clients).step_by(group) {
+        swarm.connect(count, at_once)?;
+        cpu.push(server.and_then(Server::cpu_ns));
+    }
+    swarm.connect(plan.clients, at_once)?;
+    thread::sleep(Duration::from_millis(20));
+    cpu.push(server.and_then(Server::cpu_ns));
+    let cpu: Option<Vec<u64>> = cpu.into_iter().collect();
+    Ok(report(plan, at_once, start, &swarm.welcomes, cpu.as_deref()))
 }
 
 /// Until the server is down to the threads it had before, or long enough has passed. Without a

@@ -97,6 +97,13 @@ impl Report {
                 &format!("µs per {unit}"),
             );
             self.hidden("switches_involuntary", switches.involuntary);
+            for (kind, count) in
+                [("voluntary", switches.voluntary), ("involuntary", switches.involuntary)]
+            {
+                self.hidden(&format!("switches_{kind}_per_{unit}"), per(count));
+            }
+            let alive = usage.switches_alive.unwrap_or_default();
+            self.hidden("switches_alive", alive.voluntary + alive.involuntary);
             self.add("switches_voluntary", "server context switches", switches.voluntary, text);
         }
         if let Some(threads) = usage.threads {
@@ -138,6 +145,11 @@ impl Report {
             [] => self.row("run", "valid".to_owned()),
             _ => self.row("run", format!("INVALID: {}", objections.join("; "))),
         }
+    }
+
+    /// What programs see.
+    pub fn into_json(self) -> Map<String, Value> {
+        self.json
     }
 
     /// Prints it: the table to stdout, or with `json` the line to stdout and the table to stderr.

@@ -40,6 +40,8 @@ pub struct Swarm {
     target: Target,
     endpoint: Endpoint,
     topic: Option<String>,
+    /// The `Last-Event-ID` of clients that come back.
+    pub seen: Option<String>,
     /// In the order of the greetings.
     pub welcomes: Vec<Welcome>,
     /// Clients lost after they were connected.
@@ -69,6 +71,7 @@ impl Swarm {
             target,
             endpoint,
             topic: topic.map(str::to_owned),
+            seen: None,
             welcomes: Vec::new(),
             closed: 0,
             first_loss: None,
@@ -98,6 +101,16 @@ impl Swarm {
     /// Connects clients until there are `count`, at most `at_once` of them under way at a time,
     /// and waits until the server has greeted all.
     pub fn connect(&mut self, count: usize, at_once: usize) -> Result<()> {
+        self.connect_with(count, at_once, &mut Discard)
+    }
+
+    /// The same, with somebody interested in what arrives meanwhile.
+    pub fn connect_with(
+        &mut self,
+        count: usize,
+        at_once: usize,
+        sink: &mut impl Sink,
+    ) -> Result<()> {
         let limit = raise_descriptor_limit();
         if count as u64 + RESERVE > limit {
             return Err(Failure::new(
@@ -111,7 +124,7 @@ impl Swarm {
             while self.clients.len() < count && self.clients.len() - before < at_once {
                 self.start_one()?;
             }
-            self.pump(Duration::from_millis(100), &mut Discard)?;
+            self.pump(Duration::from_millis(100), sink)?;
             if let Some(loss) = &self.first_loss {
                 return Err(Failure::new(
                     format!("client {} of {count}: {loss} ({})", before + 1, self.target.address),
@@ -135,9 +148,14 @@ impl Swarm {
         let index = self.clients.len();
         let source = source_address(index, self.target.address.ip(), ports_per_address());
         let hint = "lower --clients, or free ports and descriptors";
-        let mut client =
-            Connection::open(&self.target, self.endpoint, self.topic.as_deref(), source)
-                .map_err(|e| Failure::new(format!("client {}: {e}", index + 1), hint))?;
+        let mut client = Connection::open(
+            &self.target,
+            self.endpoint,
+            self.topic.as_deref(),
+            self.seen.as_deref(),
+            source,
+        )
+        .map_err(|e| Failure::new(format!("client {}: {e}", index + 1), hint))?;
         self.poll
             .registry()
             .register(&mut client.stream, Token(index), Interest::READABLE | Interest::WRITABLE)

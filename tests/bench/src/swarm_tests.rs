@@ -86,7 +86,8 @@ fn a_client_can_come_from_another_loopback_address() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let target = Target::local(listener.local_addr().expect("address"));
     let source = Ipv4Addr::new(127, 0, 0, 9);
-    let client = Connection::open(&target, Endpoint::Echo, None, Some(source)).expect("connect");
+    let client =
+        Connection::open(&target, Endpoint::Echo, None, None, Some(source)).expect("connect");
     let (_, peer) = listener.accept().expect("accept");
     assert_eq!(peer.ip(), IpAddr::V4(source));
     drop(client);

@@ -7,6 +7,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::procfs::Switches;
+
 /// Nanoseconds since an arbitrary start, the same for every process of this machine.
 ///
 /// `std::time::Instant` is the same clock but hides its value, and the stamp of an event has to
@@ -98,6 +100,44 @@ pub fn run_on(wanted: impl Fn(usize) -> bool) -> io::Result<()> {
     // SAFETY: `set` is valid for reading, and its true size is given; 0 is the calling thread.
     let answer = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the kernel end what `command` starts when the calling thread ends, however it ends.
+pub fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let ask = || {
+        // SAFETY: takes integers and touches only the calling process.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; `ask` is one system
+    // call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(ask) };
+}
+
+/// Sends a signal; a process that is gone is no error.
+pub fn signal(pid: u32, signal: libc::c_int) {
+    // SAFETY: takes integers. Callers name processes they have started.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// Takes leave of a child that has ended: its context switches, all threads, all its life, and
+/// those of its own children. `None` while it still runs.
+pub fn reap(pid: u32) -> Option<Switches> {
+    let mut status = 0;
+    // SAFETY: a rusage consists of integers, for which all zeros is a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` and `usage` are valid and writable for the length of the call.
+    let answer = unsafe { libc::wait4(pid as libc::pid_t, &mut status, libc::WNOHANG, &mut usage) };
+    if answer == 0 {
+        return None;
+    }
+    // An error means that it has been waited for already: it is gone, its account too.
+    Some(Switches {
+        voluntary: usage.ru_nvcsw as u64,
+        involuntary: usage.ru_nivcsw as u64,
+        waited: 0,
+    })
 }
 
 /// A timer that makes a descriptor readable, for an event loop that needs better than the

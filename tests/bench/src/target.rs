@@ -41,6 +41,11 @@ pub enum Endpoint {
 pub struct Target {
     /// The address all connections go to.
     pub address: SocketAddr,
+    /// Whether a WebSocket on `/ws` is greeted by a first message. Where it is not, a client counts
+    /// as connected with the answer to its upgrade.
+    pub greets: bool,
+    /// Whether `/publish` takes several events in one request, as lines of JSON.
+    pub batches: bool,
     host: String,
     prefix: String,
 }
@@ -84,16 +89,17 @@ impl Target {
             *addresses.iter().find(answers).unwrap_or(&first)
         };
         let prefix = path.split(['?', '#']).next().unwrap_or("").trim_end_matches('/').to_owned();
-        Ok(Self { address, host: authority.to_owned(), prefix })
+        Ok(Self { address, greets: true, batches: true, host: authority.to_owned(), prefix })
     }
 
     /// A target without a name: the reference sender of `floor`.
     pub fn local(address: SocketAddr) -> Self {
-        Self { address, host: address.to_string(), prefix: String::new() }
+        let host = address.to_string();
+        Self { address, greets: true, batches: true, host, prefix: String::new() }
     }
 
-    /// The request that opens one client.
-    pub fn opening(&self, endpoint: Endpoint, topic: Option<&str>) -> Vec<u8> {
+    /// The request that opens one client. `seen` is the last event it had before, if it was here.
+    pub fn opening(&self, endpoint: Endpoint, topic: Option<&str>, seen: Option<&str>) -> Vec<u8> {
         let path = match endpoint {
             Endpoint::Events(Transport::Sse) => "/events",
             Endpoint::Events(Transport::Ws) => "/ws",
@@ -115,6 +121,9 @@ impl Target {
         if endpoint != Endpoint::Events(Transport::Sse) {
             let _ = write!(head, "{WEBSOCKET_KEY}\r\n");
         }
+        if let Some(id) = seen {
+            let _ = write!(head, "Last-Event-ID: {id}\r\n");
+        }
         head.push_str("\r\n");
         head.into_bytes()
     }
@@ -125,8 +134,7 @@ impl Target {
         escape(topic, &mut head);
         let _ = write!(
             head,
-            " HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n",
+            " HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
             self.host,
             body.len()
         );
@@ -154,10 +162,10 @@ mod tests {
     fn parses_host_port_and_prefix() {
         let target = Target::parse("http://127.0.0.1:3000/base/").expect("valid");
         assert_eq!(target.address, "127.0.0.1:3000".parse().expect("address"));
-        let head = target.opening(Endpoint::Events(Transport::Sse), Some("a b"));
+        let head = target.opening(Endpoint::Events(Transport::Sse), Some("a b"), Some("7-1"));
         let head = String::from_utf8(head).expect("text");
         assert!(head.starts_with("GET /base/events?topic=a%20b HTTP/1.1\r\nHost: 127.0.0.1:3000"));
-        assert!(head.ends_with("\r\n\r\n"));
+        assert!(head.ends_with("\r\nLast-Event-ID: 7-1\r\n\r\n"));
     }
 
     #[test]
@@ -177,7 +185,7 @@ mod tests {
     #[test]
     fn upgrade_asks_for_a_websocket() {
         let target = Target::parse("http://127.0.0.1:1").expect("valid");
-        let head = String::from_utf8(target.opening(Endpoint::Echo, None)).expect("text");
+        let head = String::from_utf8(target.opening(Endpoint::Echo, None, None)).expect("text");
         assert!(head.starts_with("GET /echo HTTP/1.1\r\n"));
         assert!(head.contains("Upgrade: websocket\r\n"));
         assert!(head.ends_with("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"));

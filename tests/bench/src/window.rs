@@ -37,6 +37,9 @@ pub struct Usage {
     pub server_ended: bool,
     /// Context switches of the server's threads that are alive at the end.
     pub switches: Option<Switches>,
+    /// All switches of these threads since each began: what a process's whole account has beyond
+    /// this was done by threads that have ended, or later.
+    pub switches_alive: Option<Switches>,
     /// Threads of the server at the end.
     pub threads: Option<u64>,
     /// CPU time of the generator in nanoseconds.
@@ -88,6 +91,7 @@ impl<'a> Window<'a> {
             server_cpu,
             server_ended: now.is_none() && self.server_cpu.is_some(),
             switches: tasks.as_ref().map(|now| now.since(&self.tasks)),
+            switches_alive: tasks.as_ref().map(Tasks::total),
             threads: tasks.as_ref().map(Tasks::count),
             own_cpu,
             own_share: 100.0 * own_cpu as f64 / active,

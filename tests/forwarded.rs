@@ -1,0 +1,111 @@
+//! Clients' addresses behind a proxy: believed of those named by --trust-proxy, and of nobody else.
+
+mod common;
+
+use common::sse::Sse;
+use common::ws::{Raw, upgrade_lines};
+use common::{Answer, Server, wait_for};
+
+/// The addresses that `/stats` shows.
+fn addresses(server: &Server) -> Vec<String> {
+    let stats = server.stats();
+    let listed = stats["clients"]["listed"].as_array().unwrap().iter();
+    listed.map(|client| client["address"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_trusted_proxy_names_its_clients() {
+    for headers in [
+        "X-Forwarded-For: 1.1.1.1, 192.0.2.7\r\n",
+        "Forwarded: for=1.1.1.1\r\nForwarded: for=192.0.2.7;proto=https\r\n",
+        "X-Forwarded-For: 1.1.1.1, 192.0.2.7\r\nForwarded: For=\"192.0.2.7\"\r\n",
+    ] {
+        // Both transports, both ways out, and what is named after a client: its threads.
+        for fanout in ["direct", "handoff"] {
+            let server = Server::start(&["--trust-proxy", "127.0.0.0/8", "--fanout", fanout]);
+            let sse = Sse::connect(&server, "/events", headers);
+            let socket = Raw::connect_with(&server, "/ws?topic=a", headers, b"");
+            assert_eq!(addresses(&server), ["192.0.2.7", "192.0.2.7"], "{headers}");
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+            let names: Vec<_> = tasks
+                .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+                .collect();
+            for name in ["sse 192.0.2.7\n", "ws 192.0.2.7\n"] {
+                assert!(names.iter().any(|one| one == name), "{name} is not among {names:?}");
+            }
+            drop((sse, socket));
+            wait_for("both to leave", || server.log().matches(" left after ").count() == 2);
+            for line in ["sse 192.0.2.7 connected", "websocket 192.0.2.7 left after "] {
+                assert!(server.log().contains(line), "{}", server.log());
+            }
+            assert!(!server.log().contains("1.1.1.1"), "{}", server.log());
+        }
+    }
+}
+
+#[test]
+fn nobody_else_does() {
+    let header = "X-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7\r\n";
+    for flags in [&[][..], &["--trust-proxy", "10.0.0.0/8", "--trust-proxy", "::1"]] {
+        let server = Server::start(flags);
+        let sse = Sse::connect(&server, "/events", header);
+        assert_eq!(addresses(&server), [sse.stream().local_addr().unwrap().to_string()]);
+        assert!(!server.log().contains("192.0.2.7"), "{}", server.log());
+    }
+}
+
+#[test]
+fn what_cannot_be_read_leaves_the_proxys_address() {
+    let server = Server::start_with_environment(
+        &[("THREADCAST_TRUST_PROXY", "10.0.0.0/8,127.0.0.1")],
+        &["--log", "trace"],
+    );
+    for header in [
+        "Forwarded: for=unknown",
+        "Forwarded: for=_hidden;by=_me",
+        "Forwarded: for=\", for=192.0.2.7",
+        "X-Forwarded-For: 192.0.2.7, %1b[31m",
+        "X-Forwarded-For: 192.0.2.7, ' OR 1=1",
+        "X-Forwarded-For:",
+    ] {
+        let sse = Sse::connect(&server, "/events", &format!("{header}\r\n"));
+        let own = sse.stream().local_addr().unwrap().to_string();
+        assert_eq!(addresses(&server), [own], "{header}");
+        drop(sse);
+        server.wait_clients(0, 0);
+    }
+    assert!(!server.log().contains("31m") && !server.log().contains("OR"), "{}", server.log());
+}
+
+#[test]
+fn the_limit_for_an_address_counts_clients_not_the_proxy() {
+    let flags = ["--trust-proxy", "127.0.0.1", "--max-clients-per-ip", "1"];
+    let server = Server::start(&flags);
+    let from = |client: &str| format!("X-Forwarded-For: {client}\r\n");
+    let first = Sse::connect(&server, "/events", &from("192.0.2.1"));
+    let _second = Sse::connect(&server, "/events", &from("192.0.2.2"));
+    // Whatever the client has put in front of what the proxy says, it stays the same client.
+    for client in ["192.0.2.1", "192.0.2.1:99", "198.51.100.1, 192.0.2.1", "::ffff:192.0.2.1"] {
+        let answer = server.request("GET", "/events", &from(client), b"");
+        assert_eq!((answer.status, &*answer.error_code()), (503, "address_full"), "{client}");
+        let head =
+            format!("GET /ws HTTP/1.1\r\nHost: x\r\n{}{}\r\n", upgrade_lines(), from(client));
+        assert_eq!(Answer::parse(&server.exchange(head.as_bytes())).status, 503);
+    }
+    drop(first);
+    server.wait_clients(1, 0);
+    drop(Sse::connect(&server, "/events", &from("192.0.2.1")));
+}
+
+/// Who may publish is decided by the address that the server listens on.
+#[test]
+fn a_named_address_gives_no_right() {
+    let trust = ["--trust-proxy", "0.0.0.0/0,::/0"];
+    let open = Server::start(&trust);
+    let closed = Server::start(&[&trust[..], &["--listen", "0.0.0.0:0"]].concat());
+    for client in ["127.0.0.1", "192.0.2.7"] {
+        let header = format!("Forwarded: for={client}\r\nX-Forwarded-For: {client}\r\n");
+        let publish = |server: &Server| server.request("POST", "/publish", &header, b"x").status;
+        assert_eq!((publish(&open), publish(&closed)), (200, 403), "{client}");
+    }
+}
