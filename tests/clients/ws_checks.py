@@ -178,12 +178,12 @@ def listed(server):
 
 @check("ws", "answers the server's pings")
 def pings(context, client):
-    with start(context, "--ping", "150ms") as server:
+    with start(context, "--ping", "700ms") as server:
         socket = client.open("ws", f"{server.url}/ws")
         socket.welcome()
         # Beside it one that answers nothing: when that has been dropped, this one has proved itself.
         silent_websocket(server.port)
-        assert listed(server) == 1
+        until(lambda: listed(server) == 1, "of two clients the silent one is gone")
         socket.send("still here")
         assert socket.json()["original"] == "still here"
 
