@@ -50,7 +50,8 @@ def install():
 
 def perform(wstest, agent, url, cases):
     """Runs cases against a server; returns what the suite wrote about each, by its number."""
-    reports = os.path.join(HOME, f"reports-{agent}-{cases[0].rstrip('.*')}")
+    name = f"reports-{agent}-{cases[0].split('.')[0]}-of-{len(cases)}"
+    reports = os.path.join(HOME, name)
     shutil.rmtree(reports, ignore_errors=True)
     os.makedirs(reports)
     specification = {

@@ -81,7 +81,7 @@ def fails_over(kind, context, client):
         assert numbers(gap["id"]) < numbers(live[0][0]), gap
 
 
-@behind("ws", "echo, events, close codes")
+@behind("ws", "echo, events, replay, 1001")
 def sockets(kind, context, client):
     flags = ("--deflate",) if context.compresses else ()
     with kind(context, *flags) as proxy:
@@ -89,12 +89,8 @@ def sockets(kind, context, client):
         socket = client.open("ws", f"{proxy.url}/echo", deflate=True)
         context.notes.append(socket.expect("open")["extensions"] or "not compressed")
         echo_all(socket)
-        socket.close(4321, "my reason")
-        socket.expect("closed", code=4321)
-        socket = client.open("ws", f"{proxy.url}/echo")
-        socket.expect("open")
-        socket.send("x" * ((1 << 20) + 1))
-        socket.expect("closed", code=1009)
+        socket.close()
+        socket.expect("closed", code=1000)
 
         url = f"{proxy.url}/ws?topic=t"
         socket = client.open("ws", url)
@@ -109,6 +105,21 @@ def sockets(kind, context, client):
         socket.ws_events(missed, "t")
         serving(proxy, "websocket").stop()
         socket.expect("closed", code=1001, reason="server shutdown")
+
+
+@behind("ws", "close codes, both ways")
+def closes(kind, context, client):
+    # A small limit, so that the whole message is on its way when it is refused:
+    # a proxy may answer what still comes with a reset, and that destroys the close frame.
+    with kind(context, "--max-message", "1000") as proxy:
+        socket = client.open("ws", f"{proxy.url}/echo")
+        socket.expect("open")
+        socket.close(4321, "my reason")
+        socket.expect("closed", code=4321)
+        socket = client.open("ws", f"{proxy.url}/echo")
+        socket.expect("open")
+        socket.send("x" * 1001)
+        socket.expect("closed", code=1009)
 
 
 @behind("page", "the page connects, from an origin that is the proxy's")

@@ -85,6 +85,7 @@ def main():
     if not os.access(options.binary, os.X_OK):
         print(f"{options.binary} is not there; run: cargo build --release", file=sys.stderr)
         return 2
+    tools.end_tidily()
     start = time.monotonic()
     standard.check()
     context = Context(options.binary, compresses=names_flag(options.binary, "--deflate"))

@@ -117,6 +117,23 @@ def comes_back(context, client):
         stream.events(several(server, 3, "live", topic="t"))
 
 
+@check("sse", "connection lost twice: misses nothing")
+def comes_back_twice(context, client):
+    """The greeting has no id. A client that took that for an empty one would lose its place."""
+    with start(context) as server, Relay(server.port) as relay:
+        url = f"{relay.url}/events?topic=t"
+        stream = client.open("sse", url)
+        stream.greeting()
+        seen = several(server, 3, "seen", topic="t")
+        stream.events(seen)
+        relay.cut()
+        stream = back_again(client, stream, url, seen[-1][0])
+        relay.cut()
+        missed = several(server, 5, "missed", topic="t")
+        stream = back_again(client, stream, url, seen[-1][0])
+        stream.events(missed)
+
+
 @check("sse", "missed more than is kept: gap")
 def gap(context, client):
     with start(context, "--history", "5") as server, Relay(server.port) as relay:

@@ -6,7 +6,9 @@ with the reason, and whoever wanted it is skipped by name.
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
+import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -15,6 +17,11 @@ HOME = os.path.join(ROOT, "target", "clients")
 
 class Missing(Exception):
     """Something is not here and cannot be installed; the message says what and why."""
+
+
+def end_tidily():
+    """Told to end, a script ends what it has started, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def run(command, what, timeout=300, **settings):
@@ -99,8 +106,6 @@ def python():
 
 def virtual_environment(folder):
     """An empty virtual environment of the Python 3 that runs this."""
-    import sys
-
     make = [sys.executable, "-m", "venv", folder]
     try:
         run(make, "python3 -m venv")
