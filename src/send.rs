@@ -64,12 +64,7 @@ pub fn linger(stream: &TcpStream, grace: Duration, most: usize) {
 
 /// Reads what a peer still sends and throws it away, until it closes, `enough` says so of what came
 /// last, or the time is over or so many bytes have come.
-pub fn read_out(
-    stream: &TcpStream,
-    grace: Duration,
-    most: usize,
-    enough: impl Fn(&[u8]) -> bool,
-) {
+pub fn read_out(stream: &TcpStream, grace: Duration, most: usize, enough: impl Fn(&[u8]) -> bool) {
     let deadline = Instant::now() + grace;
     let mut left = most;
     let mut buffer = [0; 4096];
