@@ -13,9 +13,9 @@ from target import Sampler, Server
 FEW_THREADS = 10
 FEW_DESCRIPTORS = 6
 # A tenth of 5.5 MiB, what the process takes with 100 clients, is less than the touched stacks that
-# the C library keeps for the next threads, and the fragments in each of its arenas; the server has
-# them collected when it has grown by as much as this.
-MEMORY_FLOOR = 4 << 10  # KiB
+# the C library keeps for the next threads, the fragments in each of its arenas, the code that is in
+# memory since it was needed, and the events that the history keeps.
+MEMORY_FLOOR = 8 << 10  # KiB
 # KiB of a thread that never wakes up again: its stack, its thread-local data, its connection.
 WEDGE = 32
 # An idle worker of tiny_http's ends after five seconds; then memory can be given back.
