@@ -6,6 +6,10 @@
 
 use std::os::fd::RawFd;
 
+/// How many closed numbers in a row, above every one that is known to be open, end a search: as
+/// many connections may have been closed since somebody looked, in the midst of others.
+const GAP: RawFd = 64;
+
 /// A set of descriptor numbers, and how far up others are known to be open.
 #[derive(Debug, Clone, Default)]
 pub struct Numbers {
@@ -55,15 +59,21 @@ impl Numbers {
     }
 
     /// What `look` finds at the numbers from `start` on that no claim owns and that are open: up to
-    /// the highest that is known to be, and then until the first closed one.
+    /// the highest that is known to be, and then until [`GAP`] closed ones in a row.
     pub fn open<T>(
         &self,
         start: RawFd,
         look: impl Fn(RawFd) -> Option<T>,
     ) -> impl Iterator<Item = (RawFd, T)> {
+        let mut last = self.highest;
         self.unowned(start, RawFd::MAX)
             .map(move |fd| (fd, look(fd)))
-            .take_while(|(fd, found)| *fd <= self.highest || found.is_some())
+            .take_while(move |(fd, found)| {
+                if found.is_some() {
+                    last = last.max(*fd);
+                }
+                *fd <= last + GAP
+            })
             .filter_map(|(fd, found)| Some((fd, found?)))
     }
 }
@@ -86,16 +96,19 @@ mod tests {
     }
 
     #[test]
-    fn a_search_ends_at_the_first_closed_number_above_the_highest() {
+    fn a_search_ends_where_a_gap_is_too_wide() {
         let mut numbers = Numbers::default();
         numbers.set_owned(1, true);
-        let is_open = |fd| (fd < 4 || (6..9).contains(&fd) || fd == 11).then_some(());
+        // One closed number more than the search puts up with.
+        let (far, beyond) = (3 + GAP, 3 + GAP + GAP + 2);
+        let is_open =
+            move |fd| (fd < 4 || fd == far || (beyond..beyond + 2).contains(&fd)).then_some(());
         let open = |numbers: &Numbers, start| -> Vec<RawFd> {
             numbers.open(start, is_open).map(|(fd, ())| fd).collect()
         };
-        assert_eq!(open(&numbers, 0), [0, 2, 3]);
-        numbers.highest = 7;
-        assert_eq!(open(&numbers, 0), [0, 2, 3, 6, 7, 8]);
-        assert_eq!(open(&numbers, 8), [8]);
+        assert_eq!(open(&numbers, 0), [0, 2, 3, far]);
+        numbers.highest = beyond;
+        assert_eq!(open(&numbers, 0), [0, 2, 3, far, beyond, beyond + 1]);
+        assert_eq!(open(&numbers, far + 1), [beyond, beyond + 1]);
     }
 }

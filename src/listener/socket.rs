@@ -167,16 +167,17 @@ impl Sockets {
             // Numbers rise above the highest while a crowd comes; when most of it has gone, there
             // is no telling from below how far up somebody is left. Looking takes a while where
             // there were many once, and thousands of requests may come of connections that are
-            // gone: it gets a tenth of the time.
+            // gone: it gets half of the time.
             Err(ClaimError::Gone) if table.look_again.is_none_or(|time| time <= Instant::now()) => {
                 let (before, start) = (Instant::now(), table.numbers.highest + 1);
                 table.numbers.highest = highest_open(self.limit);
-                table.look_again = Some(Instant::now() + 10 * before.elapsed());
+                table.look_again = Some(Instant::now() + before.elapsed());
                 self.find(&table, peer, start)?
             }
             result => result?,
         };
         let fd = stream.as_raw_fd();
+        table.numbers.highest = table.numbers.highest.max(found).max(fd);
         table.numbers.set_owned(fd, true);
         table.claimed.insert(inode, Entry { fd, writer: None });
         table.peers.insert(peer, inode);
