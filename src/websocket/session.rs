@@ -316,18 +316,22 @@ impl<'a> Session<'a> {
     /// Tells the client what it did wrong (section 7.1.7).
     fn refuse(&self, code: CloseCode, why: &'static str) -> Reason {
         log::debug!("websocket {}: {why}", self.outbox.link().peer());
-        self.hang_up(Reason::Protocol, Some(&close_frame(code, why)))
+        let words = close_frame(code, why);
+        if code == CloseCode::Size {
+            // The client is most likely in the middle of it, and a proxy may take our end for that
+            // of both sides: so it is for the client to end its half first.
+            self.outbox.finish(Reason::Protocol, Some(&words));
+            let socket = self.outbox.link().stream();
+            read_out(socket, LINGER.0, LINGER.1, ends_like_a_close_frame);
+        }
+        self.hang_up(Reason::Protocol, Some(&words))
     }
 
     fn hang_up(&self, reason: Reason, last_words: Option<&[u8]>) -> Reason {
         self.outbox.finish(reason, last_words);
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
         // What the client is still sending (after its close frame it must not) would make the
-        // system reset the connection, and our close frame be lost. It is for the client to end
-        // its half first: a proxy may take our end for that of both.
-        if reason != Reason::Closed {
-            read_out(self.outbox.link().stream(), LINGER.0, LINGER.1, ends_like_a_close_frame);
-        }
+        // system reset the connection, and our close frame be lost.
         linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
         reason
     }
