@@ -57,14 +57,6 @@ pub enum Kind {
     Echo,
 }
 
-/// Where a client's events come from.
-enum Feed {
-    /// The topics of its URL, if it named any.
-    Fixed(Option<Subscription>),
-    /// Those, and what it then asks for.
-    Commands(Commands),
-}
-
 /// Checks the handshake, takes the socket over, and hands it to the thread that serves the client.
 ///
 /// That is a new thread, and this one ends: what the handshake has touched of its stack, and freed
@@ -122,22 +114,20 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let name = format!("ws {peer}");
     let (limit, ping) = (app.config.max_message, app.config.ping);
     let served = Arc::clone(&outbox);
-    let feed = match subscription {
+    // Who gives commands changes the subscription by them.
+    let (subscription, commands) = match subscription {
         Some(subscription) if kind == Kind::Commands => {
             let names = query.topic_names().clone();
-            Feed::Commands(Commands::new(app, &outbox, deflate, subscription, names, right))
+            let commands = Commands::new(app, &outbox, deflate, subscription, names, right);
+            (None, Some(commands))
         }
-        subscription => Feed::Fixed(subscription),
+        subscription => (subscription, None),
     };
     let thread = std::thread::Builder::new().name(name).stack_size(SESSION_STACK);
     let started = thread.spawn(move || {
         let stream = Stream::new(Arc::clone(&served));
         let incoming = Incoming::new(stream, &early, limit, deflate);
         drop(early);
-        let (subscription, commands) = match feed {
-            Feed::Fixed(subscription) => (subscription, None),
-            Feed::Commands(commands) => (None, Some(commands)),
-        };
         let session = Session::new(&served, kind, commands, deflate, ping);
         serve(&served, stay, subscription, session, incoming);
     });
@@ -187,10 +177,14 @@ fn form(deflate: Option<Window>) -> Form {
     deflate.map_or(Form::WebSocket, Form::Deflate)
 }
 
-/// A text message as a frame: compressed where that was agreed on and makes it shorter.
+/// A message as a compressed frame, where that was agreed on and makes it shorter.
+fn compressed(deflate: Option<Window>, kind: Data, payload: &[u8]) -> Option<Vec<u8>> {
+    compressed_frame(deflate?, kind, payload)
+}
+
+/// A text message as a frame.
 pub(super) fn text_message(text: &str, deflate: Option<Window>) -> Vec<u8> {
-    let compressed = deflate.and_then(|w| compressed_frame(w, Data::Text, text.as_bytes()));
-    compressed.unwrap_or_else(|| text_frame(text))
+    compressed(deflate, Data::Text, text.as_bytes()).unwrap_or_else(|| text_frame(text))
 }
 
 /// Gives the outbox back. In handoff mode a second thread of the client's takes it for good, since
@@ -275,16 +269,11 @@ impl<'a> Session<'a> {
                 );
                 self.outbox.write(&text_message(&answer, self.deflate));
             }
-            (_, _) => match self.compressed(message.kind(), message.payload()) {
+            (_, _) => match compressed(self.deflate, message.kind(), message.payload()) {
                 Some(frame) => self.outbox.write(&frame),
                 None => self.outbox.write(message.into_frame()),
             },
         }
-    }
-
-    /// A message as a compressed frame, where that was agreed on and makes it shorter.
-    fn compressed(&self, kind: Data, payload: &[u8]) -> Option<Vec<u8>> {
-        compressed_frame(self.deflate?, kind, payload)
     }
 
     /// Pings every interval. A client is gone when a ping has been out for an interval and nothing
@@ -310,25 +299,25 @@ impl<'a> Session<'a> {
         let header =
             FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
         self.outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));
-        self.hang_up(Reason::Closed, None)
+        self.outbox.finish(Reason::Closed, None);
+        self.hang_up(Reason::Closed)
     }
 
     /// Tells the client what it did wrong (section 7.1.7).
     fn refuse(&self, code: CloseCode, why: &'static str) -> Reason {
         log::debug!("websocket {}: {why}", self.outbox.link().peer());
-        let words = close_frame(code, why);
+        self.outbox.finish(Reason::Protocol, Some(&close_frame(code, why)));
         if code == CloseCode::Size {
             // The client is most likely in the middle of it, and a proxy may take our end for that
             // of both sides: so it is for the client to end its half first.
-            self.outbox.finish(Reason::Protocol, Some(&words));
             let socket = self.outbox.link().stream();
             read_out(socket, LINGER.0, LINGER.1, ends_like_a_close_frame);
         }
-        self.hang_up(Reason::Protocol, Some(&words))
+        self.hang_up(Reason::Protocol)
     }
 
-    fn hang_up(&self, reason: Reason, last_words: Option<&[u8]>) -> Reason {
-        self.outbox.finish(reason, last_words);
+    /// Ends the connection when the last words are out.
+    fn hang_up(&self, reason: Reason) -> Reason {
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
         // What the client is still sending (after its close frame it must not) would make the
         // system reset the connection, and our close frame be lost.
