@@ -51,6 +51,7 @@ pub mod send;
 pub mod sources;
 pub mod sse;
 pub mod stats;
+mod status;
 pub mod validate;
 pub mod websocket;
 

@@ -11,6 +11,8 @@ use std::fmt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::hub::outbox::Fanout;
+#[cfg(target_os = "linux")]
+use crate::status;
 
 /// Descriptors kept free for connections that are no clients: requests, and those yet unclaimed.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -89,13 +91,13 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 /// Every limit of threads that applies.
 #[cfg(target_os = "linux")]
 fn threads(per_client: u64) -> Vec<Supply> {
-    use linux::{all_threads, cgroup_tasks, field, nproc_applies, number, text};
+    use linux::{all_threads, cgroup_tasks, nproc_applies, number, text};
     let supply = |name, limit, used| Supply { name, limit, used, spare: SPARE_THREADS, per_client };
-    let status = text("/proc/self/status");
+    let status = status::read();
     let mut found = Vec::new();
     if nproc_applies(&status, &text("/proc/self/uid_map")) {
         // It counts the threads of all the user's processes; of those only ours are known.
-        let ours = field(&status, "Threads:").and_then(number).unwrap_or(0);
+        let ours = status::number(&status, "Threads:").unwrap_or(0);
         let limit = getrlimit(Resource::Nproc).current;
         found.extend(limit.map(|limit| supply("threads of this user (RLIMIT_NPROC)", limit, ours)));
     }
@@ -145,6 +147,8 @@ fn maps(_: u64) -> Option<Supply> {
 mod linux {
     use std::path::Path;
 
+    use crate::status::field;
+
     /// The capabilities that lift `RLIMIT_NPROC`, as bits: `CAP_SYS_ADMIN`, `CAP_SYS_RESOURCE`.
     const ABOVE_NPROC: u64 = 1 << 21 | 1 << 24;
 
@@ -154,12 +158,6 @@ mod linux {
 
     pub fn number(text: &str) -> Option<u64> {
         text.trim().parse().ok()
-    }
-
-    /// The first word behind a name in `/proc/self/status`.
-    pub fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|rest| rest.split_whitespace().next())
     }
 
     /// Whether the limit of the user's threads binds this process: not root, and not those with

@@ -8,8 +8,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use crate::App;
 use crate::http::Answer;
+use crate::{App, status};
 
 /// How many clients `/stats` describes one by one.
 const MAX_LISTED: usize = 200;
@@ -21,27 +21,22 @@ pub struct ProcessInfo {
     pub resident_bytes: u64,
     /// Threads.
     pub threads: u64,
-    /// Open descriptors.
-    pub descriptors: u64,
 }
 
 impl ProcessInfo {
     /// Looks now.
     pub fn read() -> ProcessInfo {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|rest| rest.split_whitespace().next());
-            number.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
-        };
-        // The listing's own descriptor does not count.
-        let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() - 1);
-        ProcessInfo {
-            resident_bytes: field("VmRSS:") * 1024,
-            threads: field("Threads:"),
-            descriptors: descriptors as u64,
-        }
+        let status = status::read();
+        let number = |name| status::number(&status, name).unwrap_or(0);
+        ProcessInfo { resident_bytes: number("VmRSS:") * 1024, threads: number("Threads:") }
     }
+}
+
+/// Open descriptors of this process: counted one by one, so not for those who ask often. 0 where
+/// the system does not tell.
+pub fn open_descriptors() -> u64 {
+    // The listing's own does not count.
+    std::fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() as u64 - 1)
 }
 
 /// The sums over all broadcasters.
@@ -98,7 +93,7 @@ pub fn stats(app: &App) -> Answer {
         "uptimeSeconds": app.started.elapsed().as_secs(),
         "draining": app.is_draining(),
         "threads": process.threads,
-        "descriptors": process.descriptors,
+        "descriptors": open_descriptors(),
         "memoryBytes": process.resident_bytes,
         "clients": {
             "sse": sse,
@@ -134,7 +129,7 @@ pub fn metrics(app: &App) -> Answer {
         ("clients_websocket", "Connected WebSocket clients", websocket as u64),
         ("clients_limit", "Most clients there may be", app.clients.limit() as u64),
         ("threads", "Threads of the server", process.threads),
-        ("descriptors", "Open descriptors of the server", process.descriptors),
+        ("descriptors", "Open descriptors of the server", open_descriptors()),
         ("memory_bytes", "Resident memory of the server", process.resident_bytes),
         ("backlog_bytes", "Bytes that wait for all clients", app.backlog.bytes() as u64),
         ("draining", "1 while the server shuts down", u64::from(app.is_draining())),

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use tiny_http::Request;
 
 use super::numbers::Numbers;
+use crate::status;
 
 /// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
 /// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
@@ -698,9 +699,7 @@ fn highest_open(limit: RawFd) -> RawFd {
 /// How many numbers the kernel's table for this process has room for: it grows with the highest
 /// number ever used. Only Linux tells.
 fn descriptor_table() -> Option<RawFd> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"))?;
-    size.trim().parse().ok()
+    status::number(&status::read(), "FDSize:").map(|size| size as RawFd)
 }
 
 fn inode_of(fd: RawFd) -> Option<u64> {

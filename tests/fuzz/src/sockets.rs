@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use threadcast::Config;
-use threadcast::stats::ProcessInfo;
+use threadcast::stats::{ProcessInfo, open_descriptors};
 
 use crate::bystanders::{Bystander, Listener};
 use crate::campaign::{Failure, Outcome, Plan, Tally};
@@ -53,7 +53,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let live = Live::start(config).map_err(|text| failed(0, text))?;
     let listener = Listener::new().map_err(|error| failed(0, error.to_string()))?;
     live.check_health().map_err(|text| failed(0, text))?;
-    let before = ProcessInfo::read();
+    let before = (ProcessInfo::read().threads, open_descriptors());
     let panics = panics::seen();
     let stage = Stage {
         live,
@@ -134,18 +134,18 @@ fn watch(stage: &Stage, mut rng: Rng) -> Result<(), String> {
 }
 
 /// After all clients have gone the server must be what it was.
-fn settle(live: &Live, before: ProcessInfo) -> Result<(), String> {
+fn settle(live: &Live, (threads, descriptors): (u64, u64)) -> Result<(), String> {
     live.check_health()?;
-    live.wait_threads(before.threads + 4)?;
+    live.wait_threads(threads + 4)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let now = ProcessInfo::read();
+        let now = open_descriptors();
         // A few connections of the looking itself may still be closing.
-        if now.descriptors <= before.descriptors + 4 {
+        if now <= descriptors + 4 {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(format!("{} descriptors, {} before", now.descriptors, before.descriptors));
+            return Err(format!("{now} descriptors, {descriptors} before"));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
