@@ -101,14 +101,13 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::clients::{Stay, Transport};
     use crate::hub::outbox::{Chunk, Fanout, Limits, Reason};
     use crate::listener::connection::Link;
-    use crate::listener::socket::Sockets;
 
     const LIMITS: Limits = Limits { events: 1000, bytes: usize::MAX };
 
@@ -122,13 +121,9 @@ mod tests {
     }
 
     fn member(clients: &Arc<Clients>, backlog: &Arc<Backlog>, fanout: Fanout) -> Member {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let peer = TcpStream::connect(address).unwrap();
-        let (accepted, from) = listener.accept().unwrap();
-        let claim = Sockets::new(address.port()).claim(from).expect("a connection to claim");
-        let outbox = Outbox::new(Link::of(claim), fanout, LIMITS, &[], Arc::clone(backlog));
-        let stay = clients.enter(Transport::WebSocket, from.into()).unwrap();
+        let (link, peer, accepted) = Link::pair();
+        let stay = clients.enter(Transport::WebSocket, link.peer()).unwrap();
+        let outbox = Outbox::new(link, fanout, LIMITS, &[], Arc::clone(backlog));
         stay.show(&outbox);
         Member { outbox, stay, peer, _accepted: accepted }
     }

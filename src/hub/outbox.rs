@@ -172,7 +172,10 @@ struct State {
     last_write: Instant,
     /// A message that the socket has taken up to the offset. It goes before the channel.
     partial: Option<(Chunk, usize)>,
+    /// Messages in the channel, and one more for the chunk that is being written, however many that
+    /// holds: the peer may have them all before its writer can cross them off.
     waiting: usize,
+    /// The bytes of all of these, until they are written.
     waiting_bytes: usize,
     /// Once it is over: until when what still waits, and the last words, may be written.
     until: Instant,
@@ -322,14 +325,13 @@ impl Outbox {
     }
 
     fn enqueue(&self, state: &mut State, chunk: Chunk) {
-        self.count_waiting(state, &chunk);
+        self.count_waiting(state, chunk.messages(), chunk.bytes().len());
         let _ = self.sender.send(chunk);
     }
 
     /// This waits as well. The caller asks the backlog to relieve, when it holds no lock.
-    fn count_waiting(&self, state: &mut State, chunk: &Chunk) {
-        let bytes = chunk.bytes().len();
-        state.waiting += chunk.messages();
+    fn count_waiting(&self, state: &mut State, messages: usize, bytes: usize) {
+        state.waiting += messages;
         state.waiting_bytes += bytes;
         self.backlog.add(bytes);
     }
@@ -381,7 +383,7 @@ impl Outbox {
             Err(_) => return Sent::Lost,
         };
         let chunk = chunk();
-        self.count_waiting(state, &chunk);
+        self.count_waiting(state, 1, chunk.bytes().len());
         state.partial = Some((chunk, sent));
         state.taken = true;
         Sent::Partly
@@ -534,7 +536,7 @@ impl Outbox {
                     let mut state = self.lock();
                     // Less than the chunk where it was cleared meanwhile, or was the last words.
                     let bytes = chunk.bytes().len().min(state.waiting_bytes);
-                    state.waiting = state.waiting.saturating_sub(chunk.messages());
+                    state.waiting = state.waiting.saturating_sub(1);
                     state.waiting_bytes -= bytes;
                     self.backlog.remove(bytes);
                     state.last_write = Instant::now();
@@ -558,6 +560,7 @@ impl Outbox {
             return Work::Write(chunk, offset);
         }
         if let Ok(chunk) = self.receiver.try_recv() {
+            state.waiting = state.waiting.saturating_sub(chunk.messages() - 1);
             return Work::Write(chunk, 0);
         }
         if state.over.is_some() {
@@ -714,5 +717,51 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.backlog.remove(state.waiting_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::clients::Clients;
+    use crate::hub::event::{Draft, Event};
+
+    /// So many events, one behind the other, as one chunk.
+    fn chunk(events: usize, size: usize) -> Chunk {
+        let data = "x".repeat(size);
+        let event = |n| {
+            let id = format!("1-{n}").parse().unwrap();
+            Arc::new(Event::new(id, Draft::new("t", None, &data).unwrap()))
+        };
+        Chunk::Sse(Arc::new(Batch::new((0..events).map(event).collect::<Vec<_>>())))
+    }
+
+    /// A batch larger than the queue is on its way: the queue behind it is there for what comes
+    /// next, however little the peer has taken of it.
+    #[test]
+    fn what_is_being_written_counts_as_one_message() {
+        for fanout in [Fanout::Direct, Fanout::Handoff] {
+            let (link, mut peer, _accepted) = Link::pair();
+            let limits = Limits { events: 4, bytes: usize::MAX };
+            let backlog = Backlog::new(usize::MAX, Clients::new(1, None));
+            let outbox = Outbox::new(link, fanout, limits, &[], backlog);
+            let large = chunk(10, 2 << 20);
+            outbox.offer(&large, Instant::now());
+            assert_eq!(outbox.backlog().0, 10, "nobody writes it yet");
+            std::thread::scope(|scope| {
+                scope.spawn(|| outbox.drain());
+                peer.read_exact(&mut [0; 4096]).unwrap();
+                assert_eq!(outbox.backlog(), (1, large.bytes().len()));
+                for more in 1..=3 {
+                    outbox.offer(&chunk(1, 1), Instant::now());
+                    assert_eq!((outbox.over(), outbox.backlog().0), (None, 1 + more));
+                }
+                outbox.offer(&chunk(1, 1), Instant::now());
+                assert_eq!(outbox.over(), Some(Reason::Slow));
+                drop(peer);
+            });
+        }
     }
 }

@@ -63,11 +63,16 @@ pub struct Link {
 }
 
 impl Link {
-    /// A claimed connection that tiny_http has no part in.
+    /// A claimed connection that tiny_http has no part in, with the peer's end of it, and what stands
+    /// for tiny_http's.
     #[cfg(test)]
-    pub(crate) fn of(claim: Claim) -> Link {
-        let client = claim.peer().into();
-        Link { claim, client, writer: None }
+    pub(crate) fn pair() -> (Link, TcpStream, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = TcpStream::connect(address).unwrap();
+        let (accepted, from) = listener.accept().unwrap();
+        let claim = socket::Sockets::new(address.port()).claim(from).expect("one to claim");
+        (Link { claim, client: from.into(), writer: None }, peer, accepted)
     }
 
     /// Whether this side only writes: an event stream.
