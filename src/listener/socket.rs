@@ -161,6 +161,7 @@ impl Sockets {
             // A reset connection has no peer any more; then the address may have come back.
             if look(entry.fd) == Some(Look::Peer(peer)) {
                 shutdown_raw(entry.fd);
+                drop_received(entry.fd);
                 return Err(ClaimError::Pipelined);
             }
         }
@@ -610,6 +611,23 @@ fn shutdown_raw(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
+/// Throws away what has been received on a connection that is shut down. Otherwise tiny_http's worker
+/// would still make a request of all that looks like one, ten thousand in one receive buffer, and
+/// its queue of requests would keep for ever the room that it once had for them.
+fn drop_received(fd: RawFd) {
+    let mut buffer = [0_u8; 16 * 1024];
+    // The kernel doubles what it was asked for.
+    for _ in 0..2 * super::RECEIVE_BUFFER / buffer.len() {
+        // SAFETY: the call writes at most `buffer.len()` bytes to `buffer`; the number is that of a
+        // claim, which cannot end while the table is locked.
+        let read =
+            unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+        if read <= 0 {
+            return;
+        }
+    }
+}
+
 fn duplicate(fd: RawFd) -> io::Result<TcpStream> {
     // SAFETY: a system call on an integer, which may be closed or anything: then it fails, or the
     // duplicate is recognised as a stranger by the caller and closed.
@@ -754,4 +772,26 @@ fn address(
         })
     };
     result.map(|((), address)| address.as_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_was_pipelined_behind_a_second_request_is_thrown_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut peer = TcpStream::connect(address).unwrap();
+        let (mut accepted, from) = listener.accept().unwrap();
+        let sockets = Sockets::new(address.port());
+        let claim = sockets.claim(from).expect("a connection to claim");
+        peer.write_all(&[b'x'; 50_000]).unwrap();
+        assert_eq!(unread_of(accepted.as_raw_fd()), 50_000);
+        assert_eq!(sockets.claim(from).err(), Some(ClaimError::Pipelined));
+        assert_eq!(accepted.read(&mut [0; 100]).unwrap(), 0, "nothing, and the end");
+        drop(claim);
+    }
 }
