@@ -4,7 +4,7 @@
 //! hub sends under its lock; a subscription travels in the same channel as the events, so it takes
 //! effect at one exact place between two of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,8 +122,9 @@ impl Broadcaster {
     }
 }
 
-/// The receivers of one kind of event, by client.
-type Group = HashMap<u64, Member>;
+/// The receivers of one kind of event, by client: in the order in which they came, which is about that
+/// of their outboxes, and of the kernel's part of their connections, in memory.
+type Group = BTreeMap<u64, Member>;
 type Member = (Form, Arc<Outbox>);
 
 /// A batch in every form, ready to be offered: one chunk for all clients of a form, so that nothing
@@ -155,6 +156,20 @@ impl Forms {
         };
         outbox.offer(chunk, now);
     }
+}
+
+/// By how many members a fan-out looks ahead.
+const AHEAD: usize = 8;
+
+/// The members one after the other, each when the next ones' outboxes are on their way from memory.
+fn walk(group: &Group) -> impl Iterator<Item = &Member> {
+    let mut ahead = group.values();
+    ahead.by_ref().take(AHEAD).for_each(|(_, outbox)| outbox.fetch());
+    group.values().inspect(move |_| {
+        if let Some((_, outbox)) = ahead.next() {
+            outbox.fetch();
+        }
+    })
 }
 
 struct Share {
@@ -249,7 +264,7 @@ impl Share {
     fn fan_out(&self, batch: &Arc<Batch>) {
         let start = Instant::now();
         let mut all = Forms::of(batch);
-        for member in self.to_all.values() {
+        for member in walk(&self.to_all) {
             all.offer(member, start);
         }
         self.fan_out_by_topic(batch, start);
@@ -271,7 +286,7 @@ impl Share {
         }
         if let [(group, places)] = groups[..] {
             let mut part = Forms::of(&batch.part(places));
-            for member in group.values() {
+            for member in walk(group) {
                 part.offer(member, start);
             }
             return;

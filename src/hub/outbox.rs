@@ -9,6 +9,7 @@
 //! In `handoff` mode the outbox is always taken: everything goes through the channel and wakes the
 //! client's thread. That is the pure model, and shows what waking a thread costs.
 
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -281,6 +282,13 @@ impl Outbox {
     /// A thread will be started to write what cannot be written at once.
     pub fn drained_by_new_threads(&self) {
         let _ = self.drainer.set(Drainer::Spawned);
+    }
+
+    /// Reads what [`Outbox::offer`] is going to read, and makes nothing of it: a processor waits for
+    /// memory less often where it knows early what will be wanted.
+    #[inline]
+    pub fn fetch(&self) {
+        std::hint::black_box((self.state.is_poisoned(), self.link.stream().as_raw_fd()));
     }
 
     /// Hands a message over without waiting. It is cloned only where it must wait: a fan-out in

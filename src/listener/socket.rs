@@ -26,6 +26,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,10 @@ use crate::status;
 /// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
 /// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
 const MAX_EARLY_BYTES: usize = 64 * 1024;
+
+/// How often the size of the kernel's table is used before it is asked for again: for a second, where
+/// the reaper looks.
+const ROOM_LOOKS: u32 = 20;
 
 /// Why a request's socket could not be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +64,9 @@ pub struct Sockets {
     port: u16,
     /// No descriptor of this process has a number at or above this one.
     limit: RawFd,
+    /// For how many numbers the kernel had room when it was asked, and how often that has been used.
+    room: AtomicI32,
+    looks: AtomicU32,
     table: Mutex<Table>,
 }
 
@@ -143,7 +151,8 @@ impl Sockets {
     pub fn new(port: u16) -> Arc<Sockets> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let limit = limit.current.map_or(RawFd::MAX, |n| n.min(1 << 20) as RawFd);
-        Arc::new(Sockets { port, limit, table: Mutex::default() })
+        let (room, looks) = (AtomicI32::new(limit), AtomicU32::new(0));
+        Arc::new(Sockets { port, limit, room, looks, table: Mutex::default() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -172,7 +181,7 @@ impl Sockets {
             // gone: it gets half of the time.
             Err(ClaimError::Gone) if table.look_again.is_none_or(|time| time <= Instant::now()) => {
                 let (before, start) = (Instant::now(), table.numbers.highest + 1);
-                table.numbers.highest = highest_open(self.limit);
+                table.numbers.highest = self.highest_open();
                 table.look_again = Some(Instant::now() + before.elapsed());
                 self.find(&table, peer, start)?
             }
@@ -184,6 +193,21 @@ impl Sockets {
         table.claimed.insert(inode, Entry { fd, writer: None });
         table.peers.insert(peer, inode);
         Ok(Claim { stream, peer, inode, found, sockets: Arc::clone(self) })
+    }
+
+    /// The highest open descriptor number, or one above it where that cannot be told.
+    fn highest_open(&self) -> RawFd {
+        let room = self.room.load(Ordering::Relaxed);
+        let highest = highest_open_below(room);
+        // The table grows where every number in it is taken. That may be over when somebody looks, so
+        // the kernel is also asked now and then; each time would cost more than all the rest.
+        let is_full = highest >= room - 1;
+        if !is_full && self.looks.fetch_add(1, Ordering::Relaxed) % ROOM_LOOKS != 0 {
+            return highest;
+        }
+        let now = descriptor_table().unwrap_or(self.limit).min(self.limit);
+        self.room.store(now, Ordering::Relaxed);
+        if now > room || is_full { highest_open_below(now) } else { highest }
     }
 
     /// A duplicate of the connection with this peer, its inode, and the number it was found under.
@@ -233,7 +257,7 @@ impl Sockets {
     pub fn survey(&self) -> Survey {
         // Without the lock: looking may take milliseconds, and requests must not wait for it.
         let mut numbers = self.table().numbers.clone();
-        numbers.highest = highest_open(self.limit);
+        numbers.highest = self.highest_open();
         let mut seen = HashSet::new();
         let mut survey = Survey::default();
         for (fd, look) in numbers.open(0, look) {
@@ -693,10 +717,10 @@ pub fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The highest open descriptor number below `limit`, or one above it where that cannot be told.
-fn highest_open(limit: RawFd) -> RawFd {
-    const CHUNK: RawFd = 256;
-    let mut end = descriptor_table().unwrap_or(limit).min(limit);
+/// The highest open descriptor number below `end`, or one above it where that cannot be told.
+fn highest_open_below(mut end: RawFd) -> RawFd {
+    // A closed number costs a few nanoseconds, an open one a look at its socket.
+    const CHUNK: RawFd = 32;
     while end > 0 {
         let start = (end - CHUNK).max(0);
         let look = |fd| libc::pollfd { fd, events: 0, revents: 0 };
