@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -96,11 +97,7 @@ fn the_accept_loop_is_replaced_after_descriptor_exhaustion() {
     // What was started to replace the loop is gone again. (Not a count of all threads: asking for
     // it would keep tiny_http's idle workers alive.)
     wait_for("one dispatcher", || {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
-        let name = |task: std::io::Result<std::fs::DirEntry>| {
-            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
-        };
-        tasks.filter_map(name).filter(|name| name.trim() == "dispatcher").count() == 1
+        server.tasks().iter().filter(|(_, name)| name == "dispatcher").count() == 1
     });
     drop(before);
     server.wait_stats("descriptors as before", |stats| stats["descriptors"].as_u64() < Some(17));
@@ -160,4 +157,29 @@ fn a_second_request_ends_the_stream_it_came_on() {
     server.wait_clients(0, 0);
     assert_eq!(server.stats()["fanOut"]["events"], 1, "a pipelined publish was served");
     server.wait_stats("threads as before", |stats| stats["threads"].as_u64().unwrap() <= 20);
+}
+
+/// A thread that has served one request serves others, under their names; few wait, and a stream has
+/// its own.
+#[test]
+fn threads_are_used_again() {
+    let server = Server::start(&["--tick", "0"]);
+    let called = |name: &str| {
+        let tasks = server.tasks().into_iter().filter(|(_, n)| n.starts_with(name));
+        tasks.map(|(id, _)| id).collect::<BTreeSet<u64>>()
+    };
+    let mut seen = called("idle");
+    for _ in 0..50 {
+        assert_eq!(server.get("/healthz").status, 200);
+        seen.append(&mut called("http "));
+        seen.append(&mut called("idle"));
+    }
+    assert!(!seen.is_empty());
+    assert!(seen.len() <= 8, "fifty requests one after another took {} threads", seen.len());
+
+    let streams: Vec<_> = (0..30).map(|_| Sse::open(&server, "/events")).collect();
+    assert_eq!(called("sse ").len(), 30);
+    drop(streams);
+    wait_for("most of them to end", || called("sse ").is_empty() && called("idle").len() <= 8);
+    assert_eq!(server.get("/healthz").status, 200);
 }

@@ -29,6 +29,16 @@ impl<T> Mailbox<T> {
             self.reader.unpark();
         }
     }
+
+    /// Sends what has time until the reader wakes for something else: it is not woken, unless the
+    /// channel is half full.
+    pub fn leave(&self, message: T) {
+        let half_full = self.sender.capacity().is_some_and(|most| 2 * self.sender.len() >= most);
+        if half_full {
+            return self.send(message);
+        }
+        let _ = self.sender.send(message);
+    }
 }
 
 /// Waits for a message until `deadline`, if there is one.
@@ -73,6 +83,24 @@ mod tests {
             mailbox.send(number);
         }
         assert_eq!(reader.join().unwrap(), (0..1_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_left_does_not_wake_the_reader_until_it_is_much() {
+        let (sender, receiver) = crossbeam_channel::bounded(8);
+        let mailbox = Mailbox::new(sender, std::thread::current());
+        let is_woken = || {
+            let start = Instant::now();
+            std::thread::park_timeout(Duration::from_millis(20));
+            start.elapsed() < Duration::from_millis(20)
+        };
+        for number in 0..4 {
+            mailbox.leave(number);
+            assert!(!is_woken(), "{number}");
+        }
+        mailbox.leave(4);
+        assert!(is_woken());
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -122,6 +122,8 @@ struct Order {
     to_all: usize,
     to_topic: HashMap<Arc<str>, usize>,
     next_broadcaster: usize,
+    /// How many subscribers each broadcaster has.
+    members: Vec<usize>,
     stopped: bool,
 }
 
@@ -147,7 +149,7 @@ impl Hub {
     ) -> io::Result<Arc<Hub>> {
         let ids = IdSource::new(clock);
         let history = History::new(history, ids.last());
-        let broadcasters = (0..broadcasters.max(1))
+        let broadcasters: Vec<Broadcaster> = (0..broadcasters.max(1))
             .map(|number| Broadcaster::start(number, heartbeat))
             .collect::<io::Result<_>>()?;
         let order = Order {
@@ -156,6 +158,7 @@ impl Hub {
             to_all: 0,
             to_topic: HashMap::new(),
             next_broadcaster: 0,
+            members: vec![0; broadcasters.len()],
             stopped: false,
         };
         Ok(Arc::new(Hub { order: Mutex::new(order), broadcasters }))
@@ -203,7 +206,16 @@ impl Hub {
             client: subscriber.client,
             topics: subscriber.topics.clone(),
         };
-        self.broadcasters[broadcaster].mailbox.send(Message::Subscribe(subscriber));
+        // Whoever has subscribers looks after them every second at least, and finds the new one then,
+        // or before the next event. To be woken for each of a thousand that come would be a sixth of
+        // what their coming costs.
+        let mailbox = &self.broadcasters[broadcaster].mailbox;
+        let message = Message::Subscribe(subscriber);
+        match order.members[broadcaster] {
+            0 => mailbox.send(message),
+            _ => mailbox.leave(message),
+        }
+        order.members[broadcaster] += 1;
         (subscription, replay)
     }
 
@@ -309,7 +321,11 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.order().count(&self.topics, false);
+        {
+            let mut order = self.hub.order();
+            order.count(&self.topics, false);
+            order.members[self.broadcaster] -= 1;
+        }
         let topics = std::mem::replace(&mut self.topics, Topics::named([]));
         self.mailbox().send(Message::Unsubscribe { client: self.client, topics });
     }

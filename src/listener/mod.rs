@@ -11,6 +11,7 @@ mod memory;
 mod numbers;
 pub mod reaper;
 pub mod socket;
+mod threads;
 
 use std::fs::File;
 use std::io;
@@ -24,9 +25,10 @@ use std::time::{Duration, Instant};
 use tiny_http::{Request, Server};
 
 use crate::forwarded::Proxies;
-use connection::{Connection, Unanswered};
+use connection::Connection;
 use reaper::Reaper;
 use socket::{ClaimError, Sockets};
+use threads::Threads;
 
 /// Connections that the kernel may keep ready for `accept` (its own limit, `somaxconn`, applies).
 const BACKLOG: i32 = 4096;
@@ -84,7 +86,7 @@ struct Shared {
     proxies: Proxies,
     sockets: Arc<Sockets>,
     reaper: Arc<Reaper>,
-    handler: Box<Handler>,
+    requests: Arc<Threads>,
     stop: AtomicBool,
     counters: Arc<Counters>,
 }
@@ -145,7 +147,7 @@ impl Listener {
             proxies: options.proxies.clone(),
             sockets,
             reaper,
-            handler,
+            requests: Threads::new(handler),
             stop: AtomicBool::new(false),
             counters: Arc::clone(&options.counters),
         });
@@ -170,6 +172,7 @@ impl Listener {
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         socket::stop_listening(&self.shared.listener);
+        self.shared.requests.end();
         let threads = {
             let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *threads)
@@ -272,7 +275,7 @@ impl Shared {
         }
     }
 
-    /// Claims the request's socket and starts its thread. Never blocks: whatever comes, the next
+    /// Claims the request's socket and gives it a thread. Never blocks: whatever comes, the next
     /// request must not wait.
     fn serve(self: &Arc<Self>, request: Request) {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
@@ -290,23 +293,8 @@ impl Shared {
         };
         let client = self.proxies.client(claim.peer(), request.headers());
         let connection = Connection::new(request, claim, client, Arc::clone(&self.reaper));
-        let name = connection.thread_name();
-        // The slot gives the connection back where no thread can be started.
-        let slot = Arc::new(Mutex::new(Some(connection)));
-        let (shared, taken) = (Arc::clone(self), Arc::clone(&slot));
-        let started = thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
-            let connection = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
-            drop(taken);
-            if let Some(connection) = connection {
-                (shared.handler)(connection);
-            }
-        });
-        if let Err(error) = started {
-            log::debug!("no thread for a request: {error}");
-            if let Some(connection) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                connection.refuse(Unanswered::NoThread);
-            }
-        }
+        self.requests.serve(connection);
+        self.requests.prepare();
     }
 }
 

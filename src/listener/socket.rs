@@ -202,7 +202,7 @@ impl Sockets {
         // The table grows where every number in it is taken. That may be over when somebody looks, so
         // the kernel is also asked now and then; each time would cost more than all the rest.
         let is_full = highest >= room - 1;
-        if !is_full && self.looks.fetch_add(1, Ordering::Relaxed) % ROOM_LOOKS != 0 {
+        if !is_full && !self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(ROOM_LOOKS) {
             return highest;
         }
         let now = descriptor_table().unwrap_or(self.limit).min(self.limit);

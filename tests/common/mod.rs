@@ -162,15 +162,24 @@ impl Server {
         });
     }
 
+    /// The server's threads: the system's numbers and names of them.
+    pub fn tasks(&self) -> Vec<(u64, String)> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread may end between the listing and the look.
+        let look = |task: std::io::Result<std::fs::DirEntry>| {
+            let task = task.ok()?;
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            Some((task.file_name().to_str()?.parse().ok()?, name.trim_end().to_owned()))
+        };
+        tasks.filter_map(look).collect()
+    }
+
     /// How many threads serve a client or a request now. (`/stats` counts all: also tiny_http's
     /// workers, which stay for a while when they have nothing to do.)
     pub fn client_threads(&self) -> usize {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        // A thread may end between the listing and the look.
-        let names =
-            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
         let roles = ["http ", "sse ", "ws ", "wsw "];
-        names.filter(|name| roles.iter().any(|role| name.starts_with(role))).count()
+        let serves = |(_, name): &&(u64, String)| roles.iter().any(|role| name.starts_with(role));
+        self.tasks().iter().filter(serves).count()
     }
 
     /// Sends a signal by name, such as `TERM`.
