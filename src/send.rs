@@ -64,6 +64,9 @@ pub fn linger(stream: &TcpStream, grace: Duration, most: usize) {
 
 /// Reads what a peer still sends and throws it away, until it closes, `enough` says so of what came
 /// last, or the time is over or so many bytes have come.
+// Not inlined: its buffer would be part of its caller's frame, and that a page of each idle client's
+// stack.
+#[inline(never)]
 pub fn read_out(stream: &TcpStream, grace: Duration, most: usize, enough: impl Fn(&[u8]) -> bool) {
     let deadline = Instant::now() + grace;
     let mut left = most;

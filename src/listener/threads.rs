@@ -34,10 +34,13 @@ struct State {
     ended: bool,
 }
 
+/// In a box: each copy of a connection on a thread's stack would stay there as long as its client.
+type Hand = Mutex<Option<Box<Connection>>>;
+
 /// A thread that waits, and where it finds its next connection. Filled under the lock only.
 struct Idle {
     thread: Thread,
-    hand: Arc<Mutex<Option<Connection>>>,
+    hand: Arc<Hand>,
 }
 
 impl Threads {
@@ -56,12 +59,12 @@ impl Threads {
         let mut state = self.state();
         // The one that came last: what it needs is still in the caches, and the others may leave.
         if let Some(idle) = state.idle.pop() {
-            *lock(&idle.hand) = Some(connection);
+            *lock(&idle.hand) = Some(Box::new(connection));
             drop(state);
             return idle.thread.unpark();
         }
         drop(state);
-        let hand = Arc::new(Mutex::new(Some(connection)));
+        let hand = Arc::new(Mutex::new(Some(Box::new(connection))));
         if let Err(error) = self.start(Arc::clone(&hand)) {
             log::debug!("no thread for a request: {error}");
             if let Some(connection) = lock(&hand).take() {
@@ -78,19 +81,19 @@ impl Threads {
         }
     }
 
-    fn start(self: &Arc<Self>, hand: Arc<Mutex<Option<Connection>>>) -> io::Result<()> {
+    fn start(self: &Arc<Self>, hand: Arc<Hand>) -> io::Result<()> {
         let threads = Arc::clone(self);
         let thread = thread::Builder::new().name(IDLE.into()).stack_size(STACK);
         thread.spawn(move || threads.work(&hand)).map(drop)
     }
 
     /// A thread's whole life.
-    fn work(&self, hand: &Arc<Mutex<Option<Connection>>>) {
+    fn work(&self, hand: &Arc<Hand>) {
         loop {
             let connection = lock(hand).take();
             if let Some(connection) = connection {
                 call_this_thread(&connection.thread_name());
-                (self.handler)(connection);
+                (self.handler)(*connection);
                 call_this_thread(IDLE);
             } else if !self.wait(hand) {
                 return;
@@ -99,7 +102,7 @@ impl Threads {
     }
 
     /// Waits for a connection in `hand`; returns whether one came.
-    fn wait(&self, hand: &Arc<Mutex<Option<Connection>>>) -> bool {
+    fn wait(&self, hand: &Arc<Hand>) -> bool {
         {
             let mut state = self.state();
             if state.ended || state.idle.len() >= MOST_IDLE {
@@ -137,7 +140,7 @@ impl Threads {
     }
 }
 
-fn lock(hand: &Mutex<Option<Connection>>) -> MutexGuard<'_, Option<Connection>> {
+fn lock(hand: &Hand) -> MutexGuard<'_, Option<Box<Connection>>> {
     hand.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
