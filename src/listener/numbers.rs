@@ -38,6 +38,12 @@ impl Numbers {
         }
     }
 
+    /// The highest number that a claim owns.
+    pub fn highest_owned(&self) -> Option<RawFd> {
+        let (word, bits) = self.owned.iter().enumerate().rfind(|(_, bits)| **bits != 0)?;
+        Some((word * 64 + 63 - bits.leading_zeros() as usize) as RawFd)
+    }
+
     /// The numbers from `start` to `end`, without it, that no claim owns.
     pub fn unowned(&self, start: RawFd, end: RawFd) -> impl Iterator<Item = RawFd> + '_ {
         let mut next = start;
@@ -85,6 +91,7 @@ mod tests {
     #[test]
     fn owned_numbers_are_skipped() {
         let mut numbers = Numbers::default();
+        assert_eq!(numbers.highest_owned(), None);
         for fd in (0..200).filter(|fd| fd % 50 != 7) {
             numbers.set_owned(fd, true);
         }
@@ -93,6 +100,9 @@ mod tests {
         assert_eq!(numbers.unowned(58, 158).collect::<Vec<_>>(), [107, 157]);
         numbers.set_owned(64, false);
         assert_eq!(numbers.unowned(60, 100).collect::<Vec<_>>(), [64]);
+        assert_eq!(numbers.highest_owned(), Some(199));
+        (128..200).for_each(|fd| numbers.set_owned(fd, false));
+        assert_eq!(numbers.highest_owned(), Some(127));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -181,7 +182,7 @@ impl Sockets {
             // gone: it gets half of the time.
             Err(ClaimError::Gone) if table.look_again.is_none_or(|time| time <= Instant::now()) => {
                 let (before, start) = (Instant::now(), table.numbers.highest + 1);
-                table.numbers.highest = self.highest_open();
+                table.numbers.highest = highest_open_among(0..self.room()).unwrap_or(0);
                 table.look_again = Some(Instant::now() + before.elapsed());
                 self.find(&table, peer, start)?
             }
@@ -195,19 +196,18 @@ impl Sockets {
         Ok(Claim { stream, peer, inode, found, sockets: Arc::clone(self) })
     }
 
-    /// The highest open descriptor number, or one above it where that cannot be told.
-    fn highest_open(&self) -> RawFd {
+    /// How many numbers the kernel's table has room for. It grows where every number in it is taken;
+    /// that may be over when somebody looks, so the kernel is also asked now and then. (Each time would
+    /// cost more than all the rest.)
+    fn room(&self) -> RawFd {
         let room = self.room.load(Ordering::Relaxed);
-        let highest = highest_open_below(room);
-        // The table grows where every number in it is taken. That may be over when somebody looks, so
-        // the kernel is also asked now and then; each time would cost more than all the rest.
-        let is_full = highest >= room - 1;
-        if !is_full && !self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(ROOM_LOOKS) {
-            return highest;
+        let is_due = self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(ROOM_LOOKS);
+        if !is_due && highest_open_among(room - 1..room).is_none() {
+            return room;
         }
         let now = descriptor_table().unwrap_or(self.limit).min(self.limit);
         self.room.store(now, Ordering::Relaxed);
-        if now > room || is_full { highest_open_below(now) } else { highest }
+        now
     }
 
     /// A duplicate of the connection with this peer, its inode, and the number it was found under.
@@ -256,11 +256,12 @@ impl Sockets {
     /// Looks at every accepted connection that no request has claimed.
     pub fn survey(&self) -> Survey {
         // Without the lock: looking may take milliseconds, and requests must not wait for it.
-        let mut numbers = self.table().numbers.clone();
-        numbers.highest = self.highest_open();
+        let numbers = self.table().numbers.clone();
+        let open = open_among(numbers.unowned(0, self.room()));
+        let highest = numbers.highest_owned().max(open.last().copied()).unwrap_or(0);
         let mut seen = HashSet::new();
         let mut survey = Survey::default();
-        for (fd, look) in numbers.open(0, look) {
+        for (fd, look) in open.into_iter().filter_map(|fd| Some((fd, look(fd)?))) {
             // Sockets of other local ports are not the listener's.
             if local_of(fd).is_none_or(|local| local.port() != self.port) {
                 continue;
@@ -281,7 +282,7 @@ impl Sockets {
             }
         }
         let mut table = self.table();
-        table.numbers.highest = numbers.highest;
+        table.numbers.highest = highest;
         survey.unclaimed.retain(|one| !table.claimed.contains_key(&one.inode));
         survey.dead.retain(|inode| !table.claimed.contains_key(inode));
         survey
@@ -717,25 +718,34 @@ pub fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The highest open descriptor number below `end`, or one above it where that cannot be told.
-fn highest_open_below(mut end: RawFd) -> RawFd {
-    // A closed number costs a few nanoseconds, an open one a look at its socket.
-    const CHUNK: RawFd = 32;
-    while end > 0 {
-        let start = (end - CHUNK).max(0);
-        let look = |fd| libc::pollfd { fd, events: 0, revents: 0 };
-        let mut looks: Vec<libc::pollfd> = (start..end).map(look).collect();
-        // SAFETY: the array is ours and its length is told; with a timeout of zero `poll` only
-        // looks, and a number that is not open is something that it reports.
-        let result = unsafe { libc::poll(looks.as_mut_ptr(), looks.len() as libc::nfds_t, 0) };
-        let open = looks.iter().rposition(|look| look.revents & libc::POLLNVAL == 0);
-        match open {
-            _ if result < 0 => return end - 1,
-            Some(index) => return start + index as RawFd,
-            None => end = start,
-        }
+/// Which of these descriptor numbers are open: in one system call for many, and without a look at
+/// each where most are not.
+fn open_among(numbers: impl Iterator<Item = RawFd>) -> Vec<RawFd> {
+    let mut looks: Vec<libc::pollfd> =
+        numbers.map(|fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
+    // The kernel takes as many at once as there may be descriptors.
+    for part in looks.chunks_mut(1024) {
+        // SAFETY: the array is ours and its length is told; with a timeout of zero `poll` only looks,
+        // and a number that is not open is something that it reports. Where it fails, all seem open.
+        unsafe { libc::poll(part.as_mut_ptr(), part.len() as libc::nfds_t, 0) };
     }
-    0
+    let open = looks.iter().filter(|look| look.revents & libc::POLLNVAL == 0);
+    open.map(|look| look.fd).collect()
+}
+
+/// The highest open descriptor number among these.
+fn highest_open_among(numbers: Range<RawFd>) -> Option<RawFd> {
+    // A closed number costs a few nanoseconds, an open one a look at its socket.
+    const PART: RawFd = 32;
+    let mut end = numbers.end;
+    while end > numbers.start {
+        let start = (end - PART).max(numbers.start);
+        if let Some(highest) = open_among(start..end).last() {
+            return Some(*highest);
+        }
+        end = start;
+    }
+    None
 }
 
 /// How many numbers the kernel's table for this process has room for: it grows with the highest

@@ -23,8 +23,9 @@ WEDGE = 32
 # tiny_http's queue of requests keeps room for as many as ever waited in it, 176 bytes each: where the
 # processors are busy, these may be the 10,000 that one connection sends at once.
 QUEUE = 10_000 * 176 >> 10
-# An idle worker of tiny_http's ends after five seconds; then memory can be given back.
-SETTLE = 20.0
+# An idle worker of tiny_http's ends after five seconds. Then memory can be given back: the server looks
+# every five seconds, and does so at three looks in a row.
+SETTLE = 30.0
 # Memory is given back at three looks, five seconds apart.
 COLLECTED = 16.0
 # Events that the server keeps by default.
