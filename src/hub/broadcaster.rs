@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,7 +18,7 @@ use super::Topics;
 use super::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
 use super::event::Event;
 use super::mailbox::{Mailbox, receive};
-use super::outbox::{Chunk, Outbox};
+use super::outbox::{Chunk, Outbox, Reason};
 use crate::websocket::deflate::Window;
 
 /// Messages that may wait for a broadcaster before publishers do.
@@ -78,6 +79,8 @@ pub(super) enum Message {
     },
     /// Dropped when its turn has come.
     Flush(Sender<()>),
+    #[cfg(test)]
+    Panic,
     Stop,
 }
 
@@ -107,18 +110,31 @@ impl Broadcaster {
     pub fn start(number: usize, heartbeat: Duration) -> io::Result<Broadcaster> {
         let (sender, receiver) = crossbeam_channel::bounded(CAPACITY);
         let timing = Arc::new(Timing::default());
-        let share = Share {
-            subscribers: HashMap::new(),
-            to_all: Group::new(),
-            to_topic: HashMap::new(),
-            heartbeat,
-            timing: Arc::clone(&timing),
-        };
+        let shown = Arc::clone(&timing);
         let thread = thread::Builder::new()
             .name(format!("broadcaster {number}"))
-            .spawn(move || share.run(&receiver))?;
+            .spawn(move || run(&receiver, heartbeat, &shown))?;
         let mailbox = Mailbox::new(sender, thread.thread().clone());
         Ok(Broadcaster { mailbox, timing, thread })
+    }
+}
+
+/// A broadcaster's thread. Whatever makes it panic, it does not leave clients behind that wait for ever:
+/// those that it had are disconnected, come back, and get what they missed; and it goes on.
+fn run(receiver: &Receiver<Message>, heartbeat: Duration, timing: &Arc<Timing>) {
+    loop {
+        let mut share = Share::new(heartbeat, Arc::clone(timing));
+        if catch_unwind(AssertUnwindSafe(|| share.run(receiver))).is_ok() {
+            return;
+        }
+        log::error!(
+            "a broadcaster panicked; its {} clients must come back",
+            share.subscribers.len()
+        );
+        for subscriber in share.subscribers.values() {
+            subscriber.outbox.finish(Reason::Internal, None);
+            subscriber.outbox.cut();
+        }
     }
 }
 
@@ -183,7 +199,12 @@ struct Share {
 }
 
 impl Share {
-    fn run(mut self, receiver: &Receiver<Message>) {
+    fn new(heartbeat: Duration, timing: Arc<Timing>) -> Share {
+        let (subscribers, to_topic) = (HashMap::new(), HashMap::new());
+        Share { subscribers, to_all: Group::new(), to_topic, heartbeat, timing }
+    }
+
+    fn run(&mut self, receiver: &Receiver<Message>) {
         let interval = match self.heartbeat {
             Duration::ZERO => Duration::from_secs(1),
             // Often enough that a heartbeat is late by a quarter at the most.
@@ -212,6 +233,8 @@ impl Share {
                 }
                 Some(Message::Stop) => return,
                 Some(Message::Flush(turn)) => drop(turn),
+                #[cfg(test)]
+                Some(Message::Panic) => panic!("as the test wants it"),
             }
             // After messages too: a flood of events must not keep the heartbeat from others.
             let now = Instant::now();
@@ -331,4 +354,46 @@ fn collect(first: Arc<Event>, receiver: &Receiver<Message>) -> (Batch, Option<Me
         }
     }
     (Batch::new(events), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::backlog::Backlog;
+    use crate::clients::Clients;
+    use crate::hub::event::Draft;
+    use crate::hub::outbox::{Fanout, Limits};
+    use crate::listener::connection::Link;
+
+    #[test]
+    fn a_panic_disconnects_its_clients_and_ends_nothing_else() {
+        let broadcaster = Broadcaster::start(0, Duration::ZERO).unwrap();
+        let subscriber = |client| {
+            let (link, peer, accepted) = Link::pair();
+            peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let limits = Limits { events: 10, bytes: 1 << 20 };
+            let backlog = Backlog::new(usize::MAX, Clients::new(1, None));
+            let outbox = Outbox::new(link, Fanout::Direct, limits, &[], backlog);
+            outbox.drained_by_new_threads();
+            outbox.release();
+            let (topics, form) = (Topics::All, Form::Sse);
+            let subscribe = Subscriber { client, outbox: Arc::clone(&outbox), topics, form };
+            broadcaster.mailbox.send(Message::Subscribe(subscribe));
+            (outbox, peer, accepted)
+        };
+        let (first, mut peer, _accepted) = subscriber(1);
+        broadcaster.mailbox.send(Message::Panic);
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it is disconnected");
+        assert_eq!(first.over(), Some(Reason::Internal));
+        let (_second, mut peer, _accepted) = subscriber(2);
+        let event = Event::new("1-1".parse().unwrap(), Draft::new("t", None, "there").unwrap());
+        broadcaster.mailbox.send(Message::Event(Arc::new(event)));
+        let mut start = [0; 8];
+        peer.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"id: 1-1\n");
+        broadcaster.mailbox.send(Message::Stop);
+        broadcaster.thread.join().unwrap();
+    }
 }

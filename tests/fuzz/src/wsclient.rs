@@ -107,6 +107,10 @@ fn read(stream: &mut TcpStream, endpoint: Endpoint) -> Result<Transcript, String
             opcode::PONG => Output::Pong(frame.payload),
             opcode::CLOSE => {
                 transcript.close = Some(status(&frame.payload)?);
+                // The server waits for it, unless it has come.
+                let answer =
+                    frames::client_frame(0x80 | opcode::CLOSE, &frame.payload, [1, 2, 3, 4]);
+                let _ = stream.write_all(&answer);
                 continue;
             }
             other => return Err(format!("the server sends a frame with opcode {other}")),
