@@ -274,7 +274,7 @@ def settle(context, before, attacks, strict):
         + max(before.descriptors // 10, FEW_DESCRIPTORS)
         + 2 * wedges,
         "memory": before.memory
-        + (before.memory // 10 + QUEUE if strict else max(before.memory // 10, MEMORY_FLOOR))
+        + max(before.memory // 10, 0 if strict else MEMORY_FLOOR)
         + WEDGE * wedges,
     }
 
@@ -283,6 +283,9 @@ def settle(context, before, attacks, strict):
         return [name for name, most in allowed.items() if getattr(now, name) > most]
 
     back = poll(lambda: not too_many(), SETTLE, 0.05)
+    if strict and not back:
+        allowed["memory"] += QUEUE
+        back = not too_many()
     after = result.after = server.figures()
     if back:
         context.note(f"threads, descriptors and memory back after {time.monotonic() - start:.1f} s")
