@@ -56,4 +56,4 @@ def all_in_one(binary, result):
             options = {}
             attacks = [attack for attack in attacks if not attack.namespace]
             result.notes.append(f"without half-open clients: {reason}")
-        run_attacks(binary, result, attacks, options, strict=True)
+        run_attacks(binary, result, attacks, options, lived=True)
