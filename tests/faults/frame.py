@@ -190,20 +190,22 @@ def live_for_a_while(server):
     that came, listened, and left. That leaves memory in the allocator's hands which is no attack's
     doing, and more than a tenth of what a process takes that has just begun."""
     crowd = Crowd(server.address, 500, 500)
-    crowd.ask("publish")
-    crowd.ask("visit")
-    line = json.dumps({"topic": "past", "data": "x" * 100}) + "\n"
-    past = request(
-        "POST", "/publish", AUTHORIZED, "Content-Type: application/x-ndjson",
-        body=(line * 100).encode(), close=True,
-    )
-    for _ in range(HISTORY // 100):
-        status, answer = exchange(server.address, past, 5.0)
-        if status != 200:
-            raise RuntimeError(f"events could not be published: {status} {answer[:100]}")
-    time.sleep(1)
-    crowd.ask("visited")
-    crowd.kill()
+    try:
+        crowd.ask("publish")
+        crowd.ask("visit")
+        line = json.dumps({"topic": "past", "data": "x" * 100}) + "\n"
+        past = request(
+            "POST", "/publish", AUTHORIZED, "Content-Type: application/x-ndjson",
+            body=(line * 100).encode(), close=True,
+        )
+        for _ in range(HISTORY // 100):
+            status, answer = exchange(server.address, past, 5.0)
+            if status != 200:
+                raise RuntimeError(f"events could not be published: {status} {answer[:100]}")
+        time.sleep(1)
+        crowd.ask("visited")
+    finally:
+        crowd.kill()
     poll(lambda: server.figures().threads <= 16, SETTLE)
     time.sleep(COLLECTED)
 
