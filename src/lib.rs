@@ -44,6 +44,7 @@ pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod listener;
+mod memory;
 pub mod origin;
 pub mod publish;
 pub mod router;

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         return fail(&format!("cannot log: {error}"));
     }
     listener::log_known_panics();
-    listener::socket::return_large_blocks();
+    listener::socket::set_up_allocator();
     listener::socket::enlarge_futex_hash();
     let server = match Server::start(config) {
         Ok(server) => server,

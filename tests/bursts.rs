@@ -104,6 +104,46 @@ fn the_accept_loop_is_replaced_after_descriptor_exhaustion() {
 }
 
 #[test]
+fn tiny_http_starts_afresh_after_a_crowd_and_nobody_notices() {
+    let server = Server::start(&[]);
+    let dispatchers = || {
+        let tasks = server.tasks().into_iter();
+        tasks.filter(|(_, name)| name == "dispatcher").map(|(id, _)| id).collect::<BTreeSet<_>>()
+    };
+    let first = dispatchers();
+    assert_eq!(first.len(), 1);
+    let mut stays = Sse::open(&server, "/events");
+    let crowd: Vec<Sse> = (0..100).map(|_| Sse::open(&server, "/events")).collect();
+    drop(crowd);
+
+    // The server looks every five seconds, and waits for a second look. All the while somebody asks,
+    // and every answer is the right one.
+    let deadline = Instant::now() + PATIENCE;
+    let ask_until_renewed = || {
+        let mut asked = 0_u32;
+        while dispatchers().is_superset(&first) || asked < 100 {
+            assert!(Instant::now() < deadline, "the dispatcher is still the first one");
+            assert_eq!(server.get("/healthz").status, 200);
+            asked += 1;
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(ask_until_renewed);
+        }
+    });
+    wait_for("one dispatcher", || dispatchers().len() == 1);
+    let id = server.publish("/publish", "still there").json()["id"].clone();
+    assert_eq!(stays.event().unwrap().id.as_deref(), id.as_str());
+    let stats = server.stats();
+    assert_eq!(stats["listener"]["restarts"], 0, "{stats}");
+    // Neither is it a reason to start afresh again and again.
+    let second = dispatchers();
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(dispatchers(), second);
+}
+
+#[test]
 fn silent_and_endless_headers_are_reaped() {
     let server = Server::start(&["--header-timeout", "500ms"]);
     let mut slow = server.connect();

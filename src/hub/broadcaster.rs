@@ -19,6 +19,7 @@ use super::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
 use super::event::Event;
 use super::mailbox::{Mailbox, receive};
 use super::outbox::{Chunk, Outbox, Reason};
+use crate::memory::Cache;
 use crate::websocket::deflate::Window;
 
 /// Messages that may wait for a broadcaster before publishers do.
@@ -211,10 +212,9 @@ impl Share {
             beat => (beat / 4).clamp(Duration::from_millis(10), Duration::from_secs(1)),
         };
         let mut next = Instant::now() + interval;
+        let mut cache = Cache::new();
         loop {
-            // Without subscribers nothing is due, and the thread need not wake.
-            let deadline = (!self.subscribers.is_empty()).then_some(next);
-            let mut message = receive(receiver, deadline);
+            let mut message = receive(receiver, next);
             if let Some(Message::Event(first)) = message {
                 let (batch, behind) = collect(first, receiver);
                 self.fan_out(&Arc::new(batch));
@@ -240,6 +240,7 @@ impl Share {
             let now = Instant::now();
             if now >= next {
                 self.tend(now);
+                cache.tend();
                 next = now + interval;
             }
         }

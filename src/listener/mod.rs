@@ -7,7 +7,6 @@
 //! that the old one has already accepted are still served.
 
 pub mod connection;
-mod memory;
 mod numbers;
 pub mod reaper;
 pub mod socket;
@@ -25,6 +24,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{Request, Server};
 
 use crate::forwarded::Proxies;
+use crate::memory::{Cache, Memory};
 use connection::Connection;
 use reaper::Reaper;
 use socket::{ClaimError, Sockets};
@@ -67,7 +67,7 @@ pub struct Options {
 pub struct Counters {
     /// Requests, upgrades included.
     pub requests: AtomicU64,
-    /// Accept loops that were replaced.
+    /// Accept loops that died and were replaced.
     pub restarts: AtomicU64,
     /// Connections shut down because no request came of them.
     pub reaped: AtomicU64,
@@ -213,13 +213,21 @@ impl Shared {
         Ok((generation, accept))
     }
 
-    /// Replaces an accept loop that has died. The body of the supervisor's thread.
+    /// Replaces an accept loop that has died, or that has outlived a crowd. The body of the
+    /// supervisor's thread.
     fn supervise(self: &Arc<Self>, first: Arc<Generation>, accept: i32) {
+        let (mut memory, mut cache) = (Memory::new(), Cache::new());
         let mut current = Some((first, accept));
         let mut dead: Vec<Arc<Generation>> = Vec::new();
         while !self.stop.load(Ordering::SeqCst) {
             thread::park_timeout(LOOK);
+            let renew = memory.look() && can_serve();
+            cache.tend();
             if let Some((generation, accept)) = &current {
+                if renew {
+                    self.end_accept_loop(*accept);
+                    self.requests.renew();
+                }
                 if socket::is_descriptor_of(*accept, &self.listener) {
                     self.bury(&mut dead);
                     continue;
@@ -227,21 +235,48 @@ impl Shared {
                 if self.stop.load(Ordering::SeqCst) {
                     break;
                 }
-                log::warn!("the accept loop ended; starting it again");
+                if renew {
+                    log::debug!("a crowd has left: tiny_http starts afresh");
+                } else {
+                    log::warn!("the accept loop ended; starting it again");
+                    self.counters.restarts.fetch_add(1, Ordering::Relaxed);
+                }
                 generation.retire();
                 dead.extend(current.take().map(|(generation, _)| generation));
             }
             // Without descriptors and threads to spare a new loop would die at once.
             if can_serve() {
                 current = self.start_generation().ok();
-                if current.is_some() {
-                    self.counters.restarts.fetch_add(1, Ordering::Relaxed);
-                }
             }
         }
         // Here at the latest nothing is listening any more, and no `connect` of theirs can block.
         if let Some((generation, _)) = current {
             generation.retire();
+        }
+    }
+
+    /// Ends the accept loop that owns the descriptor `accept`, and with it the threads of its pool:
+    /// what they keep for the next request, and tiny_http's queue, which has room for as many as
+    /// ever waited, is memory that nothing else gives back. Connections that come meanwhile wait in
+    /// the kernel's queue, those that the loop had accepted are served. Where it does not end
+    /// within milliseconds, it goes on as before.
+    ///
+    /// For that moment the listening socket does not block: a loop that finds nobody waiting has
+    /// met an error. (Accepted sockets do not inherit that on Linux; elsewhere [`Memory`] knows of
+    /// no crowd.)
+    fn end_accept_loop(&self, accept: i32) {
+        if self.listener.set_nonblocking(true).is_err() {
+            return;
+        }
+        self.reaper.knock();
+        for _ in 0..50 {
+            if !socket::is_descriptor_of(accept, &self.listener) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        if let Err(error) = self.listener.set_nonblocking(false) {
+            log::warn!("the listening socket cannot be made to block again: {error}");
         }
     }
 

@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Counters;
-use super::memory::Memory;
 use super::socket::{self, Sockets, Survey};
 use crate::http::Answer;
+use crate::memory::Cache;
 
 /// The most that a connection may send without a complete request having come of it. tiny_http
 /// has no such limit. (Linux tells the count; elsewhere only the deadline protects.)
@@ -103,8 +103,8 @@ impl Reaper {
     /// Looks at least twenty times a second until `stop` is set. The body of the reaper's own thread.
     pub fn run(&self, stop: &AtomicBool) {
         let mut first_seen: HashMap<u64, Instant> = HashMap::new();
-        let mut memory = Memory::new();
         let mut interval = INTERVAL;
+        let mut cache = Cache::new();
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(interval);
             let start = socket::cpu_time();
@@ -120,7 +120,7 @@ impl Reaper {
             let oldest = first_seen.values().min().copied();
             *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
             self.look_at_bodies();
-            memory.look();
+            cache.tend();
         }
         // Nobody will ever ask for the requests of what is left.
         for connection in self.sockets.survey().unclaimed {
@@ -137,9 +137,14 @@ impl Reaper {
             first_seen.get(inode).is_some_and(|since| since.elapsed() < KICK_PATIENCE)
         };
         for _ in forgotten.filter(due).take(MAX_KICKS) {
-            let _ = TcpStream::connect_timeout(&self.address, INTERVAL);
+            self.knock();
             self.counters.kicks.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Connects to the listener and hangs up, which wakes its accept loop.
+    pub fn knock(&self) {
+        let _ = TcpStream::connect_timeout(&self.address, INTERVAL);
     }
 
     fn look(&self, survey: &Survey, first_seen: &mut HashMap<u64, Instant>) {

@@ -682,14 +682,20 @@ pub fn return_free_memory() {
     }
 }
 
-/// Makes the allocator take every large block from the system and give it back when it is freed.
-/// By default glibc learns from the first such block not to: one flood of bytes, and its memory
-/// stays. For a program that is a server only; does nothing where the C library is not glibc.
-pub fn return_large_blocks() {
+/// Makes the allocator give back what is freed. It takes every large block from the system and returns
+/// it: by default glibc learns from the first such block not to, and after one flood of bytes their
+/// memory stays. And it uses no more arenas than processors: by default glibc makes eight times as
+/// many, each with holes of its own, and with an end that only the first one ever gives back.
+/// For a program that is a server only; does nothing where the C library is not glibc.
+pub fn set_up_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: `mallopt` sets a number; 128 KiB is the documented initial value of this one.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        // SAFETY: `mallopt` sets numbers; 128 KiB is the documented initial value of the first.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+            libc::mallopt(libc::M_ARENA_MAX, processors as libc::c_int);
+        }
     }
 }
 

@@ -117,7 +117,7 @@ impl Threads {
             if lock(hand).is_some() {
                 return true;
             }
-            if state.ended {
+            if !state.idle.iter().any(|idle| Arc::ptr_eq(&idle.hand, hand)) {
                 return false;
             }
             if Instant::now() >= until {
@@ -132,9 +132,14 @@ impl Threads {
 
     /// Ends those that wait; the others end when they are done.
     pub fn end(&self) {
-        let mut state = self.state();
-        state.ended = true;
-        for idle in state.idle.drain(..) {
+        self.state().ended = true;
+        self.renew();
+    }
+
+    /// Ends those that wait, for others to take their place: what a thread's requests had stays in
+    /// part with its allocator's cache.
+    pub fn renew(&self) {
+        for idle in self.state().idle.drain(..) {
             idle.thread.unpark();
         }
     }
