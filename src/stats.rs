@@ -112,6 +112,7 @@ pub fn stats(app: &App) -> Answer {
             "restarts": app.counters.restarts.load(Relaxed),
             "reaped": app.counters.reaped.load(Relaxed),
             "kicks": app.counters.kicks.load(Relaxed),
+            "stuck": app.counters.stuck.load(Relaxed),
             "requests": app.counters.requests.load(Relaxed),
         },
     });
@@ -131,6 +132,7 @@ pub fn metrics(app: &App) -> Answer {
         ("threads", "Threads of the server", process.threads),
         ("descriptors", "Open descriptors of the server", open_descriptors()),
         ("memory_bytes", "Resident memory of the server", process.resident_bytes),
+        ("stuck", "Closed connections that still cost a thread", app.counters.stuck.load(Relaxed)),
         ("backlog_bytes", "Bytes that wait for all clients", app.backlog.bytes() as u64),
         ("draining", "1 while the server shuts down", u64::from(app.is_draining())),
         ("fan_out_last_microseconds", "Time to hand out the latest event", fan_out.last),
@@ -143,7 +145,11 @@ pub fn metrics(app: &App) -> Answer {
         ("events", "Events published and handed out", fan_out.events),
         ("fan_out_microseconds", "Time spent in handing out events", fan_out.total),
         ("clients_shed", "Clients disconnected for a full backlog", app.backlog.shed()),
-        ("accept_restarts", "Accept loops replaced", app.counters.restarts.load(Relaxed)),
+        (
+            "accept_restarts",
+            "Accept loops that died and were replaced",
+            app.counters.restarts.load(Relaxed),
+        ),
         ("reaped", "Connections closed without a request", app.counters.reaped.load(Relaxed)),
         ("pool_kicks", "Wake-ups of the HTTP pool", app.counters.kicks.load(Relaxed)),
     ];

@@ -31,6 +31,7 @@ fn metrics_are_openmetrics_and_follow_the_clients() {
         ("threads", "gauge", ""),
         ("descriptors", "gauge", ""),
         ("memory_bytes", "gauge", ""),
+        ("stuck", "gauge", ""),
         ("backlog_bytes", "gauge", ""),
         ("draining", "gauge", ""),
         ("fan_out_last_microseconds", "gauge", ""),
@@ -40,6 +41,7 @@ fn metrics_are_openmetrics_and_follow_the_clients() {
         ("accept_restarts", "counter", "_total"),
         ("clients_shed", "counter", "_total"),
         ("reaped", "counter", "_total"),
+        ("pool_kicks", "counter", "_total"),
     ] {
         let declared = format!("# TYPE threadcast_{name} {kind}\n");
         assert!(answer.text().contains(&declared), "{name}: {}", answer.text());
@@ -91,7 +93,7 @@ fn stats_describe_every_client() {
     for field in ["lastMicros", "longestMicros", "totalMicros"] {
         number(&stats["fanOut"][field]);
     }
-    for field in ["restarts", "reaped", "requests"] {
+    for field in ["restarts", "reaped", "requests", "kicks", "stuck"] {
         number(&stats["listener"][field]);
     }
     number(&stats["uptimeSeconds"]);

@@ -73,6 +73,9 @@ pub struct Counters {
     pub reaped: AtomicU64,
     /// Connections to ourselves that brought tiny_http's pool back to what it had queued.
     pub kicks: AtomicU64,
+    /// Not a count, but how many there are: closed connections whose tiny_http workers wait for
+    /// themselves for ever, each a thread and two descriptors.
+    pub stuck: AtomicU64,
 }
 
 /// A listening socket with its threads. See [`Listener::stop`].

@@ -26,7 +26,8 @@ use crate::memory::Cache;
 pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
 
 /// The most kicks at one look, and for how long one connection is a reason for them: each keeps an
-/// idle worker of the pool from ending.
+/// idle worker of the pool from ending. A closed one that is still here then is so for ever: its
+/// worker waits for itself, as on a request line of HTTP/2.0.
 const MAX_KICKS: usize = 64;
 const KICK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,7 +45,7 @@ pub struct Reaper {
     address: SocketAddr,
     header_timeout: Duration,
     bodies: Mutex<HashMap<u64, Arc<Body>>>,
-    /// Since when the oldest connection is here that no request has claimed.
+    /// Since when the oldest connection is here of which a request may still come.
     oldest: Mutex<Option<Instant>>,
     next: AtomicU64,
     counters: Arc<Counters>,
@@ -93,8 +94,8 @@ impl Reaper {
         })
     }
 
-    /// Whether a connection is still here, reset or not, that no request has claimed, and that came
-    /// before `time`.
+    /// Whether a connection is still here, reset or not, that came before `time`, and of which a
+    /// request may still come.
     pub fn has_older(&self, time: Instant) -> bool {
         let oldest = *self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
         oldest.is_some_and(|oldest| oldest <= time)
@@ -117,7 +118,9 @@ impl Reaper {
             };
             self.kick(&survey, &first_seen);
             self.look(&survey, &mut first_seen);
-            let oldest = first_seen.values().min().copied();
+            let stuck = self.count_stuck(&survey, &first_seen);
+            let alive = first_seen.iter().filter(|(inode, _)| !stuck.contains(inode));
+            let oldest = alive.map(|(_, since)| *since).min();
             *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
             self.look_at_bodies();
             cache.tend();
@@ -140,6 +143,23 @@ impl Reaper {
             self.knock();
             self.counters.kicks.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Finds connections whose workers will never come back, counts them, and says so in the log at
+    /// the first and whenever there are twice as many.
+    fn count_stuck(&self, survey: &Survey, first_seen: &HashMap<u64, Instant>) -> HashSet<u64> {
+        let is_stuck =
+            |inode: &u64| first_seen.get(inode).is_some_and(|at| at.elapsed() >= KICK_PATIENCE);
+        let stuck: HashSet<u64> = survey.dead.iter().copied().filter(is_stuck).collect();
+        let now = stuck.len() as u64;
+        let before = self.counters.stuck.swap(now, Ordering::Relaxed);
+        if now > before && now.checked_ilog2() > before.checked_ilog2() {
+            log::warn!(
+                "{now} closed connections each keep a thread and two descriptors until the server \
+                 is restarted: their request lines were of HTTP/2 or HTTP/3"
+            );
+        }
+        stuck
     }
 
     /// Connects to the listener and hangs up, which wakes its accept loop.
