@@ -106,7 +106,9 @@ mod tests {
 
     use super::*;
     use crate::clients::{Stay, Transport};
-    use crate::hub::outbox::{Chunk, Fanout, Limits, Reason};
+    use crate::hub::chunk::Chunk;
+    use crate::hub::outbox::{Fanout, Limits};
+    use crate::hub::reason::Reason;
     use crate::listener::connection::Link;
 
     const LIMITS: Limits = Limits { events: 1000, bytes: usize::MAX };

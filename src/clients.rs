@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::forwarded::ClientAddress;
 use crate::http::Answer;
-use crate::hub::outbox::{Outbox, Reason};
+use crate::hub::outbox::Outbox;
+use crate::hub::reason::Reason;
 
 /// How a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,10 +11,11 @@ use crate::clients::Transport;
 use crate::http::Answer;
 use crate::hub::LastSeen;
 use crate::hub::batch::batches;
-use crate::hub::broadcaster::{Form, Subscriber};
+use crate::hub::broadcaster::Subscriber;
+use crate::hub::chunk::{Chunk, Form};
 use crate::hub::event::{EventId, encode_sse};
 use crate::hub::history::Replay;
-use crate::hub::outbox::{Chunk, Outbox};
+use crate::hub::outbox::Outbox;
 use crate::listener::connection::Connection;
 use crate::router::Query;
 

@@ -16,11 +16,12 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::Topics;
 use super::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
+use super::chunk::{Chunk, Form};
 use super::event::Event;
 use super::mailbox::{Mailbox, receive};
-use super::outbox::{Chunk, Outbox, Reason};
+use super::outbox::Outbox;
+use super::reason::Reason;
 use crate::memory::Cache;
-use crate::websocket::deflate::Window;
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -28,28 +29,6 @@ const CAPACITY: usize = 1024;
 /// A comment line: what the standard suggests to keep a silent connection open (WHATWG HTML,
 /// section 9.2.7).
 const HEARTBEAT: &[u8] = b":\n\n";
-
-/// The form in which a subscriber gets its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// An event stream. The broadcaster also sends its heartbeats and looks whether it is gone.
-    Sse,
-    /// WebSocket frames. The client's own thread does the rest.
-    WebSocket,
-    /// WebSocket frames, compressed.
-    Deflate(Window),
-}
-
-impl Form {
-    /// `batch` in this form.
-    pub fn chunk(self, batch: Arc<Batch>) -> Chunk {
-        match self {
-            Form::Sse => Chunk::Sse(batch),
-            Form::WebSocket => Chunk::WebSocket(batch),
-            Form::Deflate(window) => Chunk::Deflated(batch, window),
-        }
-    }
-}
 
 /// One client as its broadcaster knows it.
 pub struct Subscriber {

@@ -6,10 +6,12 @@
 
 pub mod batch;
 pub mod broadcaster;
+pub mod chunk;
 pub mod event;
 pub mod history;
 pub mod mailbox;
 pub mod outbox;
+pub mod reason;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

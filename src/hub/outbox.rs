@@ -9,21 +9,21 @@
 //! In `handoff` mode the outbox is always taken: everything goes through the channel and wakes the
 //! client's thread. That is the pure model, and shows what waking a thread costs.
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::batch::Batch;
+use super::chunk::Chunk;
+use super::reason::Reason;
 use crate::backlog::Backlog;
 use crate::listener::STACK;
 use crate::listener::connection::Link;
 use crate::listener::socket::{self, TcpState};
 use crate::send::{send_now, wait_writable};
-use crate::websocket::deflate::Window;
 
 /// How long one message may take to be accepted by the peer.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
@@ -34,87 +34,6 @@ pub const LAST_WORDS_GRACE: Duration = Duration::from_secs(5);
 
 /// The longest a blocked writer sleeps before it looks whether its client has been given up.
 const SLICE: Duration = Duration::from_millis(100);
-
-/// One message on its way to a client.
-#[derive(Debug, Clone)]
-pub enum Chunk {
-    /// Events, in the form of an event stream.
-    Sse(Arc<Batch>),
-    /// Events, as WebSocket frames.
-    WebSocket(Arc<Batch>),
-    /// The same, compressed.
-    Deflated(Arc<Batch>, Window),
-    /// Whole lines or frames that are for this client only.
-    Own(Box<[u8]>),
-    /// Whole lines that are always the same.
-    Fixed(&'static [u8]),
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Chunk::Sse(batch) => batch.sse(),
-            Chunk::WebSocket(batch) => batch.websocket(),
-            Chunk::Deflated(batch, window) => batch.deflated(*window),
-            Chunk::Own(bytes) => bytes,
-            Chunk::Fixed(bytes) => bytes,
-        }
-    }
-
-    /// How many events it is.
-    fn events(&self) -> usize {
-        match self {
-            Chunk::Sse(batch) | Chunk::WebSocket(batch) | Chunk::Deflated(batch, _) => {
-                batch.events().len()
-            }
-            Chunk::Own(_) | Chunk::Fixed(_) => 0,
-        }
-    }
-
-    /// For how many messages it counts in a queue.
-    fn messages(&self) -> usize {
-        self.events().max(1)
-    }
-}
-
-/// Why a client's connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The client closed.
-    Closed,
-    /// The connection broke, or the client vanished.
-    Lost,
-    /// The client did not answer for two ping intervals.
-    Silent,
-    /// The client fell behind by more than its queue holds.
-    Slow,
-    /// Too much waited for all clients together, and the most of it for this one.
-    Crowded,
-    /// The client did not accept one message in time.
-    Stuck,
-    /// The client broke the protocol.
-    Protocol,
-    /// The server is shutting down.
-    Shutdown,
-    /// The server failed to serve the client.
-    Internal,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reason::Closed => "closed by the client",
-            Reason::Lost => "connection lost",
-            Reason::Silent => "no sign of life",
-            Reason::Slow => "too slow: its queue was full",
-            Reason::Crowded => "too far behind: backlog memory is full",
-            Reason::Stuck => "stuck: it did not accept a message in time",
-            Reason::Protocol => "protocol error",
-            Reason::Shutdown => "server shutdown",
-            Reason::Internal => "server failure",
-        })
-    }
-}
 
 /// How much may wait for one client.
 #[derive(Debug, Clone, Copy)]
@@ -734,6 +653,7 @@ mod tests {
 
     use super::*;
     use crate::clients::Clients;
+    use crate::hub::batch::Batch;
     use crate::hub::event::{Draft, Event};
 
     /// So many events, one behind the other, as one chunk.

@@ -20,8 +20,9 @@ use super::deflate::Window;
 use super::session::{text_message, write_replay};
 use crate::App;
 use crate::access::same;
+use crate::hub::chunk::Chunk;
 use crate::hub::event::{DEFAULT_TOPIC, Draft, MAX_NAME, check_name};
-use crate::hub::outbox::{Chunk, Outbox};
+use crate::hub::outbox::Outbox;
 use crate::hub::{LastSeen, Stopped, Subscription, Topics};
 use crate::publish::{NOT_HERE, Right, right, take_draft};
 

@@ -1,0 +1,42 @@
+//! Why connections end.
+
+use std::fmt;
+
+/// Why a client's connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The client closed.
+    Closed,
+    /// The connection broke, or the client vanished.
+    Lost,
+    /// The client did not answer for two ping intervals.
+    Silent,
+    /// The client fell behind by more than its queue holds.
+    Slow,
+    /// Too much waited for all clients together, and the most of it for this one.
+    Crowded,
+    /// The client did not accept one message in time.
+    Stuck,
+    /// The client broke the protocol.
+    Protocol,
+    /// The server is shutting down.
+    Shutdown,
+    /// The server failed to serve the client.
+    Internal,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Closed => "closed by the client",
+            Reason::Lost => "connection lost",
+            Reason::Silent => "no sign of life",
+            Reason::Slow => "too slow: its queue was full",
+            Reason::Crowded => "too far behind: backlog memory is full",
+            Reason::Stuck => "stuck: it did not accept a message in time",
+            Reason::Protocol => "protocol error",
+            Reason::Shutdown => "server shutdown",
+            Reason::Internal => "server failure",
+        })
+    }
+}
