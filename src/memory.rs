@@ -80,6 +80,11 @@ impl Memory {
         }
         calm
     }
+
+    /// Long-lived threads have been replaced: what they kept is collected when they are gone.
+    pub fn renewed(&mut self) {
+        self.due = self.due.max(LOOKS - 2);
+    }
 }
 
 /// Gives the stacks of ended threads back to the system. glibc keeps up to 40 MiB of them, counted

@@ -115,6 +115,9 @@ fn tiny_http_starts_afresh_after_a_crowd_and_nobody_notices() {
     // This one's worker never comes back (a known limit), and nobody may wait for it.
     server.exchange(b"GET / HTTP/2.0\r\nHost: x\r\n\r\n");
     let mut stays = Sse::open(&server, "/events");
+    // Each thread's stack is a map or two, which the C library likes to keep for the next thread.
+    let maps = || std::fs::read_to_string(format!("/proc/{}/maps", server.pid())).unwrap();
+    let before = maps().lines().count();
     let crowd: Vec<Sse> = (0..100).map(|_| Sse::open(&server, "/events")).collect();
     drop(crowd);
 
@@ -141,6 +144,7 @@ fn tiny_http_starts_afresh_after_a_crowd_and_nobody_notices() {
     assert_eq!(stats["listener"]["restarts"], 0, "{stats}");
     assert_eq!(stats["listener"]["stuck"], 1, "{stats}");
     assert!(server.log().contains("1 closed connections each keep a thread"), "{}", server.log());
+    wait_for("stacks to be given back", || maps().lines().count() < before + 50);
     // Neither is it a reason to start afresh again and again.
     let second = dispatchers();
     std::thread::sleep(Duration::from_secs(6));

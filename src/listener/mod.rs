@@ -222,14 +222,18 @@ impl Shared {
         let (mut memory, mut cache) = (Memory::new(), Cache::new());
         let mut current = Some((first, accept));
         let mut dead: Vec<Arc<Generation>> = Vec::new();
+        let mut renewal_due = false;
         while !self.stop.load(Ordering::SeqCst) {
             thread::park_timeout(LOOK);
-            let renew = memory.look() && can_serve();
+            renewal_due |= memory.look();
             cache.tend();
+            let renew = renewal_due && self.can_be_renewed();
             if let Some((generation, accept)) = &current {
                 if renew {
+                    renewal_due = false;
                     self.end_accept_loop(*accept);
                     self.requests.renew();
+                    memory.renewed();
                 }
                 if socket::is_descriptor_of(*accept, &self.listener) {
                     self.bury(&mut dead);
@@ -256,6 +260,12 @@ impl Shared {
         if let Some((generation, _)) = current {
             generation.retire();
         }
+    }
+
+    /// Whether a new accept loop could be had, and nothing is in the old one's pool that the reaper
+    /// would have to help: its kicks reach the new pool only.
+    fn can_be_renewed(&self) -> bool {
+        self.reaper.is_calm(Duration::from_secs(1)) && can_serve()
     }
 
     /// Ends the accept loop that owns the descriptor `accept`, and with it the threads of its pool:
@@ -295,6 +305,7 @@ impl Shared {
     /// Takes requests from one tiny_http server until it is retired and what it had accepted has
     /// come, or been reaped. The body of a dispatcher's thread.
     fn dispatch(self: &Arc<Self>, generation: &Generation) {
+        let mut last_seen = None;
         loop {
             match generation.server.recv_timeout(Duration::from_millis(500)) {
                 Ok(Some(request)) => self.serve(request),
@@ -304,9 +315,9 @@ impl Shared {
             let Some(retired) = generation.retired() else { continue };
             // A worker of this server may bring a request as long as one of its connections is
             // here, and would wait for its end for ever if nobody took it. The reaper sees to it
-            // that they go. (A second, because it may not have seen the last of them yet.)
-            let settled = retired.elapsed() >= Duration::from_secs(1);
-            let done = settled && !self.reaper.has_older(retired + LOOK);
+            // that they go: those that it has seen when it has looked once after the end.
+            last_seen = last_seen.or(self.reaper.latest_look().filter(|look| *look > retired));
+            let done = last_seen.is_some_and(|time| !self.reaper.has_older(time));
             if done || self.stop.load(Ordering::SeqCst) {
                 return;
             }
@@ -325,7 +336,10 @@ impl Shared {
         let claim = match claimed {
             Ok(claim) => claim,
             Err(error) => {
-                log::debug!("request without a connection: {error:?}");
+                log::debug!(
+                    "request of {:?} without a connection: {error:?}",
+                    request.remote_addr()
+                );
                 return socket::discard(request, unread);
             }
         };

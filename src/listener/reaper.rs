@@ -13,7 +13,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Counters;
@@ -45,10 +45,20 @@ pub struct Reaper {
     address: SocketAddr,
     header_timeout: Duration,
     bodies: Mutex<HashMap<u64, Arc<Body>>>,
-    /// Since when the oldest connection is here of which a request may still come.
-    oldest: Mutex<Option<Instant>>,
+    seen: Mutex<Seen>,
     next: AtomicU64,
     counters: Arc<Counters>,
+}
+
+/// What the latest look has found.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When it began.
+    at: Option<Instant>,
+    /// When the oldest connection was seen first of which a request may still come.
+    oldest: Option<Instant>,
+    /// When the pool was kicked last.
+    kicked: Option<Instant>,
 }
 
 struct Body {
@@ -88,17 +98,33 @@ impl Reaper {
             address: reachable(address),
             header_timeout,
             bodies: Mutex::default(),
-            oldest: Mutex::default(),
+            seen: Mutex::default(),
             next: AtomicU64::new(0),
             counters,
         })
     }
 
-    /// Whether a connection is still here, reset or not, that came before `time`, and of which a
-    /// request may still come.
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the latest complete look began: it has seen all that were here then.
+    pub fn latest_look(&self) -> Option<Instant> {
+        self.seen().at
+    }
+
+    /// Whether a connection is still here, reset or not, that was seen at `time` or before, and of
+    /// which a request may still come.
     pub fn has_older(&self, time: Instant) -> bool {
-        let oldest = *self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
-        oldest.is_some_and(|oldest| oldest <= time)
+        self.seen().oldest.is_some_and(|oldest| oldest <= time)
+    }
+
+    /// Whether for so long no connection has waited for its request, and the pool was not kicked:
+    /// then its workers are where it believes them to be.
+    pub fn is_calm(&self, long: Duration) -> bool {
+        let is_past = |time: Option<Instant>| time.is_none_or(|time| time.elapsed() >= long);
+        let seen = self.seen();
+        seen.oldest.is_none_or(|oldest| oldest.elapsed() < long) && is_past(seen.kicked)
     }
 
     /// Looks at least twenty times a second until `stop` is set. The body of the reaper's own thread.
@@ -108,7 +134,7 @@ impl Reaper {
         let mut cache = Cache::new();
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(interval);
-            let start = socket::cpu_time();
+            let (at, start) = (Instant::now(), socket::cpu_time());
             let survey = self.sockets.survey();
             // In a crowd of good clients somebody is always on the way, but never for long.
             let closely = survey.inodes().any(|inode| first_seen.contains_key(&inode));
@@ -116,12 +142,16 @@ impl Reaper {
                 true => ((socket::cpu_time() - start) * REST).clamp(CLOSE_INTERVAL, INTERVAL),
                 false => INTERVAL,
             };
-            self.kick(&survey, &first_seen);
-            self.look(&survey, &mut first_seen);
+            let kicked = self.kick(&survey, &first_seen);
+            self.look(&survey, &mut first_seen, at);
             let stuck = self.count_stuck(&survey, &first_seen);
             let alive = first_seen.iter().filter(|(inode, _)| !stuck.contains(inode));
             let oldest = alive.map(|(_, since)| *since).min();
-            *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
+            {
+                let mut seen = self.seen();
+                let kicked = kicked.then_some(at).or(seen.kicked);
+                *seen = Seen { at: Some(at), oldest, kicked };
+            }
             self.look_at_bodies();
             cache.tend();
         }
@@ -132,17 +162,18 @@ impl Reaper {
     }
 
     /// Wakes tiny_http's pool for connections that it has forgotten: those that were reset, or
-    /// have sent something that nobody reads, and did so at the last look already.
-    fn kick(&self, survey: &Survey, first_seen: &HashMap<u64, Instant>) {
+    /// have sent something that nobody reads, and did so at the last look already. Returns whether
+    /// there were any.
+    fn kick(&self, survey: &Survey, first_seen: &HashMap<u64, Instant>) -> bool {
         let waiting = survey.unclaimed.iter().filter(|one| one.unread > 0).map(|one| one.inode);
         let forgotten = survey.dead.iter().copied().chain(waiting);
         let due = |inode: &u64| {
             first_seen.get(inode).is_some_and(|since| since.elapsed() < KICK_PATIENCE)
         };
-        for _ in forgotten.filter(due).take(MAX_KICKS) {
-            self.knock();
-            self.counters.kicks.fetch_add(1, Ordering::Relaxed);
-        }
+        let kicks = forgotten.filter(due).take(MAX_KICKS).count();
+        (0..kicks).for_each(|_| self.knock());
+        self.counters.kicks.fetch_add(kicks as u64, Ordering::Relaxed);
+        kicks > 0
     }
 
     /// Finds connections whose workers will never come back, counts them, and says so in the log at
@@ -167,8 +198,7 @@ impl Reaper {
         let _ = TcpStream::connect_timeout(&self.address, INTERVAL);
     }
 
-    fn look(&self, survey: &Survey, first_seen: &mut HashMap<u64, Instant>) {
-        let now = Instant::now();
+    fn look(&self, survey: &Survey, first_seen: &mut HashMap<u64, Instant>, now: Instant) {
         let here: HashSet<u64> = survey.inodes().collect();
         first_seen.retain(|inode, _| here.contains(inode));
         for inode in here {

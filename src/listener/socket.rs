@@ -27,9 +27,8 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tiny_http::Request;
 
@@ -39,10 +38,6 @@ use crate::status;
 /// What a client may send behind its upgrade request before the handshake is answered. RFC 6455
 /// section 4.1 tells it to wait, so anything much larger than a read buffer is an attack.
 const MAX_EARLY_BYTES: usize = 64 * 1024;
-
-/// How often the size of the kernel's table is used before it is asked for again: for a second, where
-/// the reaper looks.
-const ROOM_LOOKS: u32 = 20;
 
 /// Why a request's socket could not be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +60,6 @@ pub struct Sockets {
     port: u16,
     /// No descriptor of this process has a number at or above this one.
     limit: RawFd,
-    /// For how many numbers the kernel had room when it was asked, and how often that has been used.
-    room: AtomicI32,
-    looks: AtomicU32,
     table: Mutex<Table>,
 }
 
@@ -75,8 +67,6 @@ pub struct Sockets {
 struct Table {
     /// A number is owned while it certainly belongs to a claim.
     numbers: Numbers,
-    /// From when on a claim that finds nothing may look for the highest number.
-    look_again: Option<Instant>,
     /// By inode.
     claimed: HashMap<u64, Entry>,
     /// The inode that was claimed last for each peer.
@@ -152,8 +142,7 @@ impl Sockets {
     pub fn new(port: u16) -> Arc<Sockets> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let limit = limit.current.map_or(RawFd::MAX, |n| n.min(1 << 20) as RawFd);
-        let (room, looks) = (AtomicI32::new(limit), AtomicU32::new(0));
-        Arc::new(Sockets { port, limit, room, looks, table: Mutex::default() })
+        Arc::new(Sockets { port, limit, table: Mutex::default() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -177,13 +166,10 @@ impl Sockets {
         }
         let (found, stream, inode) = match self.find(&table, peer, 0) {
             // Numbers rise above the highest while a crowd comes; when most of it has gone, there
-            // is no telling from below how far up somebody is left. Looking takes a while where
-            // there were many once, and thousands of requests may come of connections that are
-            // gone: it gets half of the time.
-            Err(ClaimError::Gone) if table.look_again.is_none_or(|time| time <= Instant::now()) => {
-                let (before, start) = (Instant::now(), table.numbers.highest + 1);
+            // is no telling from below how far up somebody is left.
+            Err(ClaimError::Gone) => {
+                let start = table.numbers.highest + 1;
                 table.numbers.highest = highest_open_among(0..self.room()).unwrap_or(0);
-                table.look_again = Some(Instant::now() + before.elapsed());
                 self.find(&table, peer, start)?
             }
             result => result?,
@@ -196,18 +182,10 @@ impl Sockets {
         Ok(Claim { stream, peer, inode, found, sockets: Arc::clone(self) })
     }
 
-    /// How many numbers the kernel's table has room for. It grows where every number in it is taken;
-    /// that may be over when somebody looks, so the kernel is also asked now and then. (Each time would
-    /// cost more than all the rest.)
+    /// How many numbers the kernel's table for this process has room for. (It grows with the highest
+    /// number ever used: nothing that was asked before the search says how far that has to go.)
     fn room(&self) -> RawFd {
-        let room = self.room.load(Ordering::Relaxed);
-        let is_due = self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(ROOM_LOOKS);
-        if !is_due && highest_open_among(room - 1..room).is_none() {
-            return room;
-        }
-        let now = descriptor_table().unwrap_or(self.limit).min(self.limit);
-        self.room.store(now, Ordering::Relaxed);
-        now
+        descriptor_table().unwrap_or(self.limit).min(self.limit)
     }
 
     /// A duplicate of the connection with this peer, its inode, and the number it was found under.
@@ -742,7 +720,7 @@ fn open_among(numbers: impl Iterator<Item = RawFd>) -> Vec<RawFd> {
 /// The highest open descriptor number among these.
 fn highest_open_among(numbers: Range<RawFd>) -> Option<RawFd> {
     // A closed number costs a few nanoseconds, an open one a look at its socket.
-    const PART: RawFd = 32;
+    const PART: RawFd = 256;
     let mut end = numbers.end;
     while end > numbers.start {
         let start = (end - PART).max(numbers.start);
@@ -754,8 +732,7 @@ fn highest_open_among(numbers: Range<RawFd>) -> Option<RawFd> {
     None
 }
 
-/// How many numbers the kernel's table for this process has room for: it grows with the highest
-/// number ever used. Only Linux tells.
+/// The size of the kernel's table of this process's descriptors. Only Linux tells.
 fn descriptor_table() -> Option<RawFd> {
     status::number(&status::read(), "FDSize:").map(|size| size as RawFd)
 }
@@ -819,6 +796,22 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn a_connection_far_above_all_others_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let sockets = Sockets::new(address.port());
+        // Whoever remembers how large the kernel's table is now will look no further.
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(sockets.claim(nobody).err(), Some(ClaimError::Gone));
+        let _peer = TcpStream::connect(address).unwrap();
+        let (accepted, from) = listener.accept().unwrap();
+        let far = rustix::io::fcntl_dupfd_cloexec(&accepted, 900).unwrap();
+        drop(accepted);
+        let claim = sockets.claim(from).expect("a connection to claim");
+        assert_eq!((claim.peer(), claim.found), (from, far.as_raw_fd()));
+    }
 
     #[test]
     fn what_was_pipelined_behind_a_second_request_is_thrown_away() {
