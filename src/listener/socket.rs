@@ -184,8 +184,10 @@ impl Sockets {
 
     /// How many numbers the kernel's table for this process has room for. (It grows with the highest
     /// number ever used: nothing that was asked before the search says how far that has to go.)
+    /// Only Linux tells; elsewhere it is as many as there may be.
     fn room(&self) -> RawFd {
-        descriptor_table().unwrap_or(self.limit).min(self.limit)
+        let size = status::number(&status::read(), "FDSize:");
+        size.map_or(self.limit, |size| self.limit.min(size as RawFd))
     }
 
     /// A duplicate of the connection with this peer, its inode, and the number it was found under.
@@ -730,11 +732,6 @@ fn highest_open_among(numbers: Range<RawFd>) -> Option<RawFd> {
         end = start;
     }
     None
-}
-
-/// The size of the kernel's table of this process's descriptors. Only Linux tells.
-fn descriptor_table() -> Option<RawFd> {
-    status::number(&status::read(), "FDSize:").map(|size| size as RawFd)
 }
 
 fn inode_of(fd: RawFd) -> Option<u64> {

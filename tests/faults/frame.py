@@ -3,13 +3,12 @@
 import contextlib
 import json
 import resource
-import socket
 import time
 from dataclasses import dataclass, field
 
 from crowd import Crowd, CrowdError
 from target import Sampler, Server
-from wire import AUTHORIZED, exchange, request, reset
+from wire import AUTHORIZED, connect, exchange, request, reset
 
 # Back means: within 10 % of before, or these few more. tiny_http keeps four idle workers for ever,
 # and any thread may be in the middle of something.
@@ -200,7 +199,7 @@ def live_for_a_while(server):
             if status != 200:
                 raise RuntimeError(f"events could not be published: {status} {answer[:100]}")
         for _ in range(HUNG_UP):
-            with socket.create_connection(server.address, timeout=5) as sock:
+            with connect(server.address) as sock:
                 sock.sendall(request("GET", "/healthz"))
                 reset(sock)
         time.sleep(1)
