@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::App;
-use crate::http::Answer;
-use crate::listener::connection::Connection;
+use crate::http::Response;
+use crate::listener::connection::{Connection, Next};
 use crate::router::Query;
 
 /// The cookie that may hold the token.
@@ -43,7 +43,7 @@ impl Access {
     ///
     /// # Errors
     /// The 401 that says what to send.
-    pub fn check(&self, connection: &Connection, query: &Query) -> Result<(), Answer> {
+    pub fn check(&self, connection: &Connection, query: &Query) -> Result<(), Response> {
         let Some(token) = &self.token else {
             return Ok(());
         };
@@ -57,10 +57,10 @@ impl Access {
         ))
     }
 
-    fn issue(&self, connection: &Connection) -> Result<Answer, Answer> {
+    fn issue(&self, connection: &Connection) -> Result<Response, Response> {
         let Some(token) = &self.token else {
             let message = "no ticket is needed: reading is public without --subscribe-token";
-            return Err(Answer::error(404, "not_protected", message));
+            return Err(Response::error(404, "not_protected", message));
         };
         if !sends_token(connection, token) {
             return Err(unauthorized(
@@ -69,10 +69,10 @@ impl Access {
             ));
         }
         let ticket = new_ticket()
-            .map_err(|_| Answer::error(500, "internal", "the system gives no random numbers"))?;
+            .map_err(|_| Response::error(500, "internal", "the system gives no random numbers"))?;
         self.tickets().add(ticket.clone(), Instant::now());
         let answer = json!({"ticket": ticket, "expiresInSeconds": TICKET_LIFETIME.as_secs()});
-        Ok(Answer::json(200, &answer))
+        Ok(Response::json(200, &answer))
     }
 
     fn tickets(&self) -> MutexGuard<'_, Tickets> {
@@ -81,12 +81,12 @@ impl Access {
 }
 
 /// `POST /ticket`: answers `{"ticket":…,"expiresInSeconds":…}`.
-pub fn serve(app: &App, connection: Connection) {
-    app.origins.serve_post(connection, |connection| app.access.issue(connection));
+pub fn serve(app: &App, connection: Connection) -> Next {
+    app.origins.serve_post(connection, |connection| app.access.issue(connection))
 }
 
-fn unauthorized(message: &str) -> Answer {
-    Answer::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer")
+fn unauthorized(message: &str) -> Response {
+    Response::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer")
 }
 
 /// The tickets that wait for their requests, the oldest first.

@@ -4,8 +4,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
 use std::path::{Component, Path, PathBuf};
 
-use crate::http::Answer;
-use crate::validate::decode;
+use crate::door::head::percent_decode;
+use crate::http::Response;
 
 /// The files inside the binary, by path.
 const EMBEDDED: &[(&str, &[u8])] = &[
@@ -36,7 +36,7 @@ impl Assets {
     }
 
     /// The file at `path`, 304 where the client has it already (`If-None-Match`), or 404.
-    pub fn answer(&self, path: &str, if_none_match: Option<&str>) -> Answer {
+    pub fn answer(&self, path: &str, if_none_match: Option<&str>) -> Response {
         let Some((name, body)) = self.load(path) else {
             return not_found();
         };
@@ -46,8 +46,8 @@ impl Assets {
                 || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
         });
         let answer = match known {
-            true => Answer::empty(304),
-            false => Answer::new(200, media_type(&name), body),
+            true => Response::empty(304),
+            false => Response::new(200, media_type(&name), body),
         };
         // `no-cache` means: ask each time, with the ETag.
         answer
@@ -81,14 +81,14 @@ impl Assets {
 }
 
 /// The answer for a path that leads nowhere.
-pub fn not_found() -> Answer {
-    Answer::error(404, "not_found", "there is nothing here; the README lists what there is")
+pub fn not_found() -> Response {
+    Response::error(404, "not_found", "there is nothing here; the README lists what there is")
 }
 
 /// The relative path that a request path stands for; `None` if it could lead elsewhere.
 fn relative(path: &str) -> Option<PathBuf> {
     let path = path.strip_prefix('/')?;
-    let relative = PathBuf::from(String::from_utf8(decode(path)?).ok()?);
+    let relative = PathBuf::from(String::from_utf8(percent_decode(path)?.into_owned()).ok()?);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
     let clean = !relative.to_str()?.contains(['\0', '\\']);
     (plain && clean).then_some(relative)

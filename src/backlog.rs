@@ -118,16 +118,14 @@ mod tests {
         outbox: Arc<Outbox>,
         stay: Stay,
         peer: TcpStream,
-        /// Stands for what tiny_http has of the connection.
-        _accepted: TcpStream,
     }
 
     fn member(clients: &Arc<Clients>, backlog: &Arc<Backlog>, fanout: Fanout) -> Member {
-        let (link, peer, accepted) = Link::pair();
+        let (link, peer) = Link::pair();
         let stay = clients.enter(Transport::WebSocket, link.peer()).unwrap();
         let outbox = Outbox::new(link, fanout, LIMITS, &[], Arc::clone(backlog));
         stay.show(&outbox);
-        Member { outbox, stay, peer, _accepted: accepted }
+        Member { outbox, stay, peer }
     }
 
     fn chunk(length: usize) -> Chunk {

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::door::pending::counted_address;
 use crate::forwarded::ClientAddress;
-use crate::http::Answer;
+use crate::http::Response;
 use crate::hub::outbox::Outbox;
 use crate::hub::reason::Reason;
 
@@ -77,8 +78,8 @@ pub enum Full {
     Address(usize),
 }
 
-impl From<Full> for Answer {
-    fn from(full: Full) -> Answer {
+impl From<Full> for Response {
+    fn from(full: Full) -> Response {
         let (code, message) = match full {
             Full::Server(limit) => {
                 ("full", format!("all {limit} places are taken; try again later"))
@@ -88,7 +89,7 @@ impl From<Full> for Answer {
                 format!("your address has {limit} clients, all it may have; try again later"),
             ),
         };
-        Answer::error(503, code, message).with("Retry-After", "5")
+        Response::error(503, code, message).with("Retry-After", "5")
     }
 }
 
@@ -123,6 +124,11 @@ impl Clients {
     /// Everyone who is here.
     pub fn list(&self) -> Vec<Arc<Client>> {
         self.present().clients.values().cloned().collect()
+    }
+
+    /// The client of this number, if it is here.
+    pub fn get(&self, number: u64) -> Option<Arc<Client>> {
+        self.present().clients.get(&number).cloned()
     }
 
     /// How many SSE and WebSocket clients there are.
@@ -217,20 +223,6 @@ impl Drop for Stay {
         if present.clients.is_empty() {
             self.clients.empty.notify_all();
         }
-    }
-}
-
-/// What counts as one address. An IPv4 address is the same one where a socket for both versions
-/// shows it mapped into IPv6. Of an IPv6 address only the first 64 bits count: the rest is the
-/// host's own to choose (RFC 4291 section 2.5.4, RFC 8981), so one machine has 2^64 of them, and a
-/// limit for each would be none.
-fn counted_address(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = u128::from(address) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(network))
-        }
-        address => address,
     }
 }
 

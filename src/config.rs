@@ -44,6 +44,8 @@ pub struct Config {
     pub deflate: bool,
     /// How long a request's header may take, and its body again.
     pub header_timeout: Duration,
+    /// How long a request's head may be, in bytes.
+    pub max_head: usize,
     /// How long clients may take to go when the server shuts down.
     pub drain: Duration,
     /// Origins besides the server's own that browsers may connect and publish from; `*`: any.
@@ -76,6 +78,7 @@ impl Default for Config {
             max_message: 1 << 20,
             deflate: false,
             header_timeout: Duration::from_secs(10),
+            max_head: 32 << 10,
             drain: Duration::from_secs(5),
             allow_origin: Vec::new(),
             trust_proxy: Vec::new(),
@@ -130,6 +133,7 @@ Usage: threadcast [FLAGS]
   --max-message BYTES        longest published body and WebSocket message [1048576]
   --deflate                  compress for WebSocket clients that offer it (permessage-deflate)
   --header-timeout DURATION  time for a request's header, and again for its body [10s]
+  --max-head BYTES           longest head of a request: request line and header fields [32768]
   --drain DURATION           time for clients to go at shutdown [5s]
   --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
   --trust-proxy CIDR         proxies that name their clients' addresses (repeatable)
@@ -161,6 +165,7 @@ const FLAGS: &[&str] = &[
     "max-message",
     "deflate",
     "header-timeout",
+    "max-head",
     "drain",
     "allow-origin",
     "trust-proxy",
@@ -244,6 +249,7 @@ impl Config {
                 }
                 on => self.deflate = on,
             },
+            "max-head" => self.max_head = number(value, 1024)?,
             "header-timeout" => match duration(value)? {
                 Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
                 timeout => self.header_timeout = timeout,

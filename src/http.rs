@@ -1,7 +1,4 @@
-//! A plain HTTP answer (RFC 9110, RFC 9112): made, and turned into bytes.
-//!
-//! tiny_http could write it, but refuses to send `Connection: close`, and every plain answer of
-//! this server carries that: it is what gives the listener's worker back at once.
+//! A plain HTTP response (RFC 9110, RFC 9112): made, and turned into bytes.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -9,9 +6,20 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-/// Status, header fields and body of one answer.
+/// What a response says about its connection (RFC 9112 section 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// It closes after the response.
+    Close,
+    /// It stays open, as it does in HTTP/1.1 where nothing is said.
+    Default,
+    /// It stays open, which HTTP/1.0 must be told.
+    KeepAlive,
+}
+
+/// Status, header fields and body of one response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status code, for example 404.
     pub status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
@@ -19,14 +27,14 @@ pub struct Answer {
     body: Option<Cow<'static, [u8]>>,
 }
 
-impl Answer {
+impl Response {
     /// An answer with a body of the media type `content_type`.
     pub fn new(
         status: u16,
         content_type: impl Into<Cow<'static, str>>,
         body: impl Into<Cow<'static, [u8]>>,
-    ) -> Answer {
-        Answer {
+    ) -> Response {
+        Response {
             status,
             headers: vec![("Content-Type", content_type.into())],
             body: Some(body.into()),
@@ -34,32 +42,43 @@ impl Answer {
     }
 
     /// An answer without a body.
-    pub fn empty(status: u16) -> Answer {
-        Answer { status, headers: Vec::new(), body: Some(Cow::Borrowed(&[])) }
+    pub fn empty(status: u16) -> Response {
+        Response { status, headers: Vec::new(), body: Some(Cow::Borrowed(&[])) }
     }
 
     /// The head of an answer whose body, of the media type `content_type`, ends with the
     /// connection.
-    pub fn head(status: u16, content_type: &'static str) -> Answer {
-        Answer { status, headers: vec![("Content-Type", content_type.into())], body: None }
+    pub fn head(status: u16, content_type: &'static str) -> Response {
+        Response { status, headers: vec![("Content-Type", content_type.into())], body: None }
     }
 
     /// A JSON answer.
-    pub fn json(status: u16, value: &Value) -> Answer {
+    pub fn json(status: u16, value: &Value) -> Response {
         let mut body = value.to_string().into_bytes();
         body.push(b'\n');
-        Answer::new(status, "application/json", body).with("Cache-Control", "no-store")
+        Response::new(status, "application/json", body).with("Cache-Control", "no-store")
     }
 
     /// The one form of every error: `{"error":{"code":…,"message":…}}`. `message` says what was
     /// wrong and what to do.
-    pub fn error(status: u16, code: &str, message: impl AsRef<str>) -> Answer {
-        Answer::json(status, &json!({"error": {"code": code, "message": message.as_ref()}}))
+    pub fn error(status: u16, code: &str, message: impl AsRef<str>) -> Response {
+        Response::json(status, &json!({"error": {"code": code, "message": message.as_ref()}}))
+    }
+
+    /// The response to somebody who cannot be served now, and why.
+    pub fn overloaded(why: &str) -> Response {
+        Response::error(503, "overloaded", format!("{why}; try again later"))
+            .with("Retry-After", "1")
+    }
+
+    /// Whether its end can be told without closing the connection.
+    pub fn has_end(&self) -> bool {
+        self.body.is_some()
     }
 
     /// The same answer with one more header field. Values come from this crate's code, or from
     /// header fields of the request, which cannot hold a line break.
-    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Answer {
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
         let value = value.into();
         debug_assert!(!value.contains(['\r', '\n', '\0']));
         self.headers.push((name, value));
@@ -68,7 +87,7 @@ impl Answer {
 
     /// The answer as it goes over the wire. For a HEAD request the body is left out, its length
     /// is not (RFC 9110 section 9.3.2).
-    pub fn to_bytes(&self, head_only: bool) -> Vec<u8> {
+    pub fn to_bytes(&self, head_only: bool, persistence: Persistence) -> Vec<u8> {
         let body = self.body.as_deref();
         let mut bytes = Vec::with_capacity(256 + body.map_or(0, <[u8]>::len));
         let status = self.status;
@@ -85,8 +104,15 @@ impl Answer {
         bytes.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
         // RFC 9110 section 7.8: whoever sends Upgrade names it here as well.
         let upgrade = self.headers.iter().any(|(name, _)| *name == "Upgrade");
-        let connection = if upgrade { "close, upgrade" } else { "close" };
-        let _ = write!(bytes, "Connection: {connection}\r\n\r\n");
+        bytes.extend_from_slice(match (persistence, upgrade) {
+            (Persistence::Close, false) => b"Connection: close\r\n",
+            (Persistence::Close, true) => b"Connection: close, upgrade\r\n",
+            (Persistence::KeepAlive, false) => b"Connection: keep-alive\r\n",
+            (Persistence::KeepAlive, true) => b"Connection: keep-alive, upgrade\r\n",
+            (Persistence::Default, false) => b"",
+            (Persistence::Default, true) => b"Connection: upgrade\r\n",
+        });
+        bytes.extend_from_slice(b"\r\n");
         if let Some(body) = body.filter(|_| !head_only) {
             bytes.extend_from_slice(body);
         }
@@ -109,6 +135,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
@@ -121,13 +148,13 @@ fn reason(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::Answer;
+    use super::{Persistence, Response};
 
     #[test]
     fn head_keeps_the_length_and_leaves_out_the_body() {
-        let answer = Answer::new(200, "text/plain", &b"hello"[..]);
-        let full = String::from_utf8(answer.to_bytes(false)).unwrap();
-        let head = String::from_utf8(answer.to_bytes(true)).unwrap();
+        let answer = Response::new(200, "text/plain", &b"hello"[..]);
+        let full = String::from_utf8(answer.to_bytes(false, Persistence::Close)).unwrap();
+        let head = String::from_utf8(answer.to_bytes(true, Persistence::Close)).unwrap();
         assert!(full.starts_with("HTTP/1.1 200 OK\r\nDate: "));
         assert!(full.ends_with(
             "Content-Length: 5\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\nhello"
@@ -140,14 +167,17 @@ mod tests {
     #[test]
     fn an_answer_that_cannot_have_a_body_has_no_length() {
         for status in [204, 304] {
-            let bytes = String::from_utf8(Answer::empty(status).to_bytes(false)).unwrap();
+            let bytes =
+                String::from_utf8(Response::empty(status).to_bytes(false, Persistence::Default))
+                    .unwrap();
             assert!(!bytes.contains("Content-Length"), "{bytes}");
         }
     }
 
     #[test]
     fn errors_have_one_form() {
-        let bytes = Answer::error(404, "not_found", "no \"such\" page").to_bytes(false);
+        let response = Response::error(404, "not_found", "no \"such\" page");
+        let bytes = response.to_bytes(false, Persistence::Close);
         let text = String::from_utf8(bytes).unwrap();
         let body = text.split("\r\n\r\n").nth(1).unwrap();
         let value: serde_json::Value = serde_json::from_str(body).unwrap();

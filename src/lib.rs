@@ -4,8 +4,8 @@
 //! # The way of an event
 //!
 //! ```text
-//! tiny_http accept ── requests ──► dispatcher ──► one thread per request
-//!                                     SSE: asleep           WebSocket: blocked in read
+//! door: accept, readers ──► tiny_http ──► listener ──► one thread per client
+//!                                                       SSE: asleep   WebSocket: blocked in read
 //! POST /publish ─┐
 //! tick           ├─► hub: id + history ──► broadcaster 1..cores (one channel each)
 //!                                              each owns its share of the subscribers
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! To follow one event read [`publish`], [`hub`], [`hub::broadcaster`], [`hub::outbox`], and then
-//! [`sse`] or [`websocket::session`]. How a blocking HTTP library is made to give its sockets away
-//! is told in [`listener::socket`], what happens when its accept loop dies in [`listener`].
+//! [`sse`] or [`websocket::session`]. To follow a connection read [`door`], [`door::head`],
+//! [`listener`] and [`listener::pipe`].
 //!
 //! # Embedding
 //!
@@ -30,22 +30,22 @@
 #![deny(unsafe_code)]
 
 #[cfg(not(unix))]
-compile_error!(
-    "threadcast needs a Unix: it takes sockets back from its HTTP library by descriptor"
-);
+compile_error!("threadcast needs a Unix: it writes sockets without waiting, and waits in poll");
 
 pub mod access;
 pub mod assets;
 pub mod backlog;
+pub mod client;
 pub mod clients;
 pub mod config;
+pub mod door;
 pub mod forwarded;
 pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod listener;
-mod memory;
 pub mod origin;
+pub mod os;
 pub mod publish;
 pub mod router;
 pub mod send;
@@ -53,7 +53,6 @@ pub mod sources;
 pub mod sse;
 pub mod stats;
 mod status;
-pub mod validate;
 pub mod websocket;
 
 use std::net::{IpAddr, SocketAddr};
@@ -67,12 +66,14 @@ pub use config::Config;
 use access::Access;
 use assets::Assets;
 use backlog::Backlog;
+use client::hangup::Watcher;
 use clients::{Clients, Transport};
+use door::{Counters, Door};
 use forwarded::Proxies;
 use hub::Hub;
 use hub::outbox::Limits;
 use hub::reason::Reason;
-use listener::{Counters, Listener};
+use listener::Listener;
 use origin::Origins;
 use sources::tick::Tick;
 
@@ -98,12 +99,14 @@ pub struct App {
     pub origins: Origins,
     /// Who may read.
     pub access: Access,
-    /// What the listener counts.
-    pub counters: Arc<Counters>,
+    /// Who notices event streams' clients that hang up.
+    pub hangups: Watcher,
     /// Whether only this machine can reach the server.
     pub is_loopback: bool,
     /// When the server started.
     pub started: Instant,
+    /// What the door and the listener count.
+    pub counters: Arc<Counters>,
     draining: AtomicBool,
 }
 
@@ -158,17 +161,16 @@ impl Server {
     /// See [`StartError`].
     pub fn start(config: Config) -> Result<Server, StartError> {
         let scarcest = limits::scarcest(config.fanout);
-        let counters = Arc::new(Counters::default());
-        let options = listener::Options {
+        let options = door::Options {
             address: config.listen,
             header_timeout: config.header_timeout,
-            user_timeout: user_timeout(config.heartbeat),
-            counters: Arc::clone(&counters),
-            proxies: Proxies::new(config.trust_proxy.clone()),
+            max_head: config.max_head,
+            max_pending: limits::max_pending(),
+            counters: Arc::default(),
         };
         let bind_error = |error| StartError::Bind(config.listen, error);
-        let socket = listener::bind(&options).map_err(bind_error)?;
-        let address = socket.local_addr().map_err(bind_error)?;
+        let door = Door::bind(options.clone()).map_err(bind_error)?;
+        let address = door.address().map_err(bind_error)?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // One broadcaster for each processor. Half as many would take 7 % less CPU time for a delivery,
         // and a tenth longer until it is there.
@@ -176,6 +178,12 @@ impl Server {
             .map_err(StartError::Threads)?;
         let limit = config.max_clients.unwrap_or(scarcest.clients());
         let clients = Clients::new(limit, config.max_clients_per_ip);
+        let present = Arc::clone(&clients);
+        let hangups = Watcher::start(move |client| {
+            if let Some(outbox) = present.get(client).as_ref().and_then(|client| client.outbox()) {
+                outbox.finish(Reason::Closed, None);
+            }
+        });
         let app = Arc::new(App {
             hub,
             backlog: Backlog::new(config.max_backlog_bytes, Arc::clone(&clients)),
@@ -183,9 +191,10 @@ impl Server {
             assets: Assets::new(config.www.clone()),
             origins: Origins::new(config.allow_origin.clone()),
             access: Access::new(config.subscribe_token.clone()),
-            counters,
+            hangups: hangups.map_err(StartError::Threads)?,
             is_loopback: is_loopback(address.ip()),
             started: Instant::now(),
+            counters: Arc::clone(&options.counters),
             draining: AtomicBool::new(false),
             config,
         });
@@ -195,7 +204,9 @@ impl Server {
         };
         let handled = Arc::clone(&app);
         let handler = Box::new(move |connection| router::route(&handled, connection));
-        let listener = Listener::start(socket, &options, handler).map_err(StartError::Threads)?;
+        let proxies = Proxies::new(app.config.trust_proxy.clone());
+        let options = listener::Options { door: options, proxies };
+        let listener = Listener::start(door, options, handler).map_err(StartError::Threads)?;
         tell_room(app.config.max_clients, &scarcest);
         Ok(Server { app, listener, tick: Mutex::new(tick), address })
     }
@@ -208,6 +219,12 @@ impl Server {
     /// What the handlers share: for embedding programs that publish themselves, and for tests.
     pub fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// Breaks the pipe to tiny_http, as if tiny_http had failed: for tests.
+    #[doc(hidden)]
+    pub fn break_pipe(&self) {
+        self.listener.break_pipe();
     }
 
     /// Shuts down: says goodbye to every client, waits for them up to the drain time, cuts the
@@ -223,6 +240,7 @@ impl Server {
         if let Some(tick) = tick {
             tick.stop();
         }
+        self.listener.close_idle();
         self.app.hub.close();
         let gone = self.see_clients_off(deadline);
         self.listener.stop();
@@ -265,16 +283,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shutdown();
-    }
-}
-
-/// How long sent data may go unacknowledged. A client that has vanished is then found out within
-/// two heartbeats and five seconds: one until a heartbeat is due, this, and a look a second (and
-/// one to spare, for the granularity of TCP's timers).
-fn user_timeout(heartbeat: Duration) -> Duration {
-    match heartbeat {
-        Duration::ZERO => Duration::from_secs(20),
-        beat => beat + Duration::from_secs(3),
     }
 }
 

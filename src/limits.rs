@@ -1,6 +1,6 @@
 //! How many clients there is room for, read off what the system lets this process have.
 //!
-//! An SSE client costs two descriptors, a WebSocket one, each a thread (a WebSocket in `handoff`
+//! A client costs one descriptor and a thread (a WebSocket in `handoff`
 //! mode two), and a thread four memory maps: its stack, the stack that its signal handlers use,
 //! and a guard page below each. Whichever runs out first decides. That it does not run out is
 //! worth the arithmetic: without a descriptor no connection is accepted, and a thread that gets no
@@ -14,10 +14,14 @@ use crate::hub::outbox::Fanout;
 #[cfg(target_os = "linux")]
 use crate::status;
 
-/// Descriptors kept free for connections that are no clients: requests, and those yet unclaimed.
-const SPARE_DESCRIPTORS: u64 = 256;
+/// The most connections that may be pending: neither closed nor clients yet. Each may have a
+/// descriptor and a thread.
+const MAX_PENDING: u64 = 1024;
 
-/// Threads kept free for the same, and for those that write to a slow WebSocket.
+/// Descriptors kept free besides: the server's own, and files that are read.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Threads kept free besides: the server's own, and those that write to a slow WebSocket.
 const SPARE_THREADS: u64 = 64;
 
 /// Memory maps of a thread, measured with glibc 2.36: 4,000 more for 1,000 clients.
@@ -51,6 +55,16 @@ impl fmt::Display for Supply {
     }
 }
 
+/// How many connections may be pending: an eighth of what there is for all, 1,024 at
+/// most. (Of a small supply [`Supply::clients`] leaves half.)
+pub fn max_pending() -> usize {
+    let supplies = || threads(1).into_iter().chain(maps(1));
+    let free = |supply: &Supply| supply.limit.saturating_sub(supply.used) / supply.per_client;
+    let fewest = supplies().map(|supply| free(&supply)).min().unwrap_or(u64::MAX);
+    let descriptors = raise_descriptor_limit().unwrap_or(MOST_DESCRIPTORS);
+    (fewest.min(descriptors) / 8).clamp(4, MAX_PENDING) as usize
+}
+
 /// What allows the fewest clients.
 pub fn scarcest(fanout: Fanout) -> Supply {
     let threads_per_client = match fanout {
@@ -62,8 +76,8 @@ pub fn scarcest(fanout: Fanout) -> Supply {
         limit: raise_descriptor_limit().unwrap_or(MOST_DESCRIPTORS),
         // Those that are open now are among the spare ones.
         used: 0,
-        spare: SPARE_DESCRIPTORS,
-        per_client: 2,
+        spare: SPARE_DESCRIPTORS + MAX_PENDING,
+        per_client: 1,
     };
     let others = threads(threads_per_client).into_iter().chain(maps(threads_per_client));
     others.fold(
@@ -92,7 +106,13 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 #[cfg(target_os = "linux")]
 fn threads(per_client: u64) -> Vec<Supply> {
     use linux::{all_threads, cgroup_tasks, nproc_applies, number, text};
-    let supply = |name, limit, used| Supply { name, limit, used, spare: SPARE_THREADS, per_client };
+    let supply = |name, limit, used| Supply {
+        name,
+        limit,
+        used,
+        spare: SPARE_THREADS + MAX_PENDING,
+        per_client,
+    };
     let status = status::read();
     let mut found = Vec::new();
     if nproc_applies(&status, &text("/proc/self/uid_map")) {
@@ -123,7 +143,7 @@ fn maps(threads_per_client: u64) -> Option<Supply> {
         name: "memory maps (vm.max_map_count)",
         limit,
         used: text("/proc/self/maps").lines().count() as u64,
-        spare: SPARE_THREADS * MAPS_PER_THREAD,
+        spare: (SPARE_THREADS + MAX_PENDING) * MAPS_PER_THREAD,
         per_client: threads_per_client * MAPS_PER_THREAD,
     })
 }
@@ -133,7 +153,8 @@ fn maps(threads_per_client: u64) -> Option<Supply> {
 fn threads(per_client: u64) -> Vec<Supply> {
     let name = "threads of this user (RLIMIT_NPROC)";
     let limit = getrlimit(Resource::Nproc).current;
-    let supply = |limit| Supply { name, limit, used: 0, spare: SPARE_THREADS, per_client };
+    let supply =
+        |limit| Supply { name, limit, used: 0, spare: SPARE_THREADS + MAX_PENDING, per_client };
     limit.map(supply).into_iter().collect()
 }
 

@@ -10,7 +10,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use threadcast::config::{Command, Config, HELP};
-use threadcast::{Server, StartError, listener};
+use threadcast::os::sys;
+use threadcast::{Server, StartError};
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1);
@@ -37,16 +38,15 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot wait for signals: {error}")),
     };
-    // tiny_http calls the end of its accept loop an error, also at shutdown; the supervisor tells.
+    // tiny_http calls the end of its accept thread an error; that is how a pipe is closed to others.
     let logger = simple_logger::SimpleLogger::new()
         .with_level(config.log)
         .with_module_level("tiny_http", log::LevelFilter::Off);
     if let Err(error) = logger.with_utc_timestamps().init() {
         return fail(&format!("cannot log: {error}"));
     }
-    listener::log_known_panics();
-    listener::socket::set_up_allocator();
-    listener::socket::enlarge_futex_hash();
+    sys::set_up_allocator();
+    sys::enlarge_futex_hash();
     let server = match Server::start(config) {
         Ok(server) => server,
         Err(error @ (StartError::Bind(..) | StartError::Threads(_))) => {

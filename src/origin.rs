@@ -4,10 +4,8 @@
 //! header field which page it was. It cannot be forged from a page, so it is worth checking (RFC
 //! 6455 section 10.2). Programs send none.
 
-use tiny_http::Method;
-
-use crate::http::Answer;
-use crate::listener::connection::Connection;
+use crate::http::Response;
+use crate::listener::connection::{Connection, Next};
 
 /// The origins allowed besides the server's own.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ impl Origins {
     ///
     /// # Errors
     /// The 403 that says which origin was refused.
-    pub fn check(&self, connection: &Connection) -> Result<Option<String>, Answer> {
+    pub fn check(&self, connection: &Connection) -> Result<Option<String>, Response> {
         let host = connection.header("Host").unwrap_or_default();
         match connection.header("Origin") {
             None => Ok(None),
@@ -34,7 +32,7 @@ impl Origins {
             Some(origin) if self.allows(origin) => Ok(Some(origin.to_owned())),
             Some(origin) => {
                 let message = format!("origin {origin} is not allowed; see --allow-origin");
-                Err(Answer::error(403, "forbidden_origin", message))
+                Err(Response::error(403, "forbidden_origin", message))
             }
         }
     }
@@ -45,14 +43,14 @@ impl Origins {
     pub fn serve_post(
         &self,
         mut connection: Connection,
-        accept: impl FnOnce(&mut Connection) -> Result<Answer, Answer>,
-    ) {
+        accept: impl FnOnce(&mut Connection) -> Result<Response, Response>,
+    ) -> Next {
         let origin = match self.check(&connection) {
             Ok(origin) => origin,
-            Err(answer) => return connection.answer(&answer),
+            Err(answer) => return connection.respond(&answer),
         };
-        let answer = match connection.request().method() {
-            Method::Options => Answer::empty(204)
+        let answer = match connection.method() {
+            "OPTIONS" => Response::empty(204)
                 .with("Allow", "POST, OPTIONS")
                 .with("Access-Control-Allow-Methods", "POST")
                 .with("Access-Control-Allow-Headers", "authorization, content-type")
@@ -62,12 +60,12 @@ impl Origins {
             },
         };
         // Errors too: without the field a page could not read what is wrong.
-        connection.answer(&match origin {
+        connection.respond(&match origin {
             Some(origin) => {
                 answer.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin")
             }
             None => answer,
-        });
+        })
     }
 
     fn allows(&self, origin: &str) -> bool {

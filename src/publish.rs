@@ -4,50 +4,59 @@ use serde_json::{Map, Value, json};
 
 use crate::App;
 use crate::access::sends_bearer;
-use crate::http::Answer;
+use crate::door::body::BodyError;
+use crate::http::Response;
 use crate::hub::event::{DEFAULT_TOPIC, Draft};
 use crate::hub::{ALL, Stopped};
-use crate::listener::connection::{BodyError, Connection};
+use crate::listener::connection::{Connection, Next};
 use crate::router::{Query, draining};
 
 /// Serves the request: checks who asks, reads the body, publishes, and answers
 /// `{"id":…,"subscribers":N}` (of the last event, with `"events":N`, for several).
-pub fn serve(app: &App, connection: Connection, query: &Query) {
-    app.origins.serve_post(connection, |connection| accept(app, connection, query));
+pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
+    app.origins.serve_post(connection, |connection| accept(app, connection, query))
 }
 
-fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Answer, Answer> {
+fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Response, Response> {
     authorise(app, connection)?;
     let topic = query.single_topic()?.unwrap_or(DEFAULT_TOPIC).to_owned();
     let limit = app.config.max_message;
     let body = connection.read_body(limit).map_err(|error| match error {
         BodyError::TooLong => {
             let message = format!("the body is longer than {limit} bytes (--max-message)");
-            Answer::error(413, "too_large", message)
+            Response::error(413, "too_large", message)
         }
-        BodyError::TooLate => Answer::error(408, "timeout", "the body did not arrive in time"),
-        BodyError::Broken => Answer::error(400, "bad_body", "the body ended early or is malformed"),
+        BodyError::TooLate => Response::error(408, "timeout", "the body did not arrive in time"),
+        BodyError::Broken => {
+            Response::error(400, "bad_body", "the body ended early or is malformed")
+        }
     })?;
     let body = String::from_utf8(body)
-        .map_err(|_| Answer::error(400, "not_utf8", "events are text; send UTF-8"))?;
+        .map_err(|_| Response::error(400, "not_utf8", "events are text; send UTF-8"))?;
     let content_type = connection.header("Content-Type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/x-ndjson") {
         return publish_lines(app, &body, &topic, query.event.as_deref());
     }
     let draft = Draft::new(&topic, query.event.as_deref(), &body)
-        .map_err(|why| Answer::error(400, "bad_event", why.0))?;
+        .map_err(|why| Response::error(400, "bad_event", why.0))?;
     let receipt = app.hub.publish(draft).map_err(|Stopped| draining())?;
     let answer = json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers});
-    Ok(Answer::json(200, &answer))
+    Ok(Response::json(200, &answer))
 }
 
 /// All lines are checked before the first is published: either all are, or none.
-fn publish_lines(app: &App, body: &str, topic: &str, name: Option<&str>) -> Result<Answer, Answer> {
+fn publish_lines(
+    app: &App,
+    body: &str,
+    topic: &str,
+    name: Option<&str>,
+) -> Result<Response, Response> {
     let mut drafts = Vec::new();
     for (number, line) in body.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let draft = parse_line(line, topic, name)
-            .map_err(|why| Answer::error(400, "bad_line", format!("line {}: {why}", number + 1)))?;
+        let draft = parse_line(line, topic, name).map_err(|why| {
+            Response::error(400, "bad_line", format!("line {}: {why}", number + 1))
+        })?;
         drafts.push(draft);
     }
     let events = drafts.len();
@@ -55,11 +64,11 @@ fn publish_lines(app: &App, body: &str, topic: &str, name: Option<&str>) -> Resu
         drafts.into_iter().map(|draft| app.hub.publish(draft)).collect();
     let receipts = receipts.map_err(|Stopped| draining())?;
     let Some(last) = receipts.last() else {
-        return Err(Answer::error(400, "no_events", "the body holds no lines"));
+        return Err(Response::error(400, "no_events", "the body holds no lines"));
     };
     let answer =
         json!({"id": last.id.to_string(), "subscribers": last.subscribers, "events": events});
-    Ok(Answer::json(200, &answer))
+    Ok(Response::json(200, &answer))
 }
 
 /// One line: `{"topic":…,"event":…,"data":…}`, the first two optional. Data that is a string is
@@ -102,13 +111,13 @@ pub(crate) fn take_draft(
 ///
 /// # Errors
 /// 401 or 403, with the reason.
-fn authorise(app: &App, connection: &Connection) -> Result<(), Answer> {
+fn authorise(app: &App, connection: &Connection) -> Result<(), Response> {
     match right(app, |token| sends_bearer(connection, token)) {
         Right::Granted => Ok(()),
-        Right::NotHere => Err(Answer::error(403, "forbidden", NOT_HERE)),
+        Right::NotHere => Err(Response::error(403, "forbidden", NOT_HERE)),
         Right::TokenMissing => {
             let message = "send 'Authorization: Bearer' with the server's token";
-            Err(Answer::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer"))
+            Err(Response::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer"))
         }
     }
 }

@@ -3,13 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tiny_http::Method;
-
-use crate::http::Answer;
+use crate::http::Response;
 use crate::hub::event::check_name;
 use crate::hub::{ALL, Topics};
-use crate::listener::connection::Connection;
-use crate::validate::validate;
+use crate::listener::connection::{Connection, Next};
 use crate::websocket::handshake;
 use crate::websocket::session::{self, Kind};
 use crate::{App, access, assets, publish, sse, stats};
@@ -31,8 +28,8 @@ impl Query {
     ///
     /// # Errors
     /// A topic or event that could not have been published (see [`check_name`]).
-    pub fn parse(query: &str) -> Result<Query, Answer> {
-        let bad = |message: String| Answer::error(400, "bad_query", message);
+    pub fn parse(query: &str) -> Result<Query, Response> {
+        let bad = |message: String| Response::error(400, "bad_query", message);
         let mut parsed = Query::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
@@ -71,8 +68,8 @@ impl Query {
     ///
     /// # Errors
     /// Where several were, or the name is reserved.
-    pub fn single_topic(&self) -> Result<Option<&str>, Answer> {
-        let bad = |message| Err(Answer::error(400, "bad_query", message));
+    pub fn single_topic(&self) -> Result<Option<&str>, Response> {
+        let bad = |message| Err(Response::error(400, "bad_query", message));
         match self.topics.len() {
             0 | 1 if self.topics.contains(ALL) => bad("topic * means all; publish on one"),
             0 | 1 => Ok(self.topics.first().map(String::as_str)),
@@ -82,66 +79,62 @@ impl Query {
 }
 
 /// Serves one request, in its own thread.
-pub fn route(app: &Arc<App>, connection: Connection) {
-    if let Err(answer) = validate(connection.request()) {
-        return connection.answer(&answer);
-    }
-    let (path, query) = match connection.request().url().split_once('?') {
+pub fn route(app: &Arc<App>, connection: Connection) -> Next {
+    let target = &connection.head().target;
+    let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path.to_owned(), query),
-        None => (connection.request().url().to_owned(), ""),
+        None => (target.to_owned(), ""),
     };
     let query = match Query::parse(query) {
         Ok(query) => query,
-        Err(answer) => return connection.answer(&answer),
+        Err(answer) => return connection.respond(&answer),
     };
     if app.is_draining() && path != "/healthz" {
-        return connection.answer(&draining());
+        return connection.respond(&draining());
     }
-    let method = connection.request().method().clone();
-    let read = matches!(method, Method::Get | Method::Head);
+    let method = connection.method().to_owned();
+    let read = matches!(&*method, "GET" | "HEAD");
     // What shows events or clients; WebSockets follow below. `/healthz`, `/metrics` and the page stay
     // open: they hold sums and files, nothing of any client.
     if read
         && matches!(&*path, "/events" | "/stats")
         && let Err(answer) = app.access.check(&connection, &query)
     {
-        return connection.answer(&answer);
+        return connection.respond(&answer);
     }
-    match (&*path, &method) {
+    match (&*path, &*method) {
         ("/ws", _) => websocket(app, connection, Kind::Client, &query),
         ("/echo", _) => websocket(app, connection, Kind::Echo, &query),
         ("/", _) if handshake::is_asked_for(&connection) => {
-            websocket(app, connection, Kind::Client, &query);
+            websocket(app, connection, Kind::Client, &query)
         }
-        ("/events", Method::Get) if has_body(&connection) => {
+        ("/events", "GET") if connection.has_body() => {
             let message = "GET /events takes no body";
-            connection.answer(&Answer::error(400, "unexpected_body", message));
+            connection.respond(&Response::error(400, "unexpected_body", message))
         }
-        ("/events", Method::Get) => sse::serve(app, connection, &query),
-        ("/events", Method::Head) => connection.answer(&sse::head()),
-        ("/publish", Method::Post | Method::Options) => publish::serve(app, connection, &query),
-        ("/ticket", Method::Post | Method::Options) => access::serve(app, connection),
-        ("/publish" | "/ticket", _) => {
-            connection.answer(&method_not_allowed("POST, OPTIONS"));
-        }
-        ("/healthz", _) if read => connection.answer(&health(app)),
-        ("/metrics", _) if read => connection.answer(&stats::metrics(app)),
-        ("/stats", _) if read => connection.answer(&stats::stats(app)),
+        ("/events", "GET") => sse::serve(app, connection, &query),
+        ("/events", "HEAD") => connection.respond(&sse::head()),
+        ("/publish", "POST" | "OPTIONS") => publish::serve(app, connection, &query),
+        ("/ticket", "POST" | "OPTIONS") => access::serve(app, connection),
+        ("/publish" | "/ticket", _) => connection.respond(&method_not_allowed("POST, OPTIONS")),
+        ("/healthz", _) if read => connection.respond(&health(app)),
+        ("/metrics", _) if read => connection.respond(&stats::metrics(app)),
+        ("/stats", _) if read => connection.respond(&stats::stats(app)),
         (path, _) if read => {
             let answer = app.assets.answer(path, connection.header("If-None-Match"));
-            connection.answer(&answer);
+            connection.respond(&answer)
         }
         (path, _) if is_known(path) || app.assets.has(path) => {
-            connection.answer(&method_not_allowed("GET, HEAD"));
+            connection.respond(&method_not_allowed("GET, HEAD"))
         }
-        _ => connection.answer(&assets::not_found()),
+        _ => connection.respond(&assets::not_found()),
     }
 }
 
-fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) {
+fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
     match app.origins.check(&connection).and_then(|_| app.access.check(&connection, query)) {
         Ok(()) => session::start(app, connection, kind, query),
-        Err(answer) => connection.answer(&answer),
+        Err(answer) => connection.respond(&answer),
     }
 }
 
@@ -149,26 +142,21 @@ fn is_known(path: &str) -> bool {
     matches!(path, "/events" | "/healthz" | "/metrics" | "/stats")
 }
 
-fn has_body(connection: &Connection) -> bool {
-    let request = connection.request();
-    request.body_length().unwrap_or(0) > 0 || connection.header("Transfer-Encoding").is_some()
-}
-
-fn method_not_allowed(allow: &'static str) -> Answer {
+fn method_not_allowed(allow: &'static str) -> Response {
     let message = format!("use {allow}");
-    Answer::error(405, "method_not_allowed", message).with("Allow", allow)
+    Response::error(405, "method_not_allowed", message).with("Allow", allow)
 }
 
 /// The answer to whoever comes while the server shuts down.
-pub fn draining() -> Answer {
-    Answer::error(503, "draining", "the server is shutting down; connect again later")
+pub fn draining() -> Response {
+    Response::error(503, "draining", "the server is shutting down; connect again later")
         .with("Retry-After", "1")
 }
 
-fn health(app: &App) -> Answer {
+fn health(app: &App) -> Response {
     match app.is_draining() {
         true => draining(),
-        false => Answer::json(200, &serde_json::json!({"status": "ok"})),
+        false => Response::json(200, &serde_json::json!({"status": "ok"})),
     }
 }
 

@@ -52,6 +52,15 @@ pub fn wait_writable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> 
     wait(stream, PollFlags::OUT, deadline)
 }
 
+/// Waits until there is something to read, or the stream has ended; returns whether that is so
+/// (false at the deadline).
+///
+/// # Errors
+/// What `poll` says.
+pub fn wait_readable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> {
+    wait(stream, PollFlags::IN, deadline)
+}
+
 /// Ends our side of the stream and reads what the peer still sends, until it closes, or `grace` is
 /// over, or `most` bytes came.
 ///

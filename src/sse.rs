@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::App;
 use crate::clients::Transport;
-use crate::http::Answer;
+use crate::http::{Persistence, Response};
 use crate::hub::LastSeen;
 use crate::hub::batch::batches;
 use crate::hub::broadcaster::Subscriber;
@@ -16,7 +16,7 @@ use crate::hub::chunk::{Chunk, Form};
 use crate::hub::event::{EventId, encode_sse};
 use crate::hub::history::Replay;
 use crate::hub::outbox::Outbox;
-use crate::listener::connection::Connection;
+use crate::listener::connection::{Connection, Next};
 use crate::router::Query;
 
 /// How long a client waits before it comes back, in milliseconds, and its greeting.
@@ -24,25 +24,30 @@ const GREETING: &str = "retry: 2000\n\ndata: {\"message\":\"Connection establish
 
 /// The head of every stream. Its length is not known, so closing ends it (RFC 9112 section 6.3).
 /// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
-pub fn head() -> Answer {
-    Answer::head(200, "text/event-stream")
+pub fn head() -> Response {
+    Response::head(200, "text/event-stream")
         .with("Cache-Control", "no-cache, no-transform")
         .with("X-Accel-Buffering", "no")
         .with("Access-Control-Allow-Origin", "*")
 }
 
 /// Serves the client until it leaves, is too slow, or the server shuts down.
-pub fn serve(app: &App, connection: Connection, query: &Query) {
+pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     let last = query.last_seen(&connection);
     let stay = match app.clients.enter(Transport::Sse, connection.peer()) {
         Ok(stay) => stay,
-        Err(full) => return connection.answer(&full.into()),
+        Err(full) => return connection.respond(&full.into()),
     };
-    let link = connection.into_one_way();
+    let link = connection.into_event_stream();
+    let socket = Arc::clone(link.socket());
     let backlog = Arc::clone(&app.backlog);
     let outbox = Outbox::new(link, app.config.fanout, app.limits(), &[], backlog);
     outbox.drained_by_this_thread();
     stay.show(&outbox);
+    if let Err(error) = app.hangups.watch(&socket, stay.number()) {
+        log::warn!("sse {}: a hang-up will not be noticed: {error}", socket.peer());
+    }
+    drop(socket);
 
     let subscriber = Subscriber {
         client: stay.number(),
@@ -52,7 +57,7 @@ pub fn serve(app: &App, connection: Connection, query: &Query) {
     };
     // Before the greeting: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = app.hub.subscribe(subscriber, last);
-    let mut first = head().to_bytes(false);
+    let mut first = head().to_bytes(false, Persistence::Close);
     first.extend_from_slice(GREETING.as_bytes());
     outbox.write_taken(Chunk::Own(first.into()));
     write_replay(&outbox, replay);
@@ -61,6 +66,7 @@ pub fn serve(app: &App, connection: Connection, query: &Query) {
     drop(subscription);
     outbox.cut();
     stay.leave(reason);
+    Next::Done
 }
 
 fn write_replay(outbox: &Outbox, replay: Replay) {

@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use crate::http::Answer;
+use crate::http::Response;
 use crate::{App, status};
 
 /// How many clients `/stats` describes one by one.
@@ -60,9 +60,9 @@ fn fan_out(app: &App) -> FanOut {
 }
 
 /// `GET /stats`.
-pub fn stats(app: &App) -> Answer {
+pub fn stats(app: &App) -> Response {
     let process = ProcessInfo::read();
-    let fan_out = fan_out(app);
+    let (fan_out, counters) = (fan_out(app), &app.counters);
     let (sse, websocket) = app.clients.counts();
     let mut clients = app.clients.list();
     clients.sort_by_key(|client| client.number);
@@ -109,20 +109,18 @@ pub fn stats(app: &App) -> Answer {
             "totalMicros": fan_out.total,
         },
         "listener": {
-            "restarts": app.counters.restarts.load(Relaxed),
-            "reaped": app.counters.reaped.load(Relaxed),
-            "kicks": app.counters.kicks.load(Relaxed),
-            "stuck": app.counters.stuck.load(Relaxed),
-            "requests": app.counters.requests.load(Relaxed),
+            "restarts": counters.restarts.load(Relaxed),
+            "reaped": counters.reaped(),
+            "requests": counters.requests.load(Relaxed),
         },
     });
-    Answer::json(200, &answer)
+    Response::json(200, &answer)
 }
 
 /// `GET /metrics`, in the OpenMetrics text format.
-pub fn metrics(app: &App) -> Answer {
+pub fn metrics(app: &App) -> Response {
     let process = ProcessInfo::read();
-    let fan_out = fan_out(app);
+    let (fan_out, counters) = (fan_out(app), &app.counters);
     let (sse, websocket) = app.clients.counts();
     let mut registry = Registry::with_prefix("threadcast");
     let gauges = [
@@ -132,7 +130,6 @@ pub fn metrics(app: &App) -> Answer {
         ("threads", "Threads of the server", process.threads),
         ("descriptors", "Open descriptors of the server", open_descriptors()),
         ("memory_bytes", "Resident memory of the server", process.resident_bytes),
-        ("stuck", "Closed connections that still cost a thread", app.counters.stuck.load(Relaxed)),
         ("backlog_bytes", "Bytes that wait for all clients", app.backlog.bytes() as u64),
         ("draining", "1 while the server shuts down", u64::from(app.is_draining())),
         ("fan_out_last_microseconds", "Time to hand out the latest event", fan_out.last),
@@ -141,28 +138,27 @@ pub fn metrics(app: &App) -> Answer {
         registry.register(name, help, ConstGauge::new(value as i64));
     }
     let counters = [
-        ("requests", "HTTP requests, upgrades included", app.counters.requests.load(Relaxed)),
+        ("requests", "HTTP requests, upgrades included", counters.requests.load(Relaxed)),
         ("events", "Events published and handed out", fan_out.events),
         ("fan_out_microseconds", "Time spent in handing out events", fan_out.total),
         ("clients_shed", "Clients disconnected for a full backlog", app.backlog.shed()),
         (
-            "accept_restarts",
-            "Accept loops that died and were replaced",
-            app.counters.restarts.load(Relaxed),
+            "pipe_restarts",
+            "Pipes to tiny_http that broke and were replaced",
+            counters.restarts.load(Relaxed),
         ),
-        ("reaped", "Connections closed without a request", app.counters.reaped.load(Relaxed)),
-        ("pool_kicks", "Wake-ups of the HTTP pool", app.counters.kicks.load(Relaxed)),
+        ("reaped", "Connections closed without a request", counters.reaped()),
     ];
     for (name, help, value) in counters {
         registry.register(name, help, ConstCounter::new(value));
     }
     let mut text = String::new();
     match encode(&mut text, &registry) {
-        Ok(()) => Answer::new(
+        Ok(()) => Response::new(
             200,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
             text.into_bytes(),
         ),
-        Err(_) => Answer::error(500, "internal", "the metrics could not be written"),
+        Err(_) => Response::error(500, "internal", "the metrics could not be written"),
     }
 }

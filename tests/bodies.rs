@@ -4,24 +4,13 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::time::Duration;
 
+use common::http::{Http, POST};
 use common::sse::Sse;
 use common::{Answer, Server};
 
-/// The beginning of a request whose body framing the test chooses.
-const HEAD: &str = "POST /publish HTTP/1.1\r\nHost: x\r\n";
-
-/// Sends a request, ends the sending side, and returns all that comes back.
-fn send_and_close(server: &Server, request: &str) -> Vec<u8> {
-    let mut stream = server.connect();
-    stream.write_all(request.as_bytes()).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("the server closes");
-    answer
-}
+const H2C: &str = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n";
 
 #[test]
 fn bodies_may_be_chunked_or_announced() {
@@ -29,46 +18,31 @@ fn bodies_may_be_chunked_or_announced() {
     let mut sse = Sse::open(&server, "/events");
     let most = "x".repeat(2000);
     for (request, data) in [
-        (format!("{HEAD}Content-Length: 2000\r\n\r\n{most}"), &*most),
-        (format!("{HEAD}Content-Length: 0\r\n\r\n"), ""),
-        (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n7d0\r\n{most}\r\n0\r\n\r\n"), &most),
+        (format!("{POST}Content-Length: 2000\r\n\r\n{most}"), &*most),
+        (format!("{POST}Content-Length: 0\r\n\r\n"), ""),
+        (format!("{POST}Transfer-Encoding: chunked\r\n\r\n7d0\r\n{most}\r\n0\r\n\r\n"), &most),
         (
             format!(
-                "{HEAD}Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n4;x=y\r\n two\r\n0\r\n\r\n"
+                "{POST}Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n4;x=y\r\n two\r\n0\r\n\r\n"
             ),
             "one two",
         ),
-        (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), ""),
+        (format!("{POST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), ""),
+        (
+            format!(
+                "{POST}Transfer-Encoding: Chunked\r\n\r\n00a;a=b;c=\"d\"\r\n0123456789\r\n0;e\r\n\
+                 Trailer: one\r\nAnother: two\r\n\r\n"
+            ),
+            "0123456789",
+        ),
         // Some clients offer another protocol with every request.
-        (format!("{HEAD}Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nx"), "x"),
+        (format!("{POST}{H2C}Content-Length: 1\r\n\r\nx"), "x"),
+        (format!("{POST}{H2C}Transfer-Encoding: chunked\r\n\r\n1\r\ny\r\n0\r\n\r\n"), "y"),
     ] {
-        let answer = Answer::parse(&server.exchange(request.as_bytes()));
+        let answer = server.respond(&request);
         assert_eq!(answer.status, 200, "{request}: {}", answer.text());
         assert_eq!(sse.event().unwrap().data.as_deref(), Some(data), "{request}");
     }
-}
-
-#[test]
-fn a_client_that_expects_100_continue_gets_it_where_the_body_is_wanted() {
-    let server = Server::start(&["--max-message", "5000"]);
-    for length in [5, 5000] {
-        let head = format!("{HEAD}Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n");
-        let mut stream = server.connect();
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut interim = Vec::new();
-        while !interim.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("an interim answer");
-            interim.push(byte[0]);
-        }
-        assert_eq!(Answer::parse(&interim).status, 100);
-        stream.write_all(&vec![b'x'; length]).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        assert_eq!(Answer::parse(&answer).status, 200);
-    }
-    let head = format!("{HEAD}Expect: 100-continue\r\nContent-Length: 5001\r\n\r\n");
-    assert_eq!(Answer::parse(&server.exchange(head.as_bytes())).status, 413);
 }
 
 #[test]
@@ -78,24 +52,22 @@ fn bodies_that_are_too_long_or_no_text_are_refused() {
     let long = "x".repeat(1001);
     let half = "x".repeat(600);
     for (request, status, code) in [
-        (format!("{HEAD}Content-Length: 1001\r\n\r\n{long}"), 413, "too_large"),
-        (format!("{HEAD}Content-Length: 100000000\r\n\r\nx"), 413, "too_large"),
+        (format!("{POST}Content-Length: 1001\r\n\r\n{long}"), 413, "too_large"),
+        (format!("{POST}Content-Length: 100000000\r\n\r\nx"), 413, "too_large"),
         (
-            format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n3e9\r\n{long}\r\n0\r\n\r\n"),
+            format!("{POST}Transfer-Encoding: chunked\r\n\r\n3e9\r\n{long}\r\n0\r\n\r\n"),
             413,
             "too_large",
         ),
         (
             format!(
-                "{HEAD}Transfer-Encoding: chunked\r\n\r\n258\r\n{half}\r\n258\r\n{half}\r\n0\r\n\r\n"
+                "{POST}Transfer-Encoding: chunked\r\n\r\n258\r\n{half}\r\n258\r\n{half}\r\n0\r\n\r\n"
             ),
             413,
             "too_large",
         ),
-        (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\nx\r\n0\r\n\r\n"), 400, "bad_body"),
-        (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n1\r\nxyz\r\n0\r\n\r\n"), 400, "bad_body"),
     ] {
-        let answer = Answer::parse(&server.exchange(request.as_bytes()));
+        let answer = server.respond(&request);
         assert_eq!((answer.status, &*answer.error_code()), (status, code), "{request}");
         sse.expect_nothing(&server, &request);
     }
@@ -106,6 +78,36 @@ fn bodies_that_are_too_long_or_no_text_are_refused() {
         }
     }
     sse.expect_nothing(&server, "what is not UTF-8");
+}
+
+/// A chunk's size is hexadecimal digits, and every line ends in CR LF: what another server might read
+/// in another way is not read at all.
+#[test]
+fn chunks_that_are_malformed_are_refused() {
+    let server = Server::start(&[]);
+    let mut sse = Sse::open(&server, "/events");
+    for chunks in [
+        "zz\r\nx\r\n0\r\n\r\n",
+        "1\r\nxyz\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "5 \r\nhello\r\n0\r\n\r\n",
+        "5\t;a\r\nhello\r\n0\r\n\r\n",
+        "\r\nhello\r\n0\r\n\r\n",
+        "00000000000000005\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello\r\n0\n\r\n",
+        "5\r\nhello\r\n0\r\n\n",
+        "5\r\nhello\r\n0\r\nTrailer: a\n\r\n",
+        "5;a\rb\r\nhello\r\n0\r\n\r\n",
+    ] {
+        let answer = server.respond(format!("{POST}Transfer-Encoding: chunked\r\n\r\n{chunks}"));
+        assert_eq!((answer.status, &*answer.error_code()), (400, "bad_body"), "{chunks:?}");
+        sse.expect_nothing(&server, chunks);
+    }
 }
 
 /// RFC 9112 section 6.3: where a length cannot be trusted, neither can the body.
@@ -121,8 +123,8 @@ fn a_length_that_is_none_is_refused() {
         "Content-Length: 18446744073709551616",
         "Content-Length: 1\r\nContent-Length: 2",
     ] {
-        let request = format!("{HEAD}{lines}\r\n\r\nx");
-        let answer = Answer::parse(&server.exchange(request.as_bytes()));
+        let request = format!("{POST}{lines}\r\n\r\nx");
+        let answer = server.respond(&request);
         assert!([400, 413].contains(&answer.status), "{} for {lines}", answer.status);
         sse.expect_nothing(&server, lines);
     }
@@ -142,16 +144,14 @@ fn a_body_that_is_cut_short_is_not_published() {
         "Transfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n".to_owned(),
         "Transfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n".to_owned(),
     ];
-    let accepted = framings.iter().filter(|framing| {
-        let answer = send_and_close(&server, &format!("{HEAD}{framing}"));
-        // A short one is read by tiny_http, which closes without a word.
-        !answer.is_empty() && Answer::parse(&answer).status != 400
-    });
-    assert_eq!(accepted.collect::<Vec<_>>(), Vec::<&String>::new());
+    for framing in framings {
+        let answer = server.respond(format!("{POST}{framing}"));
+        assert_eq!((answer.status, &*answer.error_code()), (400, "bad_body"), "{framing}");
+    }
     sse.expect_nothing(&server, "a body that was cut short");
 }
 
-/// However the body is framed, and whoever reads it: the time for it ends.
+/// However the body is framed, the time for it ends.
 #[test]
 fn a_body_that_trickles_is_given_up() {
     let server = Server::start(&["--header-timeout", "1s"]);
@@ -159,12 +159,11 @@ fn a_body_that_trickles_is_given_up() {
     std::thread::scope(|scope| {
         for framing in [
             "Content-Length: 5000\r\n\r\n",
-            // Short enough that tiny_http reads it, before there is a request.
             "Content-Length: 500\r\n\r\n",
             "Transfer-Encoding: chunked\r\n\r\n1388\r\n",
         ] {
             let mut stream = server.connect();
-            write!(stream, "{HEAD}{framing}").unwrap();
+            write!(stream, "{POST}{framing}").unwrap();
             let mut sender = stream.try_clone().unwrap();
             // Ends with an error, when the server has closed.
             scope.spawn(move || {
@@ -183,4 +182,73 @@ fn a_body_that_trickles_is_given_up() {
         }
     });
     sse.expect_nothing(&server, "a body that did not come whole");
+}
+
+/// RFC 9112 section 9.6: who is still sending must not be reset before the response is read.
+#[test]
+fn whoever_sends_the_whole_body_first_sees_that_it_was_too_long() {
+    let server = Server::start(&["--max-message", "1048576"]);
+    let body = vec![b'x'; 8 << 20];
+    for round in 0..50 {
+        let framing = match round % 2 {
+            0 => format!("Content-Length: {}\r\n\r\n", body.len()),
+            _ => format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", body.len()),
+        };
+        let mut http = Http::connect(&server);
+        http.send(format!("{POST}{framing}"));
+        http.send(&body);
+        let answer = http.response();
+        assert_eq!((answer.status, &*answer.error_code()), (413, "too_large"), "{round}");
+        http.expect_end();
+    }
+}
+
+/// RFC 9110 section 10.1.1.
+#[test]
+fn a_client_that_expects_100_continue_gets_it_where_the_body_is_wanted() {
+    let server = Server::start(&["--max-message", "5000", "--token", "t"]);
+    let post = format!("{POST}Authorization: Bearer t\r\nExpect: 100-continue\r\n");
+    let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let mut http = Http::connect(&server);
+    for (framing, body) in [
+        ("Content-Length: 5", "hello".to_owned()),
+        ("Content-Length: 5000", "x".repeat(5000)),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n".to_owned()),
+    ] {
+        http.send(format!("{post}{framing}\r\n\r\n"));
+        let mut bytes = [0; 25];
+        http.stream().read_exact(&mut bytes).expect("an interim response");
+        assert_eq!(bytes.escape_ascii().to_string(), interim.escape_ascii().to_string());
+        // What follows it is the response to the body, and nothing before that.
+        assert_eq!(http.ask(body).status, 200, "{framing}");
+    }
+    // Who has sent the body already does not wait.
+    assert_eq!(http.ask(format!("{post}Content-Length: 1\r\n\r\nx")).status, 200);
+
+    let bare = "HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let old = post.replace("HTTP/1.1", "HTTP/1.0");
+    for (head, body, status) in [
+        (format!("{post}Content-Length: 5001\r\n\r\n"), "", 413),
+        (format!("POST /publish {bare}"), "", 401),
+        (format!("POST /nothing {bare}"), "", 404),
+        (format!("PUT / {bare}"), "", 405),
+        (format!("GET /healthz {bare}"), "", 200),
+        (format!("{post}Expect: 200-ok\r\nContent-Length: 5\r\n\r\n"), "", 417),
+        (post.replace("100-continue", "x") + "Content-Length: 5\r\n\r\n", "", 417),
+        (format!("{old}Content-Length: 5\r\n\r\n"), "hello", 200),
+        (old.replace("100-continue", "x") + "Content-Length: 5\r\n\r\n", "hello", 200),
+    ] {
+        let mut http = Http::connect(&server);
+        http.send(&head);
+        if !body.is_empty() {
+            // Where 100 would come, it is here before the body is sent.
+            http.stream().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            assert!(http.stream().peek(&mut [0]).is_err(), "{head}: a response without a body");
+            http.stream().set_read_timeout(Some(common::PATIENCE)).unwrap();
+            http.send(body);
+        }
+        assert_eq!(http.response().status, status, "{head}");
+        http.stream().shutdown(std::net::Shutdown::Write).unwrap();
+        http.expect_end();
+    }
 }

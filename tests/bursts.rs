@@ -1,5 +1,5 @@
-//! Many connections at once, on a fresh server: where the obvious way to use tiny_http answers 4
-//! of 20. And the accept loop's death by descriptor exhaustion.
+//! Many connections at once: on a fresh server, where the obvious way to use tiny_http answers 4 of
+//! 20; until descriptors have run out; and what is left of them afterwards.
 
 mod common;
 
@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use common::http::get;
 use common::ws::upgrade_lines;
 use common::{Answer, PATIENCE, Server, sse::Sse, wait_for};
 
@@ -59,96 +60,46 @@ fn every_client_of_a_first_burst_is_answered() {
 }
 
 #[test]
-fn the_accept_loop_is_replaced_after_descriptor_exhaustion() {
-    let server = Server::start_with_descriptors(128, &["--header-timeout", "2s"]);
-    let mut before = Sse::open(&server, "/events");
-
-    // Each of these costs the server two descriptors, and never becomes a request.
-    let mut idle = Vec::new();
-    for _ in 0..120 {
-        match TcpStream::connect(server.address) {
-            Ok(mut stream) => {
-                let _ = stream.write_all(b"GET /");
-                idle.push(stream);
-            }
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+fn after_descriptor_exhaustion_new_clients_are_served() {
+    let server = Server::start_with_descriptors(128, &["--max-clients", "1000"]);
+    let mut first = Sse::open(&server, "/events");
+    let before = server.stats();
+    // Streams are no connections that could be closed to make room.
+    let mut crowd: Vec<TcpStream> = Vec::new();
+    loop {
+        assert!(crowd.len() < 200, "128 descriptors are enough for 200 clients");
+        let mut stream = server.connect();
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        stream.write_all(get("/events", "").as_bytes()).unwrap();
+        crowd.push(stream);
+        if !matches!(crowd.last().unwrap().peek(&mut [0]), Ok(1)) {
+            break;
         }
     }
-    let answered = || {
-        let Ok(mut stream) = TcpStream::connect(server.address) else {
-            return false;
-        };
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    assert!(descriptors.count() >= 128, "one client was not served, and there are descriptors");
+    crowd.drain(..40);
+    wait_for("a new client to be served", || {
+        let mut stream = server.connect();
         stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        stream.write_all(get("/healthz", "Connection: close\r\n").as_bytes()).unwrap();
         let mut answer = String::new();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").is_ok()
-            && stream.read_to_string(&mut answer).is_ok()
-            && answer.contains("\"ok\"")
-    };
-    wait_for("a new client to be served", answered);
-    let stats = server.stats();
-    assert!(stats["listener"]["restarts"].as_u64().unwrap() >= 1, "never exhausted: {stats}");
-    assert!(stats["listener"]["reaped"].as_u64().unwrap() >= 1, "{stats}");
-    drop(idle);
+        stream.read_to_string(&mut answer).is_ok() && answer.contains("\"ok\"")
+    });
 
     // The client from before has lost nothing.
-    let id = server.publish("/publish", "still there").json()["id"].clone();
-    let event = before.event().unwrap();
-    assert_eq!((event.id.as_deref(), event.data.as_deref()), (id.as_str(), Some("still there")));
-    // What was started to replace the loop is gone again. (Not a count of all threads: asking for
-    // it would keep tiny_http's idle workers alive.)
-    wait_for("one dispatcher", || {
-        server.tasks().iter().filter(|(_, name)| name == "dispatcher").count() == 1
-    });
-    drop(before);
-    server.wait_stats("descriptors as before", |stats| stats["descriptors"].as_u64() < Some(17));
-}
-
-#[test]
-fn tiny_http_starts_afresh_after_a_crowd_and_nobody_notices() {
-    let server = Server::start(&["--header-timeout", "500ms"]);
-    let dispatchers = || {
-        let tasks = server.tasks().into_iter();
-        tasks.filter(|(_, name)| name == "dispatcher").map(|(id, _)| id).collect::<BTreeSet<_>>()
-    };
-    let first = dispatchers();
-    assert_eq!(first.len(), 1);
-    // This one's worker never comes back (a known limit), and nobody may wait for it.
-    server.exchange(b"GET / HTTP/2.0\r\nHost: x\r\n\r\n");
-    let mut stays = Sse::open(&server, "/events");
-    // Each thread's stack is a map or two, which the C library likes to keep for the next thread.
-    let maps = || std::fs::read_to_string(format!("/proc/{}/maps", server.pid())).unwrap();
-    let before = maps().lines().count();
-    let crowd: Vec<Sse> = (0..100).map(|_| Sse::open(&server, "/events")).collect();
+    let id = server.publish_id("/publish", "still there");
+    let event = first.event().unwrap();
+    assert_eq!((event.id, event.data.as_deref()), (Some(id), Some("still there")));
     drop(crowd);
-
-    // The server looks every five seconds, and waits for a second look. All the while somebody asks,
-    // and every answer is the right one.
-    let deadline = Instant::now() + PATIENCE;
-    let ask_until_renewed = || {
-        let mut asked = 0_u32;
-        while dispatchers().is_superset(&first) || asked < 100 {
-            assert!(Instant::now() < deadline, "the dispatcher is still the first one");
-            assert_eq!(server.get("/healthz").status, 200);
-            asked += 1;
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(ask_until_renewed);
-        }
-    });
-    wait_for("one dispatcher", || dispatchers().len() == 1);
-    let id = server.publish("/publish", "still there").json()["id"].clone();
-    assert_eq!(stays.event().unwrap().id.as_deref(), id.as_str());
-    let stats = server.stats();
-    assert_eq!(stats["listener"]["restarts"], 0, "{stats}");
-    assert_eq!(stats["listener"]["stuck"], 1, "{stats}");
-    assert!(server.log().contains("1 closed connections each keep a thread"), "{}", server.log());
-    wait_for("stacks to be given back", || maps().lines().count() < before + 50);
-    // Neither is it a reason to start afresh again and again.
-    let second = dispatchers();
-    std::thread::sleep(Duration::from_secs(6));
-    assert_eq!(dispatchers(), second);
+    server.wait_clients(1, 0);
+    for resource in ["descriptors", "threads"] {
+        let count = |stats: &serde_json::Value| stats[resource].as_u64().unwrap();
+        // Another thread may wait for the next request.
+        let enough = count(&before) + 2;
+        server.wait_stats(&format!("{resource} as before"), |stats| count(stats) <= enough);
+    }
+    assert_eq!(server.stats()["listener"]["restarts"], 0);
 }
 
 #[test]
@@ -171,47 +122,18 @@ fn silent_and_endless_headers_are_reaped() {
         sent += line.len();
         assert!(Instant::now() < deadline);
     }
-    assert!(sent < 200 << 20, "an endless header was accepted for {sent} bytes");
+    assert!(sent < 64 << 20, "an endless header was accepted for {sent} bytes");
     let memory = server.stats()["memoryBytes"].as_u64().unwrap();
     assert!(memory < 64 << 20, "{memory} bytes");
-    assert_eq!(server.stats()["listener"]["reaped"], 2);
+    // The other one has had its response.
+    assert_eq!(server.stats()["listener"]["reaped"], 1);
 }
 
-#[test]
-fn a_second_request_ends_the_stream_it_came_on() {
-    let server = Server::start(&[]);
-    let mut sse = Sse::open(&server, "/events");
-    sse.stream().write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    // Whether it is read at all is a race with the worker's way home; the server must stay well.
-    server.publish("/publish", "after");
-    let seen = sse.event();
-    assert!(seen.is_none() || seen.unwrap().data.as_deref() == Some("after"));
-    drop(sse);
-
-    // Pipelined in one packet, behind an SSE request and behind a plain one.
-    for first in ["GET /events", "GET /healthz", "GET /ws"] {
-        let mut stream = server.connect();
-        let mut bytes = format!("{first} HTTP/1.1\r\nHost: x\r\n\r\n");
-        for _ in 0..1_000 {
-            bytes.push_str("POST /publish?topic=smuggled HTTP/1.1\r\nHost: x\r\n");
-            bytes.push_str("Content-Length: 1\r\n\r\nx");
-        }
-        let _ = stream.write_all(bytes.as_bytes());
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{answer}");
-    }
-    server.wait_clients(0, 0);
-    assert_eq!(server.stats()["fanOut"]["events"], 1, "a pipelined publish was served");
-    server.wait_stats("threads as before", |stats| stats["threads"].as_u64().unwrap() <= 20);
-}
-
-/// A thread that has served one request serves others, under their names; few wait, and a stream has
-/// its own.
+/// A thread that has served one request serves others, under their names; a stream has its own. Those
+/// that wait for nothing leave after a while.
 #[test]
 fn threads_are_used_again() {
-    let server = Server::start(&["--tick", "0"]);
+    let server = Server::start(&[]);
     let called = |name: &str| {
         let tasks = server.tasks().into_iter().filter(|(_, n)| n.starts_with(name));
         tasks.map(|(id, _)| id).collect::<BTreeSet<u64>>()
@@ -228,6 +150,6 @@ fn threads_are_used_again() {
     let streams: Vec<_> = (0..30).map(|_| Sse::open(&server, "/events")).collect();
     assert_eq!(called("sse ").len(), 30);
     drop(streams);
-    wait_for("most of them to end", || called("sse ").is_empty() && called("idle").len() <= 8);
+    wait_for("all but one to end", || called("sse ").is_empty() && called("idle").len() <= 1);
     assert_eq!(server.get("/healthz").status, 200);
 }

@@ -21,7 +21,6 @@ use super::event::Event;
 use super::mailbox::{Mailbox, receive};
 use super::outbox::Outbox;
 use super::reason::Reason;
-use crate::memory::Cache;
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -191,7 +190,6 @@ impl Share {
             beat => (beat / 4).clamp(Duration::from_millis(10), Duration::from_secs(1)),
         };
         let mut next = Instant::now() + interval;
-        let mut cache = Cache::new();
         loop {
             let mut message = receive(receiver, next);
             if let Some(Message::Event(first)) = message {
@@ -219,7 +217,6 @@ impl Share {
             let now = Instant::now();
             if now >= next {
                 self.tend(now);
-                cache.tend();
                 next = now + interval;
             }
         }
@@ -351,7 +348,7 @@ mod tests {
     fn a_panic_disconnects_its_clients_and_ends_nothing_else() {
         let broadcaster = Broadcaster::start(0, Duration::ZERO).unwrap();
         let subscriber = |client| {
-            let (link, peer, accepted) = Link::pair();
+            let (link, peer) = Link::pair();
             peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let limits = Limits { events: 10, bytes: 1 << 20 };
             let backlog = Backlog::new(usize::MAX, Clients::new(1, None));
@@ -361,13 +358,13 @@ mod tests {
             let (topics, form) = (Topics::All, Form::Sse);
             let subscribe = Subscriber { client, outbox: Arc::clone(&outbox), topics, form };
             broadcaster.mailbox.send(Message::Subscribe(subscribe));
-            (outbox, peer, accepted)
+            (outbox, peer)
         };
-        let (first, mut peer, _accepted) = subscriber(1);
+        let (first, mut peer) = subscriber(1);
         broadcaster.mailbox.send(Message::Panic);
         assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it is disconnected");
         assert_eq!(first.over(), Some(Reason::Internal));
-        let (_second, mut peer, _accepted) = subscriber(2);
+        let (_second, mut peer) = subscriber(2);
         let event = Event::new("1-1".parse().unwrap(), Draft::new("t", None, "there").unwrap());
         broadcaster.mailbox.send(Message::Event(Arc::new(event)));
         let mut start = [0; 8];

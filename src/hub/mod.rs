@@ -215,7 +215,7 @@ impl Hub {
         let message = Message::Subscribe(subscriber);
         match order.members[broadcaster] {
             0 => mailbox.send(message),
-            _ => mailbox.leave(message),
+            _ => mailbox.send_without_wake(message),
         }
         order.members[broadcaster] += 1;
         (subscription, replay)
@@ -329,6 +329,9 @@ impl Drop for Subscription {
             order.members[self.broadcaster] -= 1;
         }
         let topics = std::mem::replace(&mut self.topics, Topics::named([]));
-        self.mailbox().send(Message::Unsubscribe { client: self.client, topics });
+        // The client's thread is free at once. What is left, an outbox and its descriptor, goes when the
+        // broadcaster wakes: within a second, or with the next few. To wake it for each would be a
+        // tenth of what a short visit costs.
+        self.mailbox().send_without_wake(Message::Unsubscribe { client: self.client, topics });
     }
 }

@@ -20,13 +20,14 @@ use crossbeam_channel::{Receiver, Sender};
 use super::chunk::Chunk;
 use super::reason::Reason;
 use crate::backlog::Backlog;
-use crate::listener::STACK;
 use crate::listener::connection::Link;
-use crate::listener::socket::{self, TcpState};
+use crate::listener::threads::STACK_BYTES;
+use crate::os::sys;
 use crate::send::{send_now, wait_writable};
 
-/// How long one message may take to be accepted by the peer.
-const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// How often a writer that waits for its peer asks whether that is still there. As long as it is, it
+/// may read as slowly as its queue allows.
+const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How long a client that has been given up may take to accept the message it is in the middle
 /// of, and the last words.
@@ -107,6 +108,10 @@ struct State {
     wanted: bool,
     /// Threads that wait for `room`. To signal it without need is a system call each time.
     waiters: usize,
+    /// When the kernel is asked next whether the peer acknowledges what was sent, and since when it
+    /// has not: then with the count of bytes that it had acknowledged.
+    next_check: Instant,
+    silent_since: Option<(Instant, u64)>,
 }
 
 /// What the client's thread is woken for.
@@ -157,6 +162,8 @@ impl Outbox {
                 wanted: false,
                 waiters: 0,
                 sent: 0,
+                next_check: now,
+                silent_since: None,
             }),
             room: Condvar::new(),
             backlog,
@@ -511,23 +518,26 @@ impl Outbox {
     /// written; if not, the connection is over.
     fn write_out(&self, chunk: &Chunk, offset: usize) -> bool {
         let mut left = &chunk.bytes()[offset..];
-        let mut deadline = Instant::now() + MESSAGE_DEADLINE;
+        let mut check = Instant::now() + PEER_CHECK_INTERVAL;
         while !left.is_empty() {
             match send_now(self.link.stream(), left) {
                 Ok(sent) => left = &left[sent..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    {
-                        let state = self.lock();
-                        if state.over.is_some() {
-                            deadline = deadline.min(state.until);
-                        }
-                    }
                     let now = Instant::now();
-                    if now >= deadline {
+                    let is_overdue = {
+                        let state = self.lock();
+                        state.over.is_some() && now >= state.until
+                    };
+                    if is_overdue {
                         self.give_up(Reason::Stuck);
                         return false;
                     }
-                    if wait_writable(self.link.stream(), deadline.min(now + SLICE)).is_err() {
+                    let is_gone =
+                        now >= check && sys::unacknowledged(self.link.stream()).is_overdue;
+                    if now >= check {
+                        check = now + PEER_CHECK_INTERVAL;
+                    }
+                    if is_gone || wait_writable(self.link.stream(), now + SLICE).is_err() {
                         self.give_up(Reason::Lost);
                         return false;
                     }
@@ -594,7 +604,7 @@ impl Outbox {
             Some(Drainer::Spawned) => {
                 let outbox = Arc::clone(self);
                 let name = format!("wsw {}", self.link.peer());
-                let thread = thread::Builder::new().name(name).stack_size(STACK);
+                let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
                 if thread.spawn(move || outbox.drain()).is_err() {
                     self.give_up(Reason::Internal);
                 }
@@ -604,20 +614,47 @@ impl Outbox {
         }
     }
 
-    /// What the broadcaster does now and then for a client that only listens: notices that it has
-    /// gone, and sends `beat` when nothing was written for `idle`.
+    /// What the broadcaster does now and then for a client that only listens: sends `beat` when
+    /// nothing was written for `idle`, and ends the connection of a client that has vanished.
     pub fn tend(self: &Arc<Self>, beat: &'static [u8], idle: Duration, now: Instant) {
-        if socket::state(self.link.stream()) != TcpState::Established {
-            return self.finish(Reason::Closed, None);
+        if idle.is_zero() {
+            return;
+        }
+        if self.has_vanished(idle, now) {
+            return self.finish(Reason::Lost, None);
         }
         let due = {
             let state = self.lock();
             let asleep = state.waiting == 0 && state.over.is_none();
             asleep && now.saturating_duration_since(state.last_write) >= idle
         };
-        if due && !idle.is_zero() {
+        if due {
             self.offer(&Chunk::Fixed(beat), now);
+            // A heartbeat is acknowledged within a round trip: ask about that one soon.
+            self.lock().next_check = now + Duration::from_secs(1);
         }
+    }
+
+    /// Whether sent data has gone unacknowledged for `patience`. The kernel is asked once in so
+    /// long, and every time while data is overdue. (`TCP_USER_TIMEOUT` would find the same, and cut
+    /// a reader that only pauses, too.)
+    fn has_vanished(&self, patience: Duration, now: Instant) -> bool {
+        let mut state = self.lock();
+        if state.over.is_some() || (now < state.next_check && state.silent_since.is_none()) {
+            return false;
+        }
+        state.next_check = now + patience;
+        let told = sys::unacknowledged(self.link.stream());
+        state.silent_since = match state.silent_since {
+            _ if !told.is_overdue => None,
+            Some((since, acknowledged)) if acknowledged == told.acknowledged => {
+                Some((since, acknowledged))
+            }
+            _ => Some((now, told.acknowledged)),
+        };
+        state
+            .silent_since
+            .is_some_and(|(since, _)| now.saturating_duration_since(since) >= patience)
     }
 
     /// Cuts the connection of a client that has been given up and has had time enough to hear why.
@@ -671,7 +708,7 @@ mod tests {
     #[test]
     fn what_is_being_written_counts_as_one_message() {
         for fanout in [Fanout::Direct, Fanout::Handoff] {
-            let (link, mut peer, _accepted) = Link::pair();
+            let (link, mut peer) = Link::pair();
             let limits = Limits { events: 4, bytes: usize::MAX };
             let backlog = Backlog::new(usize::MAX, Clients::new(1, None));
             let outbox = Outbox::new(link, fanout, limits, &[], backlog);

@@ -1,88 +1,68 @@
 //! One request with the socket it came on: what a handler works with.
 
-use std::io::{self, Read};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tiny_http::{Method, Request};
-
-use super::reaper::{Reaper, Verdict};
-use super::socket::{self, Claim, TcpState};
+use super::tickets::Ticket;
+use crate::door::body::{self, BodyError};
+use crate::door::head::{Framing, Head};
+use crate::door::pending::{Pending, Socket};
+use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
 use crate::forwarded::ClientAddress;
-use crate::http::Answer;
-use crate::send::{linger, send_all, send_now};
+use crate::http::{Persistence, Response};
+use crate::send::{send_all, send_now};
 
-/// How long a peer may take to accept a plain answer.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long, and for how many bytes, a peer that is still sending a body that nobody reads is
-/// listened to, so that it can see the answer.
-const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 << 20);
-
-/// A request, its socket, and the duty to answer. A connection that is dropped unanswered (a
-/// handler panicked) says 500 and closes.
+/// A request, its socket, and the duty to respond. A connection that is dropped without a response
+/// (a handler panicked) says 500 and closes.
 pub struct Connection {
-    // `None` only after one of the consuming methods has taken it.
-    request: Option<Request>,
-    claim: Option<Claim>,
+    /// `None` when a consuming method has taken it.
+    ticket: Option<Box<Ticket>>,
     client: ClientAddress,
-    reaper: Arc<Reaper>,
-    /// Bytes of a counted body that have not been read.
-    unread: usize,
+    /// How long the body may take.
+    body_timeout: Duration,
+    /// Whether nothing of the body is left on the connection.
+    is_read: bool,
 }
 
-/// Why a connection is closed with a ready-made answer, without its handler.
-#[derive(Debug, Clone, Copy)]
-pub enum Unanswered {
-    /// No thread could be started for it.
-    NoThread,
-    /// Its handler panicked.
-    Panicked,
+/// What becomes of a connection after its response.
+#[derive(Debug)]
+#[must_use]
+pub enum Next {
+    /// It is closed, or it is a client and has been served.
+    Done,
+    /// It waits for another request.
+    KeepAlive(Pending),
 }
 
-/// Why a body could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyError {
-    /// Longer than the limit: 413.
-    TooLong,
-    /// Not complete within the deadline: 408.
-    TooLate,
-    /// The connection ended early, or the framing is broken: 400.
-    Broken,
-}
-
-/// A client's socket for the rest of its life, and what keeps tiny_http from closing it.
+/// The socket of a client, for the rest of its life.
 pub struct Link {
-    // Released before the writer closes its own number: the order of these fields matters.
-    claim: Claim,
+    socket: Arc<Socket>,
     client: ClientAddress,
-    /// tiny_http's writer, which would end the stream when dropped; none after a detach. (The
-    /// mutex only makes the link shareable.)
-    writer: Option<Mutex<Box<dyn io::Write + Send>>>,
+    is_one_way: bool,
 }
 
 impl Link {
-    /// A claimed connection that tiny_http has no part in, with the peer's end of it, and what stands
-    /// for tiny_http's.
+    /// A connection as an accepted one, with the peer's end of it.
     #[cfg(test)]
-    pub(crate) fn pair() -> (Link, TcpStream, TcpStream) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let peer = TcpStream::connect(address).unwrap();
-        let (accepted, from) = listener.accept().unwrap();
-        let claim = socket::Sockets::new(address.port()).claim(from).expect("one to claim");
-        (Link { claim, client: from.into(), writer: None }, peer, accepted)
+    pub(crate) fn pair() -> (Link, TcpStream) {
+        let (socket, peer) = Socket::pair();
+        (Link { client: socket.peer().into(), socket, is_one_way: true }, peer)
     }
 
     /// Whether this side only writes: an event stream.
     pub fn is_one_way(&self) -> bool {
-        self.writer.is_some()
+        self.is_one_way
     }
 
     /// The socket.
+    pub fn socket(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+
+    /// The connection.
     pub fn stream(&self) -> &TcpStream {
-        self.claim.stream()
+        self.socket.stream()
     }
 
     /// The client's address; see [`Connection::peer`].
@@ -93,22 +73,26 @@ impl Link {
 
 impl Connection {
     pub(super) fn new(
-        request: Request,
-        claim: Claim,
+        ticket: Box<Ticket>,
         client: ClientAddress,
-        reaper: Arc<Reaper>,
+        body_timeout: Duration,
     ) -> Connection {
-        let unread = counted_body(&request);
-        Connection { request: Some(request), claim: Some(claim), client, reaper, unread }
+        let is_read = ticket.head.framing == Framing::Length(0);
+        Connection { ticket: Some(ticket), client, body_timeout, is_read }
     }
 
-    /// The request: method, target, header fields.
-    pub fn request(&self) -> &Request {
-        self.request.as_ref().expect("taken only by the methods that consume the connection")
+    fn take_ticket(&mut self) -> Box<Ticket> {
+        self.ticket.take().expect("taken only by the methods that consume the connection")
     }
 
-    fn claim(&self) -> &Claim {
-        self.claim.as_ref().expect("taken only by the methods that consume the connection")
+    /// The request's head.
+    pub fn head(&self) -> &Head {
+        &self.ticket.as_ref().expect("taken only by the methods that consume the connection").head
+    }
+
+    /// The method.
+    pub fn method(&self) -> &str {
+        &self.head().method
     }
 
     /// The client's address: the other end of the connection, or where that is a trusted proxy,
@@ -117,176 +101,92 @@ impl Connection {
         self.client
     }
 
-    /// The connection's socket.
-    pub fn stream(&self) -> &TcpStream {
-        self.claim().stream()
-    }
-
-    /// The first header field of that name, if its value is there.
+    /// The value of the first field line of that name.
     pub fn header(&self, name: &'static str) -> Option<&str> {
-        self.headers(name).next()
+        self.head().values(name).next()
     }
 
-    /// The values of all header fields of that name.
-    pub fn headers(&self, name: &'static str) -> impl Iterator<Item = &str> {
-        let fields = self.request().headers().iter();
-        fields.filter(move |field| field.field.equiv(name)).map(|field| field.value.as_str())
+    /// Whether the request has a body.
+    pub fn has_body(&self) -> bool {
+        self.head().framing != Framing::Length(0)
     }
 
-    /// Whether one of the [`members`](Self::members) of the header field `name` is `token`,
-    /// without regard to case.
-    pub fn header_has(&self, name: &'static str, token: &str) -> bool {
-        self.members(name).any(|member| member.eq_ignore_ascii_case(token))
-    }
-
-    /// The comma-separated members of the header field `name`, of all its lines (RFC 9110 section
-    /// 5.6.1).
-    pub fn members(&self, name: &'static str) -> impl Iterator<Item = &str> {
-        self.headers(name).flat_map(|value| value.split(',')).map(str::trim)
-    }
-
-    /// What the thread that serves this connection is called: `top -H` and debuggers show it.
+    /// The name of the thread that serves this connection: `top -H` and debuggers show it.
     pub fn thread_name(&self) -> String {
-        let path = self.request().url().split('?').next().unwrap_or_default();
-        let role = match path {
-            _ if self.header_has("Connection", "upgrade") => "ws",
-            "/events" => "sse",
+        let role = match self.head().target.split('?').next() {
+            _ if self.head().is_upgrade => "ws",
+            Some("/events") => "sse",
             _ => "http",
         };
         format!("{role} {}", self.peer())
     }
 
-    /// Reads the whole body.
+    /// Reads the whole body. A client that waits for `100 Continue` gets it here.
     ///
     /// # Errors
     /// See [`BodyError`]; the connection can and should still be answered.
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
-        let length = self.request().body_length();
-        if length.is_some_and(|length| length > limit) {
-            return Err(BodyError::TooLong);
+        let ticket = self.ticket.as_mut();
+        let Ticket { pending, head } =
+            &mut **ticket.expect("taken only by the methods that consume the connection");
+        let framing = head.framing;
+        let fits = !matches!(framing, Framing::Length(length) if length > limit as u64);
+        // Not to a client that has begun to send it already (RFC 9110 section 10.1.1).
+        if head.expects_continue && fits && pending.bytes.is_empty() {
+            let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+            send_now(pending.socket().stream(), interim).map_err(|_| BodyError::Broken)?;
         }
-        let claim =
-            self.claim.as_ref().expect("taken only by the methods that consume the connection");
-        let request =
-            self.request.as_mut().expect("taken only by the methods that consume the connection");
-        let watch = self.reaper.watch(claim.stream(), limit).map_err(|_| BodyError::Broken)?;
-        // With `Connection: upgrade` tiny_http leaves the framing to us.
-        let most = length.unwrap_or(limit + 1);
-        let mut body = Vec::with_capacity(length.unwrap_or(0));
-        let result = request.as_reader().take(most as u64).read_to_end(&mut body);
-        self.unread = self.unread.saturating_sub(body.len());
-        if body.len() > limit {
-            return Err(BodyError::TooLong);
-        }
-        let verdict = watch.verdict();
-        let complete = match (result, length) {
-            (Err(_), _) => false,
-            (Ok(_), Some(length)) => body.len() == length,
-            // tiny_http's decoder ends in the same way after the last chunk and where the stream
-            // stops inside one. While nobody has closed, it was the last chunk; a body whose
-            // sender has hung up already may be cut off, and is refused.
-            (Ok(_), None) if self.header("Transfer-Encoding").is_some() => {
-                verdict.is_none() && socket::state(claim.stream()) == TcpState::Established
-            }
-            (Ok(_), None) => true,
+        let body = body::read(pending, framing, limit, Instant::now() + self.body_timeout)?;
+        self.is_read = true;
+        Ok(body)
+    }
+
+    /// Writes a plain response. The connection stays open for another request where both sides want
+    /// that, and nothing of a body is left on it.
+    pub fn respond(mut self, response: &Response) -> Next {
+        let Ticket { mut pending, head } = *self.take_ticket();
+        let keeps = head.keep_alive && self.is_read && response.has_end() && pending.may_be_kept();
+        let persistence = match (keeps, head.is_http_1_1) {
+            (false, _) => Persistence::Close,
+            (true, true) => Persistence::Default,
+            (true, false) => Persistence::KeepAlive,
         };
-        match verdict {
-            _ if complete => Ok(body),
-            Some(Verdict::Late) => Err(BodyError::TooLate),
-            Some(Verdict::Long) => Err(BodyError::TooLong),
-            None => Err(BodyError::Broken),
+        let bytes = response.to_bytes(head.method == "HEAD", persistence);
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        if send_all(pending.socket().stream(), &bytes, deadline).is_err() {
+            return Next::Done;
         }
-    }
-
-    /// Writes a plain answer and closes the connection.
-    pub fn answer(mut self, answer: &Answer) {
-        let head_only = *self.request().method() == Method::Head;
-        let bytes = answer.to_bytes(head_only);
-        let deadline = Instant::now() + ANSWER_DEADLINE;
-        let sent = send_all(self.stream(), &bytes, deadline);
-        // A chunked body has no count; whoever declared one may still be sending it.
-        if sent.is_ok() && (self.unread > 0 || self.header("Transfer-Encoding").is_some()) {
-            linger(self.stream(), LINGER.0, LINGER.1);
+        if keeps {
+            pending.since = Instant::now();
+            pending.is_kept = true;
+            return Next::KeepAlive(pending);
         }
-        self.close();
-    }
-
-    /// Closes with a ready-made answer, without waiting for anything.
-    pub(super) fn refuse(mut self, why: Unanswered) {
-        self.refuse_now(why);
-    }
-
-    fn refuse_now(&mut self, why: Unanswered) {
-        let answer = match why {
-            Unanswered::NoThread => {
-                Answer::error(503, "overloaded", "no thread can be started; try again later")
-                    .with("Retry-After", "1")
-            }
-            Unanswered::Panicked => {
-                Answer::error(500, "internal", "the server failed; its log says how")
-            }
-        };
-        let _ = send_now(self.stream(), &answer.to_bytes(false));
-        self.close();
-    }
-
-    fn close(&mut self) {
-        if let (Some(request), Some(claim)) = (self.request.take(), self.claim.take()) {
-            claim.shutdown();
-            socket::discard(request, self.unread);
+        // Whoever is still sending would be told by a reset, which destroys the response.
+        if !self.is_read || !pending.bytes.is_empty() {
+            linger_and_close(&pending);
         }
+        Next::Done
     }
 
-    /// Keeps the connection for writing only. tiny_http's worker goes home; a second request on
-    /// this connection shuts it down.
-    pub fn into_one_way(mut self) -> Link {
-        let request =
-            self.request.take().expect("taken only by the methods that consume the connection");
-        let claim =
-            self.claim.take().expect("taken only by the methods that consume the connection");
-        claim.stop_reading();
-        Link { claim, client: self.client, writer: Some(Mutex::new(request.into_writer())) }
+    /// Keeps the connection for an event stream, which is only written.
+    pub fn into_event_stream(mut self) -> Link {
+        let (socket, _) = self.take_ticket().pending.into_client();
+        Link { socket, client: self.client, is_one_way: true }
     }
 
-    /// Takes the connection over for another protocol, with the bytes that came behind the
-    /// request. See [`Claim::detach`].
-    ///
-    /// # Errors
-    /// As [`Claim::detach`]; the connection is closed then.
-    pub fn into_stream(mut self) -> io::Result<(Link, Vec<u8>)> {
-        let request =
-            self.request.take().expect("taken only by the methods that consume the connection");
-        let claim =
-            self.claim.take().expect("taken only by the methods that consume the connection");
-        match claim.detach(request) {
-            Ok(early) => Ok((Link { claim, client: self.client, writer: None }, early)),
-            Err(error) => {
-                claim.shutdown();
-                Err(error)
-            }
-        }
+    /// Takes the connection over for another protocol, with the bytes that came behind the head.
+    pub fn into_stream(mut self) -> (Link, Vec<u8>) {
+        let (socket, early) = self.take_ticket().pending.into_client();
+        (Link { socket, client: self.client, is_one_way: false }, early)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.request.is_some() && self.claim.is_some() {
-            self.refuse_now(Unanswered::Panicked);
+        if let Some(Ticket { pending, head }) = self.ticket.as_deref() {
+            let response = Response::error(500, "internal", "the server failed; its log says how");
+            let bytes = response.to_bytes(head.method == "HEAD", Persistence::Close);
+            let _ = send_now(pending.socket().stream(), &bytes);
         }
-    }
-}
-
-/// The length of the body that tiny_http will count off, and wait for when the request is dropped;
-/// 0 where it has read the body already or does not count.
-pub(super) fn counted_body(request: &Request) -> usize {
-    let first = |name: &'static str| {
-        let field = request.headers().iter().find(|field| field.field.equiv(name));
-        field.map(|field| field.value.as_str().to_ascii_lowercase())
-    };
-    // The same decisions as in tiny_http's `new_request`.
-    let upgrade = first("Connection").is_some_and(|value| value.contains("upgrade"));
-    match request.body_length() {
-        Some(length) if !upgrade && (length > 1024 || first("Expect").is_some()) => length,
-        _ => 0,
     }
 }

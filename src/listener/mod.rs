@@ -1,81 +1,62 @@
-//! The listener: tiny_http, supervised, and every request with its own socket and thread.
+//! The listener: tiny_http, and a thread for each client.
 //!
-//! tiny_http's accept loop ends on any error of `accept`, and panics where a descriptor or a
-//! thread cannot be had; the process goes on, deaf. The loop owns one descriptor of the listening
-//! socket, so whether it lives can be read off that descriptor ([`socket::is_descriptor_of`]). A
-//! supervisor looks five times a second and starts a new `Server` on the same socket. Requests
-//! that the old one has already accepted are still served.
+//! ```text
+//! TCP ──► door ──── head ────► tiny_http ── Request ──► listener ──► one thread per client
+//!          └──────────────────── socket ──────────────────┘
+//! ```
+//!
+//! The way of a connection: the accept thread, or where the head is not here yet a thread that
+//! reads it, keeps socket and head under a ticket (`tickets`) and writes the head into the pipe
+//! ([`pipe`]). The listener thread is blocked in `tiny_http::Server::recv`. It gets the request,
+//! takes the ticket's connection, sees whether it asks for an upgrade, and starts its thread
+//! ([`threads`]): an SSE client keeps that thread, fed through a crossbeam channel; an upgrade
+//! request's raw stream goes to tungstenite in a thread of its own; a plain request is answered, and
+//! its thread reads the next head on the same connection.
+//!
+//! What wakes the listener thread: a request, or the check of the oldest ticket once a second. A
+//! ticket older than [`pipe::PIPE_TIMEOUT`] means that the pipe is broken: those that wait are told
+//! 500, and a new pipe is made.
 
 pub mod connection;
-mod numbers;
-pub mod reaper;
-pub mod socket;
-mod threads;
+pub mod pipe;
+pub mod threads;
+mod tickets;
 
-use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Server};
 
+use crate::door::pending::Pending;
+use crate::door::{self, Counters, Door, NoHead};
 use crate::forwarded::Proxies;
-use crate::memory::{Cache, Memory};
-use connection::Connection;
-use reaper::Reaper;
-use socket::{ClaimError, Sockets};
-use threads::Threads;
+use crate::http::{Persistence, Response};
+use crate::os::memory::Trimmer;
+use crate::send::send_now;
+use connection::{Connection, Next};
+use pipe::{PIPE_TIMEOUT, Pipe};
+use threads::{Threads, name_this_thread};
+use tickets::{Ticket, Tickets};
 
-/// Connections that the kernel may keep ready for `accept` (its own limit, `somaxconn`, applies).
-const BACKLOG: i32 = 4096;
+/// How often the listener thread checks the age of the oldest ticket.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a connection's receive buffer holds (the kernel doubles it, for its own needs). Enough for
-/// the longest message of the defaults in a few round trips.
-const RECEIVE_BUFFER: usize = 128 * 1024;
-
-/// How often the supervisor looks after the accept loop.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// Stack of a client's thread. Only touched pages count as memory; this is address space.
-pub const STACK: usize = 256 * 1024;
+/// How long to wait before another pipe is tried, where one could not be made.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is done with a request, in its own thread.
-pub type Handler = dyn Fn(Connection) + Send + Sync;
+pub type Handler = dyn Fn(Connection) -> Next + Send + Sync;
 
-/// How the listening socket is set up.
-#[derive(Debug, Clone)]
+/// How requests are served.
 pub struct Options {
-    /// Address and port; port 0 lets the system choose.
-    pub address: SocketAddr,
-    /// How long a request's header may take, and its body again.
-    pub header_timeout: Duration,
-    /// After how long without any acknowledgement of sent data a connection is given up
-    /// (`TCP_USER_TIMEOUT`).
-    pub user_timeout: Duration,
-    /// Where the listener counts.
-    pub counters: Arc<Counters>,
+    /// How the listening socket is set up.
+    pub door: door::Options,
     /// Who is believed about clients' addresses.
     pub proxies: Proxies,
-}
-
-/// What happened since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Requests, upgrades included.
-    pub requests: AtomicU64,
-    /// Accept loops that died and were replaced.
-    pub restarts: AtomicU64,
-    /// Connections shut down because no request came of them.
-    pub reaped: AtomicU64,
-    /// Connections to ourselves that brought tiny_http's pool back to what it had queued.
-    pub kicks: AtomicU64,
-    /// Not a count, but how many there are: closed connections whose tiny_http workers wait for
-    /// themselves for ever, each a thread and two descriptors.
-    pub stuck: AtomicU64,
 }
 
 /// A listening socket with its threads. See [`Listener::stop`].
@@ -84,105 +65,110 @@ pub struct Listener {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// What a thread does.
+enum Job {
+    /// Reads the next head on a connection.
+    Read(Pending),
+    /// Sends a head through the pipe.
+    Submit(Box<Ticket>),
+    /// Serves a request.
+    Serve(Connection),
+    /// Writes a last response.
+    Refuse(Pending, Response),
+}
+
+impl Job {
+    fn into_pending(self) -> Option<Pending> {
+        match self {
+            Job::Read(pending) | Job::Refuse(pending, _) => Some(pending),
+            Job::Submit(ticket) => Some(ticket.pending),
+            // It says itself what became of it when it is dropped.
+            Job::Serve(_) => None,
+        }
+    }
+}
+
 struct Shared {
-    listener: TcpListener,
+    door: Door,
     proxies: Proxies,
-    sockets: Arc<Sockets>,
-    reaper: Arc<Reaper>,
-    requests: Arc<Threads>,
-    stop: AtomicBool,
+    body_timeout: Duration,
+    tickets: Tickets,
+    /// `None` while it is being replaced.
+    pipe: Mutex<Option<Pipe>>,
+    /// Signalled when there is a new pipe, or there will be none any more.
+    pipe_changed: Condvar,
+    threads: Arc<Threads<Job>>,
+    is_stopped: AtomicBool,
     counters: Arc<Counters>,
 }
 
-/// One tiny_http server; there is more than one only after an accept loop has died.
-struct Generation {
-    server: Server,
-    retired: Mutex<Option<Instant>>,
-}
-
-/// Makes the listening socket. What is set here, every accepted connection inherits (Linux).
-///
-/// # Errors
-/// What the system says, for example that the port is in use.
-pub fn bind(options: &Options) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-    let socket =
-        Socket::new(Domain::for_address(options.address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted server must not wait for its predecessor's connections to time out.
-    socket.set_reuse_address(true)?;
-    // An event is written whole, at once; waiting to fill a segment would only delay it.
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(options.user_timeout))?;
-    socket::defer_accept(&socket, options.header_timeout)?;
-    // What a peer may send ahead of its reader: by default up to 6 MiB each, for as many as come.
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.bind(&options.address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 impl Listener {
-    /// Starts to serve requests from `listener`: `handler` is called with each, in a thread of its
+    /// Serves requests that come through `door`: `handler` is called with each, in a thread of its
     /// own.
     ///
     /// # Errors
-    /// Where the first threads cannot be started.
-    pub fn start(
-        listener: TcpListener,
-        options: &Options,
-        handler: Box<Handler>,
-    ) -> io::Result<Listener> {
-        let sockets = Sockets::new(listener.local_addr()?.port());
-        let reaper = Reaper::new(
-            Arc::clone(&sockets),
-            listener.local_addr()?,
-            options.header_timeout,
-            Arc::clone(&options.counters),
-        );
-        let shared = Arc::new(Shared {
-            listener,
-            proxies: options.proxies.clone(),
-            sockets,
-            reaper,
-            requests: Threads::new(handler),
-            stop: AtomicBool::new(false),
-            counters: Arc::clone(&options.counters),
+    /// Where the pipe or the first threads cannot be had.
+    pub fn start(door: Door, options: Options, handler: Box<Handler>) -> io::Result<Listener> {
+        let body_timeout = options.door.header_timeout;
+        let shared = Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
+            let shared = std::sync::Weak::clone(shared);
+            Shared {
+                door,
+                proxies: options.proxies,
+                body_timeout,
+                tickets: Tickets::new(),
+                pipe: Mutex::new(None),
+                pipe_changed: Condvar::new(),
+                threads: Threads::new(Box::new(move |job| {
+                    if let Some(shared) = shared.upgrade() {
+                        shared.work(job, &handler);
+                    }
+                })),
+                is_stopped: AtomicBool::new(false),
+                counters: options.door.counters,
+            }
         });
-        let (first, accept) = shared.start_generation()?;
-        let supervisor = {
+        shared.open_pipe()?;
+        let listener = Listener { shared: Arc::clone(&shared), threads: Mutex::default() };
+        let spawn = |name: &str, body: fn(&Arc<Shared>)| {
             let shared = Arc::clone(&shared);
-            thread::Builder::new()
-                .name("supervisor".into())
-                .spawn(move || shared.supervise(first, accept))?
+            std::thread::Builder::new().name(name.into()).spawn(move || body(&shared))
         };
-        let reaper = {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new()
-                .name("reaper".into())
-                .spawn(move || shared.reaper.run(&shared.stop))?
-        };
-        Ok(Listener { shared, threads: Mutex::new(vec![supervisor, reaper]) })
+        listener.threads().push(spawn("listener", Shared::listen)?);
+        listener.threads().push(spawn("accept", Shared::accept)?);
+        Ok(listener)
     }
 
-    /// Refuses new connections and ends the listener's threads. Connections already handed to the
-    /// handler go on.
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server shuts down: closes idle connections, and keeps none open after its response. New
+    /// ones are still accepted.
+    pub fn close_idle(&self) {
+        self.shared.door.table.close_idle();
+    }
+
+    /// Refuses new connections, closes those that are no clients, and ends the listener's threads.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        socket::stop_listening(&self.shared.listener);
-        self.shared.requests.end();
-        let threads = {
-            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *threads)
-        };
+        self.shared.is_stopped.store(true, Ordering::SeqCst);
+        self.shared.door.stop();
+        if let Some(pipe) = self.shared.pipe().take() {
+            pipe.close();
+        }
+        self.shared.pipe_changed.notify_all();
+        self.shared.threads.end();
+        let threads = std::mem::take(&mut *self.threads());
         for thread in threads {
-            thread.thread().unpark();
             let _ = thread.join();
+        }
+    }
+
+    /// Breaks the pipe, as if tiny_http had failed.
+    #[doc(hidden)]
+    pub fn break_pipe(&self) {
+        if let Some(pipe) = self.shared.pipe().as_ref() {
+            pipe.close();
         }
     }
 }
@@ -194,206 +180,215 @@ impl Drop for Listener {
 }
 
 impl Shared {
-    /// Starts a tiny_http server and its dispatcher. Returns the server with the number of the
-    /// descriptor that its accept loop owns.
-    fn start_generation(self: &Arc<Self>) -> io::Result<(Arc<Generation>, i32)> {
-        // The dispatcher first: an accept loop without one could only be ended by connecting to it.
-        let (give, take) = crossbeam_channel::bounded::<Arc<Generation>>(1);
-        let shared = Arc::clone(self);
-        thread::Builder::new().name("dispatcher".into()).spawn(move || {
-            if let Ok(generation) = take.recv() {
-                shared.dispatch(&generation);
-            }
-        })?;
-        let listener = self.listener.try_clone()?;
-        let accept = listener.as_raw_fd();
-        // `from_listener` panics where its thread cannot be started.
-        let server = std::panic::catch_unwind(|| Server::from_listener(listener, None))
-            .map_err(|_| io::Error::other("cannot start a thread for the accept loop"))?
-            .map_err(io::Error::other)?;
-        let generation = Arc::new(Generation { server, retired: Mutex::new(None) });
-        let _ = give.send(Arc::clone(&generation));
-        Ok((generation, accept))
+    fn pipe(&self) -> MutexGuard<'_, Option<Pipe>> {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces an accept loop that has died, or that has outlived a crowd. The body of the
-    /// supervisor's thread.
-    fn supervise(self: &Arc<Self>, first: Arc<Generation>, accept: i32) {
-        let (mut memory, mut cache) = (Memory::new(), Cache::new());
-        let mut current = Some((first, accept));
-        let mut dead: Vec<Arc<Generation>> = Vec::new();
-        let mut renewal_due = false;
-        while !self.stop.load(Ordering::SeqCst) {
-            thread::park_timeout(LOOK);
-            renewal_due |= memory.look();
-            cache.tend();
-            let renew = renewal_due && self.can_be_renewed();
-            if let Some((generation, accept)) = &current {
-                if renew {
-                    renewal_due = false;
-                    self.end_accept_loop(*accept);
-                    self.requests.renew();
-                    memory.renewed();
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
+    }
+
+    /// The body of the accept thread.
+    fn accept(self: &Arc<Self>) {
+        self.door.accept(|pending, head| match head {
+            Some(head) => self.submit_now(Box::new(Ticket { pending, head })),
+            None => self.start(Job::Read(pending)),
+        });
+    }
+
+    /// Does a job in another thread, or says 503 where there is none.
+    fn start(&self, job: Job) {
+        let Err(job) = self.threads.start(job) else { return };
+        if let Some(pending) = job.into_pending() {
+            let response = Response::overloaded("no thread can be started");
+            let _ =
+                send_now(pending.socket().stream(), &response.to_bytes(false, Persistence::Close));
+        }
+        self.door.table.make_room();
+    }
+
+    /// What the threads do.
+    fn work(&self, job: Job, handler: &Handler) {
+        match job {
+            Job::Read(pending) => self.read(pending),
+            Job::Submit(ticket) => self.submit(ticket),
+            Job::Refuse(pending, response) => door::refuse(&pending, &response),
+            Job::Serve(connection) => {
+                name_this_thread(&connection.thread_name());
+                if let Next::KeepAlive(pending) = handler(connection) {
+                    name_this_thread("kept");
+                    self.read(pending);
                 }
-                if socket::is_descriptor_of(*accept, &self.listener) {
-                    self.bury(&mut dead);
-                    continue;
+            }
+        }
+    }
+
+    /// Reads the next head on a connection.
+    // Not inlined: the table of a head's fields, 3 KiB, would be in the frame below every client's,
+    // and a page more of each idle one's stack resident.
+    #[inline(never)]
+    fn read(&self, mut pending: Pending) {
+        match self.door.read_head(&mut pending) {
+            Ok(head) => self.submit(Box::new(Ticket { pending, head })),
+            Err(NoHead::Gone) => {}
+            Err(NoHead::Refused(response)) => door::refuse(&pending, &response),
+        }
+    }
+
+    /// Sends a head through the pipe, without waiting for anything: the accept thread must not. Where
+    /// the pipe is not free at once, another thread waits for it.
+    fn submit_now(&self, ticket: Box<Ticket>) {
+        let number = self.tickets.number();
+        let line = pipe::encode(&ticket.head, number);
+        if let Err(ticket) = self.tickets.keep(number, ticket) {
+            return self.start(Job::Refuse(
+                ticket.pending,
+                Response::overloaded("too many requests wait"),
+            ));
+        }
+        let written = match self.pipe.try_lock() {
+            Ok(pipe) => pipe.as_ref().is_some_and(|pipe| pipe.write_now(line.as_bytes()).is_ok()),
+            Err(_) => false,
+        };
+        // Where the ticket is not there any more, the head went through all the same.
+        if !written && let Some(ticket) = self.tickets.take(number) {
+            self.start(Job::Submit(ticket));
+        }
+    }
+
+    /// Sends a head through the pipe, and waits for room in it, or while it is replaced. Nobody holds
+    /// the pipe's lock for longer than [`PIPE_TIMEOUT`].
+    fn submit(&self, ticket: Box<Ticket>) {
+        let deadline = Instant::now() + PIPE_TIMEOUT;
+        let number = self.tickets.number();
+        let line = pipe::encode(&ticket.head, number);
+        if let Err(ticket) = self.tickets.keep(number, ticket) {
+            return door::refuse(&ticket.pending, &Response::overloaded("too many requests wait"));
+        }
+        let mut pipe = self.pipe();
+        loop {
+            match pipe.take() {
+                Some(current) => match current.write(line.as_bytes()) {
+                    Ok(()) => return *pipe = Some(current),
+                    // The listener thread wakes up, finds no pipe, and makes one.
+                    Err(error) => {
+                        log::warn!("the pipe to tiny_http is broken: {error}");
+                        current.close();
+                    }
+                },
+                None if Instant::now() >= deadline || self.is_stopped() => break,
+                None => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let waited = self.pipe_changed.wait_timeout(pipe, left);
+                    pipe = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
-                if self.stop.load(Ordering::SeqCst) {
+            }
+        }
+        drop(pipe);
+        if let Some(ticket) = self.tickets.take(number) {
+            door::refuse(&ticket.pending, &Response::overloaded("the listener is not ready"));
+        }
+    }
+
+    /// Makes a pipe for [`Shared::submit`] to find.
+    fn open_pipe(&self) -> io::Result<()> {
+        let pipe = Pipe::open(self.tickets.number())?;
+        *self.pipe() = Some(pipe);
+        self.pipe_changed.notify_all();
+        Ok(())
+    }
+
+    /// The body of the listener thread.
+    fn listen(self: &Arc<Self>) {
+        let mut has_failed = false;
+        while !self.is_stopped() {
+            let current = self.pipe().as_ref().map(|pipe| (pipe.server(), pipe.own_address()));
+            if let Some((server, own_address)) = current {
+                has_failed = false;
+                self.receive(&server, own_address);
+                if self.is_stopped() {
                     break;
                 }
-                if renew {
-                    log::debug!("a crowd has left: tiny_http starts afresh");
-                } else {
-                    log::warn!("the accept loop ended; starting it again");
-                    self.counters.restarts.fetch_add(1, Ordering::Relaxed);
+                self.counters.restarts.fetch_add(1, Ordering::Relaxed);
+                if let Some(pipe) = self.pipe().take() {
+                    pipe.close();
                 }
-                generation.retire();
-                dead.extend(current.take().map(|(generation, _)| generation));
+                for ticket in self.tickets.take_all() {
+                    let response =
+                        Response::error(500, "internal", "the listener failed; try again");
+                    self.start(Job::Refuse(ticket.pending, response));
+                }
             }
-            // Without descriptors and threads to spare a new loop would die at once.
-            if can_serve() {
-                current = self.start_generation().ok();
+            if let Err(error) = self.open_pipe() {
+                if !has_failed {
+                    log::warn!("no pipe to tiny_http can be made: {error}; trying until one can");
+                }
+                has_failed = true;
+                self.door.table.make_room();
+                std::thread::sleep(RETRY_PAUSE);
             }
         }
-        // Here at the latest nothing is listening any more, and no `connect` of theirs can block.
-        if let Some((generation, _)) = current {
-            generation.retire();
-        }
     }
 
-    /// Whether a new accept loop could be had, and nothing is in the old one's pool that the reaper
-    /// would have to help: its kicks reach the new pool only.
-    fn can_be_renewed(&self) -> bool {
-        self.reaper.is_calm(Duration::from_secs(1)) && can_serve()
-    }
-
-    /// Ends the accept loop that owns the descriptor `accept`, and with it the threads of its pool:
-    /// what they keep for the next request, and tiny_http's queue, which has room for as many as
-    /// ever waited, is memory that nothing else gives back. Connections that come meanwhile wait in
-    /// the kernel's queue, those that the loop had accepted are served. Where it does not end
-    /// within milliseconds, it goes on as before.
-    ///
-    /// For that moment the listening socket does not block: a loop that finds nobody waiting has
-    /// met an error. (Accepted sockets do not inherit that on Linux; elsewhere [`Memory`] knows of
-    /// no crowd.)
-    fn end_accept_loop(&self, accept: i32) {
-        if self.listener.set_nonblocking(true).is_err() {
-            return;
-        }
-        self.reaper.knock();
-        for _ in 0..50 {
-            if !socket::is_descriptor_of(accept, &self.listener) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        if let Err(error) = self.listener.set_nonblocking(false) {
-            log::warn!("the listening socket cannot be made to block again: {error}");
-        }
-    }
-
-    /// Drops servers whose dispatchers have ended. A dropped tiny_http server connects to itself,
-    /// to wake an accept loop that these no longer have; that blocks for minutes where the kernel's
-    /// queue of connections is full, so it is done only while somebody accepts.
-    fn bury(&self, dead: &mut Vec<Arc<Generation>>) {
-        if !dead.is_empty() && socket::waiting_to_be_accepted(&self.listener) < BACKLOG as u32 / 4 {
-            dead.retain(|generation| Arc::strong_count(generation) > 1);
-        }
-    }
-
-    /// Takes requests from one tiny_http server until it is retired and what it had accepted has
-    /// come, or been reaped. The body of a dispatcher's thread.
-    fn dispatch(self: &Arc<Self>, generation: &Generation) {
-        let mut last_seen = None;
+    /// Takes requests out of one pipe until it breaks.
+    fn receive(self: &Arc<Self>, server: &Arc<Server>, own_address: Option<SocketAddr>) {
+        let mut memory = Trimmer::new();
         loop {
-            match generation.server.recv_timeout(Duration::from_millis(500)) {
-                Ok(Some(request)) => self.serve(request),
-                Ok(None) => {}
-                Err(error) => log::debug!("accept: {error}"),
-            }
-            let Some(retired) = generation.retired() else { continue };
-            // A worker of this server may bring a request as long as one of its connections is
-            // here, and would wait for its end for ever if nobody took it. The reaper sees to it
-            // that they go: those that it has seen when it has looked once after the end.
-            last_seen = last_seen.or(self.reaper.latest_look().filter(|look| *look > retired));
-            let done = last_seen.is_some_and(|time| !self.reaper.has_older(time));
-            if done || self.stop.load(Ordering::SeqCst) {
-                return;
+            match server.recv_timeout(CHECK_INTERVAL) {
+                Ok(Some(request)) => {
+                    if let Err(why) = self.serve(request, own_address) {
+                        return log::warn!("the pipe to tiny_http is broken: {why}");
+                    }
+                }
+                // tiny_http's accept thread has ended, as it should.
+                Err(error) => log::debug!("tiny_http: {error}"),
+                Ok(None) => {
+                    let is_replaced = match self.pipe().as_ref() {
+                        Some(pipe) => !Arc::ptr_eq(&pipe.server(), server),
+                        None => true,
+                    };
+                    let is_stuck = self.tickets.oldest().is_some_and(|age| age > PIPE_TIMEOUT);
+                    if is_replaced || is_stuck || self.is_stopped() {
+                        return;
+                    }
+                    memory.tend();
+                }
             }
         }
     }
 
-    /// Claims the request's socket and gives it a thread. Never blocks: whatever comes, the next
-    /// request must not wait.
-    fn serve(self: &Arc<Self>, request: Request) {
+    /// Starts the thread for a request. Never blocks: the next request must not wait.
+    ///
+    /// # Errors
+    /// What shows that tiny_http does not read what was written.
+    fn serve(
+        self: &Arc<Self>,
+        request: Request,
+        own_address: Option<SocketAddr>,
+    ) -> Result<(), &'static str> {
+        let is_own = request.remote_addr().copied() == own_address;
+        let ticket = pipe::ticket(&request).filter(|_| is_own).and_then(|n| self.tickets.take(n));
+        let Some(ticket) = ticket else {
+            // From a stranger who connected while the pipe was made, or it was refused meanwhile.
+            log::debug!("a request without a ticket: {} {}", request.method(), request.url());
+            pipe::discard(request);
+            return Ok(());
+        };
+        let asks_for_upgrade = request.headers().iter().any(|field| field.field.equiv("Upgrade"));
+        let is_same = request.method().as_str() == ticket.head.method
+            && request.url() == ticket.head.target
+            && asks_for_upgrade == ticket.head.is_upgrade;
+        pipe::discard(request);
+        if !is_same {
+            self.start(Job::Refuse(
+                ticket.pending,
+                Response::error(500, "internal", "the listener failed"),
+            ));
+            return Err("a request came out that is not the one that went in");
+        }
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let unread = connection::counted_body(&request);
-        let claimed = match request.remote_addr() {
-            Some(peer) => self.sockets.claim(*peer),
-            None => Err(ClaimError::Gone),
-        };
-        let claim = match claimed {
-            Ok(claim) => claim,
-            Err(error) => {
-                log::debug!(
-                    "request of {:?} without a connection: {error:?}",
-                    request.remote_addr()
-                );
-                return socket::discard(request, unread);
-            }
-        };
-        let client = self.proxies.client(claim.peer(), request.headers());
-        let connection = Connection::new(request, claim, client, Arc::clone(&self.reaper));
-        self.requests.serve(connection);
-        self.requests.prepare();
+        let client = self.proxies.client(ticket.pending.socket().peer(), &ticket.head);
+        self.start(Job::Serve(Connection::new(ticket, client, self.body_timeout)));
+        Ok(())
     }
-}
-
-impl Generation {
-    fn retire(&self) {
-        *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.server.unblock();
-    }
-
-    fn retired(&self) -> Option<Instant> {
-        *self.retired.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Keeps panics of tiny_http's own threads off standard error: they are known, have no effect but
-/// the ones that the supervisor and the reaper mend, and any client can cause them (by resetting
-/// its connection). They are logged at `debug`. All other panics go to the hook that was there. Only
-/// for a program that names its threads.
-pub fn log_known_panics() {
-    let previous = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        // tiny_http's threads have no name, ours all do. It may also fail to start one in ours.
-        let no_thread = panic.payload().downcast_ref::<String>();
-        let no_thread = no_thread.is_some_and(|text| text.contains("failed to spawn thread"));
-        if thread::current().name().is_none() || no_thread {
-            log::debug!("{panic}");
-        } else {
-            previous(panic);
-        }
-    }));
-}
-
-/// Whether the few descriptors and threads that an accept loop and its first connections need can
-/// be had right now.
-fn can_serve() -> bool {
-    const FEW: usize = 8;
-    let descriptors: io::Result<Vec<File>> = (0..FEW).map(|_| File::open("/dev/null")).collect();
-    let (hold, wait) = crossbeam_channel::bounded::<()>(0);
-    let threads: io::Result<Vec<JoinHandle<()>>> = (0..FEW)
-        .map(|_| {
-            let wait = wait.clone();
-            thread::Builder::new().stack_size(STACK).spawn(move || {
-                // Until all of them are here.
-                let _ = wait.recv();
-            })
-        })
-        .collect();
-    drop(hold);
-    descriptors.is_ok() && threads.is_ok()
 }

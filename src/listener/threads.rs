@@ -1,158 +1,147 @@
-//! The threads that serve requests, each one alone from its first byte to its last.
+//! The threads that serve connections, each one alone from the first byte of its job to the last.
 //!
-//! A thread is cheap to keep and dear to make: that was half of what a plain request cost. So one that
-//! is done waits a while for another request, and one more is made in advance, while nobody waits
-//! for it. How many are busy has no limit but the clients': an event stream keeps its thread.
+//! A thread that has done its job is used again: starting one costs more than a plain request
+//! does. It waits, parked, for five seconds; a job or the end of that time wakes it. How many
+//! are busy is bounded by the connections: each has one at most.
 
-use std::ffi::CString;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Unanswered};
-use super::{Handler, STACK};
+/// Stack of a thread. Only touched pages count as memory; this is address space.
+pub const STACK_BYTES: usize = 256 * 1024;
 
-/// The most threads that wait for a request.
-const MOST_IDLE: usize = 8;
+/// The most threads that wait for a job. With 8, clients that come and go cost a quarter more.
+const MAX_IDLE: usize = 256;
 
-/// How long one waits. The last one always does.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one waits. The last one always does, so that a lone request starts no thread.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a thread is called that waits.
+/// The name of a thread that waits.
 const IDLE: &str = "idle";
 
-/// See the module's documentation.
-pub struct Threads {
-    handler: Box<Handler>,
-    state: Mutex<State>,
+/// Threads that do jobs of one kind.
+pub struct Threads<J> {
+    work: Box<dyn Fn(J) + Send + Sync>,
+    state: Mutex<State<J>>,
 }
 
-#[derive(Default)]
-struct State {
-    idle: Vec<Idle>,
-    ended: bool,
+struct State<J> {
+    idle: Vec<Idle<J>>,
+    is_ended: bool,
 }
 
-/// In a box: each copy of a connection on a thread's stack would stay there as long as its client.
-type Hand = Mutex<Option<Box<Connection>>>;
+/// Where a waiting thread finds its next job; filled under the lock of the state only. The job is
+/// boxed: a copy on the thread's stack would stay there as long as its client does.
+type Slot<J> = Arc<Mutex<Option<Box<J>>>>;
 
-/// A thread that waits, and where it finds its next connection. Filled under the lock only.
-struct Idle {
+struct Idle<J> {
     thread: Thread,
-    hand: Arc<Hand>,
+    slot: Slot<J>,
 }
 
-impl Threads {
-    /// None yet. `handler` is called with each connection, in its thread.
-    pub fn new(handler: Box<Handler>) -> Arc<Threads> {
-        Arc::new(Threads { handler, state: Mutex::default() })
+impl<J: Send + 'static> Threads<J> {
+    /// No threads yet. Each job is given to `work`, in its thread.
+    pub fn new(work: Box<dyn Fn(J) + Send + Sync>) -> Arc<Threads<J>> {
+        Arc::new(Threads { work, state: Mutex::new(State { idle: Vec::new(), is_ended: false }) })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a connection in a thread of its own, without waiting for anything. Where none waits and
-    /// none can be started, the client is told so.
-    pub fn serve(self: &Arc<Self>, connection: Connection) {
+    /// Does a job in a thread of its own. Never blocks.
+    ///
+    /// # Errors
+    /// The job, where no thread waits and none can be started.
+    pub fn start(self: &Arc<Self>, job: J) -> Result<(), J> {
         let mut state = self.state();
         // The one that came last: what it needs is still in the caches, and the others may leave.
         if let Some(idle) = state.idle.pop() {
-            *lock(&idle.hand) = Some(Box::new(connection));
+            *lock(&idle.slot) = Some(Box::new(job));
             drop(state);
-            return idle.thread.unpark();
+            idle.thread.unpark();
+            return Ok(());
         }
         drop(state);
-        let hand = Arc::new(Mutex::new(Some(Box::new(connection))));
-        if let Err(error) = self.start(Arc::clone(&hand)) {
-            log::debug!("no thread for a request: {error}");
-            if let Some(connection) = lock(&hand).take() {
-                connection.refuse(Unanswered::NoThread);
+        let slot = Arc::new(Mutex::new(Some(Box::new(job))));
+        match self.start_thread(Arc::clone(&slot)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                log::debug!("no thread for a connection: {error}");
+                let job = lock(&slot).take();
+                job.map_or(Ok(()), |job| Err(*job))
             }
         }
     }
 
-    /// Makes the thread for the next request, where none waits. Where that fails, the next request
-    /// will tell.
-    pub fn prepare(self: &Arc<Self>) {
-        if self.state().idle.is_empty() {
-            let _ = self.start(Arc::default());
-        }
-    }
-
-    fn start(self: &Arc<Self>, hand: Arc<Hand>) -> io::Result<()> {
+    fn start_thread(self: &Arc<Self>, slot: Slot<J>) -> io::Result<()> {
         let threads = Arc::clone(self);
-        let thread = thread::Builder::new().name(IDLE.into()).stack_size(STACK);
-        thread.spawn(move || threads.work(&hand)).map(drop)
+        let thread = thread::Builder::new().name(IDLE.into()).stack_size(STACK_BYTES);
+        thread.spawn(move || threads.run(&slot)).map(drop)
     }
 
     /// A thread's whole life.
-    fn work(&self, hand: &Arc<Hand>) {
+    fn run(&self, slot: &Slot<J>) {
         loop {
-            let connection = lock(hand).take();
-            if let Some(connection) = connection {
-                call_this_thread(&connection.thread_name());
-                (self.handler)(*connection);
-                call_this_thread(IDLE);
-            } else if !self.wait(hand) {
+            let job = lock(slot).take();
+            if let Some(job) = job {
+                (self.work)(*job);
+                name_this_thread(IDLE);
+            } else if !self.wait(slot) {
                 return;
             }
         }
     }
 
-    /// Waits for a connection in `hand`; returns whether one came.
-    fn wait(&self, hand: &Arc<Hand>) -> bool {
+    /// Waits for a job; returns whether one came.
+    fn wait(&self, slot: &Slot<J>) -> bool {
         {
             let mut state = self.state();
-            if state.ended || state.idle.len() >= MOST_IDLE {
+            if state.is_ended || state.idle.len() >= MAX_IDLE {
                 return false;
             }
-            state.idle.push(Idle { thread: thread::current(), hand: Arc::clone(hand) });
+            state.idle.push(Idle { thread: thread::current(), slot: Arc::clone(slot) });
         }
-        let mut until = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + IDLE_TIMEOUT;
         loop {
-            thread::park_timeout(until.saturating_duration_since(Instant::now()));
+            thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
             let mut state = self.state();
-            if lock(hand).is_some() {
+            if lock(slot).is_some() {
                 return true;
             }
-            if !state.idle.iter().any(|idle| Arc::ptr_eq(&idle.hand, hand)) {
+            if state.is_ended {
                 return false;
             }
-            if Instant::now() >= until {
+            if Instant::now() >= deadline {
                 if state.idle.len() > 1 {
-                    state.idle.retain(|idle| !Arc::ptr_eq(&idle.hand, hand));
+                    state.idle.retain(|idle| !Arc::ptr_eq(&idle.slot, slot));
                     return false;
                 }
-                until = Instant::now() + PATIENCE;
+                deadline = Instant::now() + IDLE_TIMEOUT;
             }
         }
     }
 
-    /// Ends those that wait; the others end when they are done.
+    /// Ends those that wait; the others end when they have done their jobs.
     pub fn end(&self) {
-        self.state().ended = true;
-        self.renew();
-    }
-
-    /// Ends those that wait, for others to take their place: what a thread's requests had stays in
-    /// part with its allocator's cache.
-    pub fn renew(&self) {
-        for idle in self.state().idle.drain(..) {
+        let mut state = self.state();
+        state.is_ended = true;
+        for idle in state.idle.drain(..) {
             idle.thread.unpark();
         }
     }
 }
 
-fn lock(hand: &Hand) -> MutexGuard<'_, Option<Box<Connection>>> {
-    hand.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<J>(slot: &Slot<J>) -> MutexGuard<'_, Option<Box<J>>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Names the calling thread for `top -H` and debuggers; the system may keep only a beginning.
-fn call_this_thread(name: &str) {
+pub fn name_this_thread(name: &str) {
     #[cfg(target_os = "linux")]
-    if let Ok(name) = CString::new(name) {
+    if let Ok(name) = std::ffi::CString::new(name) {
         let _ = rustix::thread::set_name(&name);
     }
     #[cfg(not(target_os = "linux"))]

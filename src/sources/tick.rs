@@ -11,7 +11,6 @@ use sysinfo::System;
 
 use crate::App;
 use crate::hub::event::Draft;
-use crate::memory::Cache;
 use crate::stats::ProcessInfo;
 
 /// The topic of the metrics.
@@ -50,7 +49,6 @@ impl Tick {
 
 fn run(app: &Weak<App>, mut system: System, interval: Duration, stop: &AtomicBool) {
     let mut next = Instant::now() + interval;
-    let mut cache = Cache::new();
     loop {
         while let Some(left) = next.checked_duration_since(Instant::now()) {
             if stop.load(Ordering::Relaxed) {
@@ -75,7 +73,6 @@ fn run(app: &Weak<App>, mut system: System, interval: Duration, stop: &AtomicBoo
         if app.hub.publish(draft).is_err() {
             return;
         }
-        cache.tend();
         // From the planned time, so that ticks do not drift; but never a burst after a pause.
         next = (next + interval).max(Instant::now());
     }

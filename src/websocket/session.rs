@@ -27,8 +27,8 @@ use crate::hub::history::Replay;
 use crate::hub::outbox::{Fanout, LAST_WORDS_GRACE, Outbox};
 use crate::hub::reason::Reason;
 use crate::hub::{Subscription, Topics};
-use crate::listener::STACK;
-use crate::listener::connection::Connection;
+use crate::listener::connection::{Connection, Next};
+use crate::listener::threads::STACK_BYTES;
 use crate::publish;
 use crate::router::Query;
 use crate::send::{linger, read_out};
@@ -36,7 +36,7 @@ use crate::sources::tick::timestamp;
 
 /// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
 /// used one: what counts as memory is what was ever touched.
-const SESSION_STACK: usize = 2 * STACK;
+const SESSION_STACK: usize = 2 * STACK_BYTES;
 
 /// The first message on `/ws`.
 const WELCOME: &str = r#"{"type":"info","message":"Welcome to WS Server"}"#;
@@ -63,7 +63,7 @@ pub enum Kind {
 ///
 /// That is a new thread, and this one ends: what the handshake has touched of its stack, and freed
 /// into its allocator's cache, would stay with an idle client for all its life (8 KiB of 23).
-pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) {
+pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
     let kind = match kind {
         Kind::Client if handshake::is_offered(&connection, commands::PROTOCOL) => Kind::Commands,
         kind => kind,
@@ -72,22 +72,16 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let accepted = handshake::check(&connection, protocol, app.config.deflate);
     let Accepted { head, deflate } = match accepted {
         Ok(accepted) => accepted,
-        Err(answer) => return connection.answer(&answer),
+        Err(answer) => return connection.respond(&answer),
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
     let right = publish::right(app, |token| sends_bearer(&connection, token));
     let stay = match app.clients.enter(Transport::WebSocket, peer) {
         Ok(stay) => stay,
-        Err(full) => return connection.answer(&full.into()),
+        Err(full) => return connection.respond(&full.into()),
     };
-    let (link, early) = match connection.into_stream() {
-        Ok(taken) => taken,
-        Err(error) => {
-            log::debug!("websocket {peer}: {error}");
-            return stay.leave(Reason::Lost);
-        }
-    };
+    let (link, early) = connection.into_stream();
     let topics = match kind {
         Kind::Client => query.topics(),
         // None at first, unless the URL names some.
@@ -138,6 +132,7 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         outbox.finish(Reason::Internal, Some(&close_frame(CloseCode::Error, "no thread")));
         outbox.release();
     }
+    Next::Done
 }
 
 /// Serves the client until it leaves, is too slow, silent or wrong, or the server shuts down. The
@@ -200,7 +195,7 @@ fn start_writing(outbox: &Arc<Outbox>) -> io::Result<()> {
     let name = format!("wsw {}", outbox.link().peer());
     let (ready, wait) = std::sync::mpsc::channel();
     let writer = Arc::clone(outbox);
-    std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
         writer.drained_by_this_thread();
         let _ = ready.send(());
         writer.run()

@@ -2,12 +2,13 @@
 //! clients that speak bytes, so that no library of ours can hide a mistake of ours.
 #![allow(dead_code)] // every test file uses its own part of this
 
+pub mod http;
 pub mod schema;
 pub mod sse;
 pub mod ws;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -106,13 +107,31 @@ impl Server {
         socket.into()
     }
 
-    /// Sends raw bytes, returns all that comes back until the server closes.
+    /// A connection from this address of the loopback network.
+    pub fn connect_from(&self, address: Ipv4Addr) -> TcpStream {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, self.address.port()));
+        socket.connect(&to.into()).expect("the server accepts");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.into()
+    }
+
+    /// Sends raw bytes and closes the sending side, so that the server does not wait for another
+    /// request. Returns all that comes back until the server closes.
     pub fn exchange(&self, request: &[u8]) -> Vec<u8> {
         let mut stream = self.connect();
         stream.write_all(request).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("the server answers and closes");
         answer
+    }
+
+    /// The same with one response in what comes back.
+    pub fn respond(&self, request: impl AsRef<[u8]>) -> Answer {
+        Answer::parse(&self.exchange(request.as_ref()))
     }
 
     /// Sends a request with further header lines (each ended by CRLF) and a body.
@@ -174,8 +193,8 @@ impl Server {
         tasks.filter_map(look).collect()
     }
 
-    /// How many threads serve a client or a request now. (`/stats` counts all: also tiny_http's
-    /// workers, which stay for a while when they have nothing to do.)
+    /// How many threads serve a client or a request now. (`/stats` counts all: also those that wait
+    /// for something to do.)
     pub fn client_threads(&self) -> usize {
         let roles = ["http ", "sse ", "ws ", "wsw "];
         let serves = |(_, name): &&(u64, String)| roles.iter().any(|role| name.starts_with(role));

@@ -1,0 +1,3 @@
+//! What concerns one connected client.
+
+pub mod hangup;

@@ -1,0 +1,4 @@
+//! What only the operating system can tell or do.
+
+pub(crate) mod memory;
+pub mod sys;
