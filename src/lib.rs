@@ -224,7 +224,13 @@ impl Server {
     /// Breaks the pipe to tiny_http, as if tiny_http had failed: for tests.
     #[doc(hidden)]
     pub fn break_pipe(&self) {
-        self.listener.break_pipe();
+        self.listener.disturb_pipe(None);
+    }
+
+    /// Writes into the pipe to tiny_http what does not belong there: for tests.
+    #[doc(hidden)]
+    pub fn write_to_pipe(&self, bytes: &[u8]) {
+        self.listener.disturb_pipe(Some(bytes));
     }
 
     /// Shuts down: says goodbye to every client, waits for them up to the drain time, cuts the

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::http::{Http, POST, get, post};
 use common::sse::Sse;
-use common::ws::upgrade_lines;
+use common::ws::{Raw, upgrade_lines};
 use common::{Answer, Server};
 use threadcast::hub::event::EventId;
 
@@ -214,22 +214,28 @@ fn the_next_head_has_its_own_time() {
 
 #[test]
 fn at_shutdown_idle_connections_are_closed_at_once() {
-    let mut server = Server::start(&["--drain", "1h"]);
-    let mut idle: Vec<Http> = (0..20).map(|_| Http::connect(&server)).collect();
-    for http in &mut idle {
-        assert_eq!(http.ask(get("/healthz", "")).status, 200);
+    for is_anybody_there in [false, true] {
+        let mut server = Server::start(&["--drain", "1h"]);
+        let deaf = is_anybody_there.then(|| Raw::connect(&server, "/ws"));
+        let mut idle: Vec<Http> = (0..20).map(|_| Http::connect(&server)).collect();
+        for http in &mut idle {
+            assert_eq!(http.ask(get("/healthz", "")).status, 200);
+            // Sooner than an idle connection is closed anyway.
+            http.stream().set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        }
+        server.signal("TERM");
+        for http in &mut idle {
+            http.expect_end();
+        }
+        drop(deaf);
+        assert_eq!(server.wait_exit().code(), Some(0), "{}", server.log());
     }
-    server.signal("TERM");
-    for http in &mut idle {
-        http.expect_end();
-    }
-    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.log());
 }
 
 #[test]
 fn while_the_server_drains_no_connection_is_kept() {
     let mut server = Server::start(&["--drain", "1h"]);
-    let deaf = common::ws::Raw::connect(&server, "/ws");
+    let deaf = Raw::connect(&server, "/ws");
     server.signal("TERM");
     common::wait_for("the drain to begin", || server.get("/healthz").status == 503);
     let mut http = Http::connect(&server);

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,9 +109,10 @@ fn while_the_pipe_breaks_every_request_is_answered() {
     assert!(restarts(&server) >= 5);
 }
 
-/// Every established connection between two ports of loopback whose both ends are this process's.
+/// The local ports of this process's sockets on loopback, but for one. (The system's table may show a
+/// socket twice while others come and go.)
 #[cfg(target_os = "linux")]
-fn inner_ports(pid: u32, except: u16) -> Vec<u16> {
+fn inner_ports(pid: u32, except: u16) -> BTreeSet<u16> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let sockets: Vec<String> = descriptors
         .filter_map(|one| std::fs::read_link(one.ok()?.path()).ok()?.to_str().map(str::to_owned))

@@ -8,8 +8,8 @@ use super::pending::{Filled, Pending};
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The longest line that tells a chunk's size, with its extensions.
-const MAX_SIZE_LINE_BYTES: usize = 4 * 1024;
+/// The longest line: a chunk's size with its extensions, or a trailer.
+const MAX_LINE_BYTES: usize = 4 * 1024;
 
 /// The most bytes of chunk extensions and trailers together. They are read and discarded.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024;
@@ -112,7 +112,8 @@ impl Chunks {
                 State::DataEnd if line.is_empty() => self.state = State::Size,
                 State::DataEnd => break Err(BodyError::Broken),
                 State::Trailers if line.is_empty() => break Ok(true),
-                State::Trailers => self.discard(line.len())?,
+                State::Trailers if line.contains(&b':') => self.discard(line.len())?,
+                State::Trailers => break Err(BodyError::Broken),
                 State::Size | State::Data(_) => {
                     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
                     self.discard(line.len() - digits)?;
@@ -136,20 +137,20 @@ impl Chunks {
 
 /// The first line, without its end; `None` where the end has not come.
 fn next_line(bytes: &[u8]) -> Result<Option<&[u8]>, BodyError> {
+    let is_bad = |byte: &u8| *byte != b'\t' && byte.is_ascii_control();
     match bytes.iter().position(|byte| *byte == b'\n') {
-        Some(end) if end > 0 && bytes[end - 1] == b'\r' && !bytes[..end - 1].contains(&b'\r') => {
+        Some(end) if end > MAX_LINE_BYTES => Err(BodyError::Broken),
+        Some(end) if end > 0 && bytes[end - 1] == b'\r' && !bytes[..end - 1].iter().any(is_bad) => {
             Ok(Some(&bytes[..end - 1]))
         }
         Some(_) => Err(BodyError::Broken),
-        None if bytes.len() > MAX_SIZE_LINE_BYTES => Err(BodyError::Broken),
+        None if bytes.len() > MAX_LINE_BYTES => Err(BodyError::Broken),
         None => Ok(None),
     }
 }
 
 fn chunk_size(digits: &[u8], extensions: &[u8]) -> Result<usize, BodyError> {
-    let is_extension = extensions.is_empty()
-        || (extensions[0] == b';'
-            && !extensions.iter().any(|b| *b != b'\t' && b.is_ascii_control()));
+    let is_extension = matches!(extensions, [] | [b';', ..]);
     let digits = std::str::from_utf8(digits).map_err(|_| BodyError::Broken)?;
     // More than 16 digits is no size that anything could have, also with zeros in front.
     if digits.is_empty() || digits.len() > 16 || !is_extension {
@@ -205,6 +206,8 @@ mod tests {
             "3;a\0\r\n",
             "00000000000000003\r\n",
             "0\r\nT: t\n\r\n",
+            "0\r\nno field\r\n\r\n",
+            "0\r\nT: \u{1}\r\n\r\n",
         ] {
             assert_eq!(decode(bad), Err(BodyError::Broken), "{bad:?}");
         }

@@ -9,14 +9,17 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::Counters;
 use crate::send::wait_readable;
+
+/// How long a new connection waits for a place while everybody is being served.
+const ADMIT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What a pending connection is doing, in the order in which connections are closed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,7 +163,13 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.table.entries().remove(&self.number);
+        let mut entries = self.table.entries();
+        let was_full = entries.len() >= self.table.most;
+        entries.remove(&self.number);
+        drop(entries);
+        if was_full {
+            self.table.room.notify_one();
+        }
     }
 }
 
@@ -170,6 +179,8 @@ pub struct PendingTable {
     most: usize,
     next: AtomicU64,
     entries: Mutex<HashMap<u64, Arc<Socket>>>,
+    /// Signalled when a place becomes free where none was.
+    room: Condvar,
     is_closing: AtomicBool,
     counters: Arc<Counters>,
 }
@@ -181,6 +192,7 @@ impl PendingTable {
             most,
             next: AtomicU64::new(0),
             entries: Mutex::default(),
+            room: Condvar::new(),
             is_closing: AtomicBool::new(false),
             counters,
         })
@@ -191,10 +203,12 @@ impl PendingTable {
     }
 
     /// Gives a place to a connection that was accepted from `peer`. Where all are taken, another
-    /// one is closed for it.
+    /// one is closed for it; where none may be, it waits for [`ADMIT_TIMEOUT`]: a crowd that comes
+    /// faster than it is served is kept in the kernel's queue meanwhile.
     ///
     /// # Errors
-    /// The connection, where everybody else is being served and holds no more places than `peer`.
+    /// The connection, where there was no place in time: everybody is being served, and holds no
+    /// more places than `peer`.
     pub fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -202,7 +216,13 @@ impl PendingTable {
     ) -> Result<Pending, TcpStream> {
         let mut entries = self.entries();
         if entries.len() >= self.most && !self.evict(&mut entries, Some(peer.ip())) {
-            return Err(stream);
+            let is_full = |entries: &mut HashMap<_, _>| entries.len() >= self.most;
+            let waited = self.room.wait_timeout_while(entries, ADMIT_TIMEOUT, is_full);
+            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() {
+                return Err(stream);
+            }
+            entries = guard;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let stage = AtomicU8::new(Stage::Silent as u8);
@@ -235,8 +255,8 @@ impl PendingTable {
 
     /// Closes the connection that can be missed most: of the first stage in which there is any, of
     /// the address that has the most connections, the oldest. A newcomer from that address replaces
-    /// one of its own, in whatever stage; otherwise somebody who keeps all places busy with slow
-    /// bodies could have every new head closed.
+    /// one of its own; otherwise somebody who keeps nearly all places busy with slow bodies could have
+    /// every new head of others closed.
     fn evict(&self, entries: &mut HashMap<u64, Arc<Socket>>, newcomer: Option<IpAddr>) -> bool {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         for socket in entries.values() {
@@ -252,7 +272,7 @@ impl PendingTable {
             let count = counts[&address];
             let may_go = match socket.stage() {
                 // Who is being served goes only in favour of somebody who has less.
-                Stage::Exchange => count > own.max(1) || (is_greedy && Some(address) == newcomer),
+                Stage::Exchange => count > own.max(1),
                 _ => !is_greedy || Some(address) == newcomer,
             };
             may_go.then_some((socket.stage(), usize::MAX - count, *number))
@@ -336,13 +356,15 @@ mod tests {
     #[test]
     fn the_greediest_makes_room_for_itself() {
         let mut table = Fixture::new(3);
-        let good = table.admit("192.0.2.1", Stage::Head).unwrap();
-        let bad: Vec<_> =
-            (0..9).map(|_| table.admit("192.0.2.2", Stage::Exchange).unwrap()).collect();
-        assert!(!is_evicted(&good));
+        let good = table.admit("192.0.2.1", Stage::Silent).unwrap();
+        let bad: Vec<_> = (0..9).map(|_| table.admit("192.0.2.2", Stage::Head).unwrap()).collect();
+        assert!(!is_evicted(&good), "though others have sent more");
         assert_eq!(bad.iter().filter(|one| !is_evicted(one)).count(), 2);
-        let other = table.admit("192.0.2.1", Stage::Exchange).unwrap();
-        assert!(!is_evicted(&good) || !is_evicted(&other));
+        assert!(bad.iter().filter(|one| !is_evicted(one)).all(|one| one.enter(Stage::Exchange)));
+        assert!(table.admit("192.0.2.2", Stage::Head).is_err(), "a served one is no room for it");
+        let other = table.admit("192.0.2.3", Stage::Head).unwrap();
+        assert!(is_evicted(&good) || bad.iter().filter(|one| is_evicted(one)).count() > 7);
+        drop(other);
     }
 
     #[test]

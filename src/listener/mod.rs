@@ -18,6 +18,7 @@
 //! 500, and a new pipe is made.
 
 pub mod connection;
+#[doc(hidden)] // public for its tests and the fuzzer only
 pub mod pipe;
 pub mod threads;
 mod tickets;
@@ -164,11 +165,13 @@ impl Listener {
         }
     }
 
-    /// Breaks the pipe, as if tiny_http had failed.
+    /// Writes into the pipe, or closes it where nothing is given: for tests of what then happens.
     #[doc(hidden)]
-    pub fn break_pipe(&self) {
-        if let Some(pipe) = self.shared.pipe().as_ref() {
-            pipe.close();
+    pub fn disturb_pipe(&self, bytes: Option<&[u8]>) {
+        match (self.shared.pipe().as_ref(), bytes) {
+            (Some(pipe), Some(bytes)) => drop(pipe.write(bytes)),
+            (Some(pipe), None) => pipe.close(),
+            (None, _) => {}
         }
     }
 }
