@@ -168,6 +168,11 @@ impl Connection {
         Next::Done
     }
 
+    /// The connection, without a response.
+    pub(super) fn into_pending(mut self) -> Pending {
+        self.take_ticket().pending
+    }
+
     /// Keeps the connection for an event stream, which is only written.
     pub fn into_event_stream(mut self) -> Link {
         let (socket, _) = self.take_ticket().pending.into_client();

@@ -79,12 +79,11 @@ enum Job {
 }
 
 impl Job {
-    fn into_pending(self) -> Option<Pending> {
+    fn into_pending(self) -> Pending {
         match self {
-            Job::Read(pending) | Job::Refuse(pending, _) => Some(pending),
-            Job::Submit(ticket) => Some(ticket.pending),
-            // It says itself what became of it when it is dropped.
-            Job::Serve(_) => None,
+            Job::Read(pending) | Job::Refuse(pending, _) => pending,
+            Job::Submit(ticket) => ticket.pending,
+            Job::Serve(connection) => connection.into_pending(),
         }
     }
 }
@@ -202,11 +201,9 @@ impl Shared {
     /// Does a job in another thread, or says 503 where there is none.
     fn start(&self, job: Job) {
         let Err(job) = self.threads.start(job) else { return };
-        if let Some(pending) = job.into_pending() {
-            let response = Response::overloaded("no thread can be started");
-            let _ =
-                send_now(pending.socket().stream(), &response.to_bytes(false, Persistence::Close));
-        }
+        let response = Response::overloaded("no thread can be started");
+        let bytes = response.to_bytes(false, Persistence::Close);
+        let _ = send_now(job.into_pending().socket().stream(), &bytes);
         self.door.table.make_room();
     }
 
@@ -337,6 +334,7 @@ impl Shared {
     fn receive(self: &Arc<Self>, server: &Arc<Server>, own_address: Option<SocketAddr>) {
         let mut memory = Trimmer::new();
         loop {
+            memory.tend();
             match server.recv_timeout(CHECK_INTERVAL) {
                 Ok(Some(request)) => {
                     if let Err(why) = self.serve(request, own_address) {
@@ -354,7 +352,6 @@ impl Shared {
                     if is_replaced || is_stuck || self.is_stopped() {
                         return;
                     }
-                    memory.tend();
                 }
             }
         }

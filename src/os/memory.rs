@@ -1,7 +1,12 @@
 //! Gives memory back after a crowd of clients has left.
 
+use std::time::{Duration, Instant};
+
 use super::sys;
 use crate::status;
+
+/// How often is looked.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// A change in the number of threads that is a crowd's coming or going: each client has one.
 const CROWD: u64 = 64;
@@ -13,6 +18,7 @@ const GROWTH_KIB: u64 = 4096;
 /// instead of 6 after 3,000 clients have come and gone.
 #[derive(Debug)]
 pub struct Trimmer {
+    next: Instant,
     threads: u64,
     resident_kib: u64,
 }
@@ -22,13 +28,18 @@ impl Trimmer {
     pub fn new() -> Trimmer {
         let status = status::read();
         let number = |name| status::number(&status, name).unwrap_or(0);
-        Trimmer { threads: number("Threads:"), resident_kib: number("VmRSS:") }
+        let next = Instant::now() + INTERVAL;
+        Trimmer { next, threads: number("Threads:"), resident_kib: number("VmRSS:") }
     }
 
-    /// Trims the allocator if much has changed since it was trimmed last. To be called in calm, since
-    /// a trim takes milliseconds and the allocator's locks.
+    /// Trims the allocator if much has changed since it was trimmed last. To be called often: it looks
+    /// once in [`INTERVAL`], because a trim takes a millisecond or two, and the allocator's locks.
     pub fn tend(&mut self) {
+        if Instant::now() < self.next {
+            return;
+        }
         let now = Trimmer::new();
+        self.next = now.next;
         let has_changed = now.threads.abs_diff(self.threads) >= CROWD;
         if has_changed || now.resident_kib > self.resident_kib + GROWTH_KIB {
             sys::trim_allocator();

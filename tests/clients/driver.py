@@ -1,9 +1,9 @@
 """Speaks with the programs in drivers/ and tokio/: each is one client library, told what to do.
 
 They read one JSON object a line: {"do": "open", "n": 1, "kind": "sse" or "ws", "url": …} makes
-connection 1; text, binary (base64), ping and close act on one. They write what happens, in order:
-{"n": 1, "is": "open"}, event, text, binary, pong, closed, error. So a check is written once, and
-every client goes through the same.
+connection 1; text, binary (base64), ping and close act on one; publish sends a request of its own.
+They write what happens, in order: {"n": 1, "is": "open"}, event, text, binary, pong, closed,
+answered, error. So a check is written once, and every client goes through the same.
 """
 
 import base64
@@ -139,6 +139,12 @@ class Driver:
             url = url.replace("http", "ws", 1)
         connection.tell("open", kind=kind, url=url, names=list(names), last=last,
                         protocols=list(protocols), deflate=deflate)
+        return connection
+
+    def session(self):
+        """What publishes: its requests may share a connection."""
+        connection = Connection(self, next(self.numbers))
+        self.connections[connection.number] = connection
         return connection
 
     def end(self):

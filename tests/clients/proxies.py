@@ -1,6 +1,8 @@
 """nginx and HAProxy with the configurations of tests/proxies, each in front of two servers."""
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -100,6 +102,11 @@ class HAProxy(Proxy):
 
 
 def free_port():
-    """A port that is free now; a proxy cannot be asked which one it got."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """A port that is free now; a proxy cannot be asked which one it got. Below the range from which
+    the kernel takes ports for connections: one of those could be gone before the proxy listens."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            port = random.randrange(10_000, 32_000)
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+    raise RuntimeError("of 100 ports none is free")

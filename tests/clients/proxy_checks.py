@@ -1,10 +1,12 @@
 """What must hold behind reverse proxies: two servers, sticky sessions, buffering as by default."""
 
 import functools
+import http.client
 import json
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from bytes_checks import Curl
 from checks import check
@@ -130,6 +132,52 @@ def page(kind, context, client):
         shown.submit("publish-form", **{"publish-topic": "p", "publish-body": "from the page"})
         until(lambda: shown.rows("sse", "from the page"), "what it publishes comes back")
         shown.leave()
+
+
+PUBLISHERS, EACH = 4, 50
+
+
+@behind("bytes", f"{PUBLISHERS * EACH} publications over connections that are kept")
+def keeps_connections(kind, context, client):
+    """No error, and few connections between proxy and server: health checks and those kept."""
+    with kind(context) as proxy:
+        before = connections(proxy)
+        with ThreadPoolExecutor(PUBLISHERS) as pool:
+            ids = [one for part in pool.map(publish_many, [proxy] * PUBLISHERS) for one in part]
+        assert len(set(ids)) == PUBLISHERS * EACH, f"{len(set(ids))} events"
+        count = len(connections(proxy) - before)
+        context.notes.append(f"{count} connections to the servers, health checks included")
+        assert count <= 50, f"{count} connections to the servers"
+
+
+def publish_many(proxy):
+    """Publishes over one connection to the proxy; in the middle it is longer idle than the server
+    waits. Returns the events' ids."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+    ids, ports = [], set()
+    try:
+        for number in range(EACH):
+            if number == EACH // 2:
+                time.sleep(5.5)
+            connection.request("POST", "/publish?topic=t", f"number {number}")
+            answer = connection.getresponse()
+            ports.add(connection.sock.getsockname()[1])
+            text = answer.read().decode()
+            assert answer.status == 200, f"{number}: {answer.status} {text}"
+            ids.append(json.loads(text)["id"])
+    finally:
+        connection.close()
+    assert len(ports) == 1, f"{len(ports)} connections to the proxy"
+    return ids
+
+
+def connections(proxy):
+    """The connections to the servers' ports that the kernel knows, also those that have ended lately,
+    as pairs of ports. Both ends are on this machine."""
+    servers = {server.port for server in proxy.servers}
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        ends = [[int(end.split(":")[1], 16) for end in line.split()[1:3]] for line in list(table)[1:]]
+    return {tuple(sorted(pair)) for pair in ends if servers & set(pair) and 0 not in pair}
 
 
 @behind("bytes", "sticky by address, both servers used")

@@ -21,6 +21,7 @@ import bytes_checks  # noqa: E402, F401  (registers its checks, as do the others
 import page_checks  # noqa: E402, F401
 import parser as standard  # noqa: E402
 import proxy_checks  # noqa: E402, F401
+import publish_checks  # noqa: E402, F401
 import sse_checks  # noqa: E402, F401
 import tools  # noqa: E402
 import ws_checks  # noqa: E402, F401
@@ -62,6 +63,8 @@ CLIENTS = [
     ("httpx-sse", ["sse"], lambda: in_python("python_sse.py", "httpx-sse"), {"lacks": ENDS_LATE}),
     ("sseclient-py", ["sse"], lambda: in_python("python_sse.py", "sseclient-py"),
      {"lacks": ENDS_LATE}),
+    ("requests", ["publish"], lambda: in_python("python_publish.py", "requests"), {}),
+    ("urllib3", ["publish"], lambda: in_python("python_publish.py", "urllib3"), {}),
     ("npm eventsource", ["sse"], lambda: in_node("eventsource.js"), {"returns": True}),
     ("npm ws", ["ws"], lambda: in_node("ws.js"), {}),
     ("websockets, sync", ["ws"], lambda: in_python("websockets_sync.py"), {}),

@@ -5,7 +5,7 @@ import resource
 import socket
 import time
 
-from frame import course, poll, scenario
+from frame import FEW_THREADS, LEFT_BY_A_CROWD, SETTLE, course, poll, scenario
 from herd import Herd, give, take
 from target import Sampler, Server
 from wire import Events, Frames, publish, exchange, request, reset, status_of, upgrade
@@ -16,7 +16,7 @@ GREETING = b'established"}\n\n'
 
 @course("first connects", f"{ROUNDS} fresh servers, on each 20 SSE + 20 WebSocket + 20 plain at once")
 def first_connects(binary, result):
-    """On a fresh server tiny_http has four idle workers, and queues connections behind them."""
+    """A fresh server has no idle threads yet: every one of them has to be started."""
     slowest = 0.0
     for number in range(ROUNDS):
         server = Server(binary)
@@ -35,11 +35,13 @@ def first_connects(binary, result):
                 result.failures.append(f"round {number}: {server.log()[:160]}")
             if sampler:
                 result.during = sampler.stop()
-                few = result.before.threads + 4
-                poll(lambda: server.figures().threads <= few, 15)
+                few = result.before.threads + FEW_THREADS
+                poll(lambda: server.figures().threads <= few, SETTLE)
                 result.after = server.figures()
                 if result.after.threads > few:
-                    result.failures.append(f"{result.after.threads} threads stay of {few - 4}")
+                    result.failures.append(
+                        f"{result.after.threads} threads stay, before it {result.before.threads}"
+                    )
         finally:
             server.kill()
         if len(result.failures) >= 5:
@@ -118,6 +120,7 @@ def has_event(kind, data):
     "3,000 connections that say nothing, at 1,024 descriptors",
     flags=("--header-timeout", "2s", "--tick", "200ms"),
     within=None,
+    left=LEFT_BY_A_CROWD,
 )
 def silent(context):
     """Held well beyond the header timeout, so that the server meets them whichever way they come:
@@ -135,6 +138,7 @@ def silent(context):
     "slowloris",
     "1,000 connections that send a byte of header a second, each coming back when closed",
     flags=("--header-timeout", "2s"),
+    left=LEFT_BY_A_CROWD,
 )
 def slowloris(context):
     head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"s" * 1000
@@ -162,6 +166,88 @@ def slowloris(context):
                         herd.only_read(sock, sent + 1)
     context.note(f"{herd.opened:,} connections, answered {answers}")
     context.check(answers.get(408, 0) > 500, f"a late header was not answered 408: {answers}")
+
+
+HALVES = 2000
+
+
+@scenario(
+    "half heads",
+    f"{HALVES:,} heads that come a byte a second, from the address of the good clients",
+    left=LEFT_BY_A_CROWD,
+)
+def half_heads(context):
+    """More than may be pending. Whoever is closed to make room for another comes back within a
+    second."""
+    with Herd(context.address) as herd:
+        closed = dribble(herd, HALVES, 10)
+        context.note(f"{herd.opened:,} connections, {closed:,} closed by the server")
+        context.check(closed > 0, "not one was closed to make room")
+
+
+def dribble(herd, count, seconds):
+    """Keeps `count` heads open, each of which gets a byte a second. Returns how many the server has
+    closed."""
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"s" * 1000
+    start, beat, closed = time.monotonic(), 0, 0
+    while time.monotonic() < start + seconds:
+        for sock, sent, readable, writable in herd.ready():
+            if readable and take(sock) == b"":
+                closed += 1
+                herd.drop(sock)
+            elif writable:
+                herd.only_read(sock, give(sock, head[:20]) or 0)
+        if time.monotonic() > start + beat:
+            beat += 1
+            for sock, sent in herd.all():
+                if sent and give(sock, head[sent : sent + 1]):
+                    herd.only_read(sock, sent + 1)
+            herd.fill(count, 0)
+    return closed
+
+
+SILENT, FAST = 8000, 2000
+
+
+@scenario(
+    "one greedy address",
+    f"{SILENT:,} silent connections and {FAST:,} that come back at once; good clients from elsewhere",
+    source="127.0.0.2",
+    left=LEFT_BY_A_CROWD,
+)
+def greedy(context):
+    """Half of the silent ones send an empty line, or the kernel would keep all of them from the
+    server. Those that come back send the beginning of a head, and are reset at once."""
+    deadline = time.monotonic() + 12
+    closed = 0
+    with Herd(context.address) as silent, Herd(context.address) as fast:
+        while time.monotonic() < deadline:
+            # Some hundred at a time: the queue of those that are not accepted yet has an end.
+            for _ in range(min(400, SILENT - len(silent))):
+                silent.open(b"\r\n" if silent.opened % 2 else b"")
+            for sock, line, readable, writable in silent.ready(0):
+                if readable and take(sock) == b"":
+                    closed += 1
+                    silent.drop(sock)
+                elif writable:
+                    give(sock, line)
+                    silent.only_read(sock)
+            fast.fill(FAST)
+            for sock, _, readable, writable in fast.ready(0.01):
+                if writable:
+                    give(sock, b"GET / HTTP/1.1\r\nHost:")
+                    fast.only_read(sock)
+                else:
+                    fast.hang_up(sock)
+            # The oldest have had their time.
+            for sock, _ in fast.all()[: FAST // 4]:
+                fast.hang_up(sock)
+        context.note(
+            f"{silent.opened:,} silent connections, {closed:,} of them closed by the server; "
+            f"{fast.opened:,} fast ones, {fast.refused + silent.refused} could not be made"
+        )
+        context.note(f"{len(silent):,} were silent at the end")
+        context.check(silent.opened >= SILENT, f"only {silent.opened:,} were silent")
 
 
 RESETS = 20_000

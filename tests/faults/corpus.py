@@ -1,17 +1,16 @@
-"""Malformed HTTP: requests that two programs could read differently, and plain nonsense.
+"""HTTP requests: right ones, requests that two programs could read differently, and plain nonsense.
 
-REFUSE: an answer of 2xx (or 101) would be dangerous behind a proxy, because what is one request
-to the proxy could be two to the server, or the other way round; or it breaks a rule that RFC 9112
-calls a MUST. LENIENT: it should be refused, but tiny_http has dropped what is wrong with it before the
-server sees the request; it is harmless only because a connection serves one request and is closed,
-which is checked. REPORT: whatever the answer, it is only listed.
+Each case is (name, how many requests of it must be executed, the bytes). REFUSE, none: a response of
+2xx (or 101) would be dangerous behind a proxy, because what is one request to the proxy could be two
+to the server, or the other way round; or it breaks a rule that RFC 9112 calls a MUST; or this server
+has no such resource. Any other number: so many responses of 2xx must come, in one connection.
 """
 
 import os
 
 from wire import AUTHORIZED
 
-REFUSE, LENIENT, REPORT = "refuse", "lenient", "report"
+REFUSE, ACCEPT, BOTH = 0, 1, 2
 # What an attacker would like to get executed behind a proxy's back.
 SMUGGLED = (
     f"POST /publish?topic=smuggled HTTP/1.1\r\nHost: localhost\r\n{AUTHORIZED}\r\n"
@@ -35,6 +34,8 @@ def length(value):
 
 
 TE = b"Transfer-Encoding: chunked"
+# An offer of HTTP/2 that a server may ignore (RFC 9110 section 7.8).
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AA")
 
 
 def lengths():
@@ -44,10 +45,10 @@ def lengths():
     yield "chunked and length", REFUSE, post(TE, length(b"5"), body=CHUNKS + SMUGGLED)
     yield "length over chunks", REFUSE, post(length(b"%d" % both), TE, body=b"0\r\n\r\n" + SMUGGLED)
     yield "two lengths", REFUSE, post(length(b"5"), length(b"6"), body=b"hello" + SMUGGLED)
-    yield "equal lengths", REPORT, post(length(b"5"), length(b"5"), body=b"hello")
+    yield "equal lengths", REFUSE, post(length(b"5"), length(b"5"), body=b"hello")
     yield "list of lengths", REFUSE, post(length(b"5, 6"), body=b"hello" + SMUGGLED)
-    yield "list of equal lengths", REPORT, post(length(b"5, 5"), body=b"hello")
-    yield "leading zeros", REPORT, post(length(b"0000000000005"), body=b"hello")
+    yield "list of equal lengths", REFUSE, post(length(b"5, 5"), body=b"hello")
+    yield "leading zeros", ACCEPT, post(length(b"0000000000005"), body=b"hello")
     for value in (b"+5", b"-5", b"0x5", b"5a", b"", b"1e3", b"5.0", b"5;", b"5 5", b'"5"', b"_5"):
         name = f"length {value.decode()!r}"
         yield name, REFUSE, post(length(value), body=b"hello" + SMUGGLED)
@@ -56,11 +57,11 @@ def lengths():
         name = f"upgrade with length {number}"
         yield name, REFUSE, post(length(b"%d" % number), b"Connection: upgrade", body=b"hello")
     yield "space before colon", REFUSE, post(b"Content-Length : 5", body=b"hello" + SMUGGLED)
-    yield "body of GET", REPORT, get(b"/healthz", length(b"%d" % len(SMUGGLED))) + SMUGGLED
-    yield "no length", REPORT, post(body=b"hello")
-    yield "upgrade, chunked", REFUSE, post(TE, b"Connection: upgrade", body=CHUNKS)
+    yield "body of GET", ACCEPT, get(b"/healthz", length(b"%d" % len(SMUGGLED))) + SMUGGLED
+    yield "no length", ACCEPT, post(body=b"hello")
+    yield "upgrade, chunked", ACCEPT, post(TE, b"Connection: upgrade", body=CHUNKS)
     head = post(length(b"5"), b"Connection: upgrade", body=b"hello")
-    yield "upgrade, more than its length", REPORT, head + SMUGGLED
+    yield "upgrade, more than its length", BOTH, head + get()
 
 
 def codings():
@@ -68,44 +69,42 @@ def codings():
     for coding in (b"xchunked", b"identity", b"chunked, identity", b"gzip, chunked", b"chunked;a",
                    b"chun ked", b"\x0bchunked", b"", b"cow"):
         field = b"Transfer-Encoding: " + coding
-        rule = LENIENT if coding[:1] == b"\x0b" else REFUSE
-        yield f"coding {coding.decode()!r}", rule, post(field, body=CHUNKS + SMUGGLED)
+        yield f"coding {coding.decode()!r}", REFUSE, post(field, body=CHUNKS + SMUGGLED)
     yield "coding twice", REFUSE, post(TE, TE, body=CHUNKS)
     yield "coding, then another", REFUSE, post(TE, b"Transfer-Encoding: cow", body=CHUNKS)
     yield "space before the colon", REFUSE, post(b"Transfer-Encoding : chunked", body=CHUNKS)
     yield "folded coding", REFUSE, post(b"Transfer-Encoding:\r\n chunked", body=CHUNKS)
-    yield "tab before coding", REPORT, post(b"Transfer-Encoding:\tchunked", body=CHUNKS)
+    yield "tab before coding", ACCEPT, post(b"Transfer-Encoding:\tchunked", body=CHUNKS)
     yield "chunked in HTTP/1.0", REFUSE, post(TE, body=CHUNKS, version=b"HTTP/1.0")
     sizes = (b"-5", b"0x5", b"+5", b"", b"g", b"5g", b"fffffffffffffffff", b"10000000000000005",
              b"ffffffffffffffff", b"7fffffffffffffff", b"5\n", b"_5")
     for size in sizes:
         body = size + b"\r\nhello\r\n0\r\n\r\n" + SMUGGLED
-        rule = LENIENT if size in (b"+5", b"5\n") else REFUSE
-        yield f"chunk size {size.decode()!r}", rule, post(TE, body=body)
-    yield "space before chunk size", REPORT, post(TE, body=b" " + CHUNKS)
-    yield "chunk extension", REPORT, post(TE, body=CHUNKS.replace(b"5", b"5;a=b"))
-    yield "LF in extension", LENIENT, post(TE, body=CHUNKS.replace(b"5", b"5;a\nb"))
+        yield f"chunk size {size.decode()!r}", REFUSE, post(TE, body=body)
+    yield "space before chunk size", REFUSE, post(TE, body=b" " + CHUNKS)
+    yield "chunk extension", ACCEPT, post(TE, body=CHUNKS.replace(b"5", b"5;a=b"))
+    yield "LF in extension", REFUSE, post(TE, body=CHUNKS.replace(b"5", b"5;a\nb"))
     yield "chunks with bare LF", REFUSE, post(TE, body=CHUNKS.replace(b"\r\n", b"\n"))
     yield "chunk longer than said", REFUSE, post(TE, body=CHUNKS.replace(b"hello", b"hello!"))
     yield "chunk shorter than said", REFUSE, post(TE, body=CHUNKS.replace(b"hello", b"hell"))
-    yield "trailer", REPORT, post(TE, body=b"5\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n")
-    yield "length in trailer", REPORT, post(TE, body=b"5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n")
+    yield "trailer", ACCEPT, post(TE, body=b"5\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n")
+    yield "length in trailer", ACCEPT, post(TE, body=b"5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n")
 
 
 def fields():
     """Header fields."""
     yield "no Host", REFUSE, get(host=None)
     yield "two Hosts", REFUSE, get(b"/healthz", b"Host: other")
-    yield "empty Host", REPORT, get(host=b"Host:")
-    yield "Host with a path", REPORT, get(host=b"Host: a/b")
-    yield "Host with a space", REPORT, get(host=b"Host: a b")
+    yield "empty Host", ACCEPT, get(host=b"Host:")
+    yield "Host with a path", REFUSE, get(host=b"Host: a/b")
+    yield "Host with a space", REFUSE, get(host=b"Host: a b")
     yield "space in a name", REFUSE, get(b"/healthz", b"X Y: 1")
     yield "no colon", REFUSE, get(b"/healthz", b"nonsense")
     yield "empty name", REFUSE, get(b"/healthz", b": x")
-    yield "odd name", REPORT, get(b"/healthz", b"X(Y): 1")
+    yield "odd name", REFUSE, get(b"/healthz", b"X(Y): 1")
     yield "folded field", REFUSE, get(b"/healthz", b"X-A: b\r\n c")
-    yield "folded length", LENIENT, post(b"X-A: b\r\n Content-Length: 5", body=b"hello")
-    yield "space before the first", LENIENT, get(host=b" Host: localhost")
+    yield "folded length", REFUSE, post(b"X-A: b\r\n Content-Length: 5", body=b"hello")
+    yield "space before the first", REFUSE, get(host=b" Host: localhost")
     yield "NUL in a value", REFUSE, get(b"/healthz", b"X-A: a\0b")
     yield "NUL in a name", REFUSE, get(b"/healthz", b"X\0A: a")
     yield "CR in a value", REFUSE, get(b"/healthz", b"X-A: a\rX-Injected: 1")
@@ -113,21 +112,32 @@ def fields():
     yield "length behind LF", REFUSE, post(b"X-A: a\nContent-Length: 5", body=b"hello" + SMUGGLED)
     origin = b"Origin: http://localhost\rX-Injected: 1"
     yield "CR in an origin", REFUSE, post(length(b"5"), origin, body=b"hello")
-    yield "control character", REPORT, get(b"/healthz", b"X-A: a\x01b")
-    yield "bytes over 127", REPORT, get(b"/healthz", b"X-A: caf\xe9")
+    yield "control character", REFUSE, get(b"/healthz", b"X-A: a\x01b")
+    yield "bytes over 127", ACCEPT, get(b"/healthz", b"X-A: caf\xe9")
+    yield "tab in a value", ACCEPT, get(b"/healthz", b"X-A:\ta\tb\t")
+    yield "empty value", ACCEPT, get(b"/healthz", b"X-A:")
     yield "bare LF", REFUSE, get().replace(b"\r\n", b"\n")
     yield "bare CR", REFUSE, get().replace(b"\r\n", b"\r")
     yield "unknown expectation", REFUSE, get(b"/healthz", b"Expect: 200-ok")
-    yield "10,000 fields", REPORT, get(b"/healthz", *[b"a: b"] * 10_000)
-    yield "h2c upgrade", REPORT, get(
-        b"/healthz", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AA"
-    )
+    yield "10,000 fields", REFUSE, get(b"/healthz", *[b"a: b"] * 10_000)
+    yield "99 fields and Host", ACCEPT, get(b"/healthz", *[b"a: b"] * 99)
+    yield "h2c offer", ACCEPT, get(b"/healthz", *H2C)
+    yield "h2c offer with a body", ACCEPT, post(length(b"5"), *H2C, body=b"hello")
+    yield "h2c offer with chunks", ACCEPT, post(TE, *H2C, body=CHUNKS)
+    yield "h2c offer in HTTP/1.0", ACCEPT, get(b"/healthz", *H2C, version=b" HTTP/1.0")
+    websocket = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13",
+                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    yield "WebSocket with a body", REFUSE, get(b"/ws", *websocket, length(b"5")) + b"hello"
+    yield "continue", ACCEPT, post(length(b"5"), b"Expect: 100-continue", body=b"hello")
+
 
 
 def targets():
     """Request lines."""
-    yield "absolute form", REFUSE, get(b"http://localhost/healthz")
-    yield "absolute form, other host", REFUSE, get(b"http://other/healthz")
+    yield "absolute form", ACCEPT, get(b"http://localhost/healthz")
+    yield "absolute form, other host", ACCEPT, get(b"http://other/healthz")
+    yield "absolute form, no host", REFUSE, get(b"http:///healthz")
+    yield "absolute form, user", REFUSE, get(b"http://u@localhost/healthz")
     for target in (b"healthz", b"*", b"localhost:80", b"?topic=t", b"\\healthz", b""):
         yield f"target {target.decode()!r}", REFUSE, get(target)
     for target in (
@@ -146,35 +156,55 @@ def targets():
         b"/%zz",
     ):
         yield f"target {target.decode()}", REFUSE, get(target)
-    yield "double slash", REPORT, get(b"//healthz")
-    yield "dot segment", REPORT, get(b"/./healthz")
-    yield "encoded path", REPORT, get(b"/%68ealthz")
-    yield "fragment", REPORT, get(b"/healthz#x")
+    yield "double slash", REFUSE, get(b"//healthz")
+    yield "dot segment", REFUSE, get(b"/./healthz")
+    yield "encoded path", REFUSE, get(b"/%68ealthz")
+    yield "fragment", REFUSE, get(b"/healthz#x")
     yield "NUL in the target", REFUSE, get(b"/healthz\0")
-    yield "byte over 127 in the target", REFUSE, get(b"/\x80")
+    yield "byte over 127 in the path", REFUSE, get(b"/\x80")
+    yield "byte over 127 in the query", ACCEPT, get(b"/healthz?caf\xe9")
     yield "control character in the target", REFUSE, get(b"/health\x01z")
     yield "CR in the target", REFUSE, get(b"/healthz\rX-Injected: 1")
     yield "over-long target", REFUSE, get(b"/" + b"a" * 20_000)
-    yield "over-long query", REPORT, get(b"/healthz?" + b"a" * 20_000)
+    yield "over-long query", REFUSE, get(b"/healthz?" + b"a" * 20_000)
     yield "very long target", REFUSE, get(b"/" + b"a" * 70_000)
     yield "space in the target", REFUSE, get(b"/health z")
     yield "two spaces", REFUSE, get(b" /healthz")
     yield "tabs", REFUSE, get().replace(b" ", b"\t")
-    yield "more than a version", LENIENT, get(version=b" HTTP/1.1 HTTP/1.1")
-    yield "line before it", REPORT, b"\r\n" + get()
-    yield "space before it", REPORT, b" " + get()
+    yield "more than a version", REFUSE, get(version=b" HTTP/1.1 HTTP/1.1")
+    yield "line before it", ACCEPT, b"\r\n" + get()
+    yield "space before it", REFUSE, b" " + get()
     # (HTTP/2.0 and 3.0 have a scenario of their own.)
-    versions = (b" HTTP/1.10", b" http/1.1", b" HTP/1.1",
-                b" HTTP/1,1", b" HTTP/11", b"")
-    for version in versions:
+    for version in (b" HTTP/1.10", b" http/1.1", b" HTP/1.1", b" HTTP/1,1", b" HTTP/11", b"",
+                    b" HTTP/0.9", b" HTTP/1.2"):
         yield f"version {version.decode()!r}", REFUSE, get(version=version)
-    for version in (b" HTTP/0.9", b" HTTP/1.2"):
-        yield f"version {version.decode()!r}", REPORT, get(version=version)
     yield "lower case method", REFUSE, get().replace(b"GET", b"get")
     yield "NUL in the method", REFUSE, get().replace(b"GET", b"G\0T")
     yield "long method", REFUSE, get().replace(b"GET", b"G" * 10_000)
     for method in (b"TRACE", b"CONNECT", b"DELETE", b"PATCH", b"PRI"):
         yield f"method {method.decode()}", REFUSE, get().replace(b"GET", method)
+
+
+def several():
+    """Several requests in one connection, answered one after another (RFC 9112 section 9.3.2)."""
+    plain = post(length(b"5"), body=b"hello")
+    yield "two requests", BOTH, get() + get()
+    yield "behind a body", 3, plain + plain + get()
+    yield "behind chunks", BOTH, post(TE, body=CHUNKS) + get()
+    yield "behind a trailer", BOTH, post(TE, body=CHUNKS[:-2] + b"X-A: b\r\n\r\n") + get()
+    yield "behind a body of nothing", BOTH, post(length(b"0")) + get()
+    yield "behind no length", BOTH, post() + get()
+    yield "behind an h2c offer", BOTH, post(length(b"5"), *H2C, body=b"hello") + get()
+    yield "empty lines between", BOTH, get() + b"\r\n\r\n" + get()
+    yield "empty lines before", BOTH, b"\r\n\r\n" + get() + get()
+    fields = (b"Connection: keep-alive", b"Connection: x, y")
+    yield "several Connection fields", BOTH, get(b"/healthz", *fields) + get()
+    yield "behind close", ACCEPT, get(b"/healthz", *fields, b"Connection: z, Close") + SMUGGLED
+    yield "behind HTTP/1.0", ACCEPT, get(version=b" HTTP/1.0") + SMUGGLED
+    kept = get(b"/healthz", b"Connection: Keep-Alive", version=b" HTTP/1.0")
+    yield "kept in HTTP/1.0", BOTH, kept + get()
+    yield "behind an unread body", ACCEPT, get(b"/healthz", length(b"5")) + b"hello" + SMUGGLED
+    yield "100 requests", 100, get() * 100
 
 
 def nonsense():
@@ -189,5 +219,5 @@ def nonsense():
 
 
 def corpus():
-    for part in (lengths, codings, fields, targets, nonsense):
+    for part in (lengths, codings, fields, targets, several, nonsense):
         yield from part()

@@ -95,7 +95,9 @@ def serve(settings):
                 publisher.resume()
                 answer({})
             case "visit":
-                visitors = Visitors(address)
+                # During one attack, all that are not members come from the same address.
+                publisher.source = command.get("source")
+                visitors = Visitors(address, publisher.source)
                 visitors.start()
                 answer({})
             case "visited":

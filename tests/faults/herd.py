@@ -5,6 +5,8 @@ import selectors
 import socket
 import time
 
+from wire import reset
+
 
 class Herd:
     """Non-blocking connections to one address, driven by one selector."""
@@ -63,6 +65,11 @@ class Herd:
     def drop(self, sock):
         self.selector.unregister(sock)
         sock.close()
+
+    def hang_up(self, sock):
+        """Ends it with a reset, so that no port stays in TIME_WAIT."""
+        self.selector.unregister(sock)
+        reset(sock)
 
     def connected(self, timeout):
         """Waits until every connection is established, for `timeout` at most; then only reading

@@ -82,7 +82,7 @@ class Members:
     """All of them, read by one thread."""
 
     def __init__(self, address, sse, websocket, topics):
-        # One after another: the server should start this run with few worker threads.
+        # One after another, so that they wait for nobody but the server.
         self.all = [Member("sse", address, topics) for _ in range(sse)]
         self.all += [Member("ws", address, topics) for _ in range(websocket)]
         self.stopped = threading.Event()

@@ -6,8 +6,9 @@
 Python's standard library is all it needs. Every scenario starts a release server, connects 50
 well-behaved SSE and 50 well-behaved WebSocket clients, publishes numbered events all the time,
 and attacks. The good clients must get every event once and in order; new clients must be served
-within two seconds (of its end, where an attack leaves no descriptors or threads);
-threads, descriptors and memory, as /proc tells them, must come back to what they were.
+within two seconds (of its end, where an attack leaves no descriptors or threads); ten seconds after
+it threads and descriptors, as /proc tells them, must be what they were, and memory at most 3 MiB
+more (5 where a thousand connections came at once to a fresh server).
 
 Connections stay on loopback, or in network namespaces made for the purpose. Run as root the
 server gets a user of its own; what cannot be run is named as SKIPPED, with the reason. The exit

@@ -8,7 +8,7 @@ import time
 
 from frame import poll, scenario
 from namespaces import SERVER, entered, inside
-from wire import PONG, exchange, frame, open_events, open_websocket, publish
+from wire import PONG, Events, exchange, frame, open_events, open_websocket, publish, request
 
 STALLED = 100
 HISTORY = 20
@@ -61,6 +61,69 @@ def publish_until_gone(context, body):
     context.note(f"the slowest publication took {slowest * 1000:.0f} ms")
     context.check(left == 0, f"{left} of {STALLED} stalled clients are still subscribed")
     context.check(slowest < 1.0, f"a publication had to wait {slowest:.2f} s for stalled clients")
+
+
+PAUSE = 22
+FEW_EVENTS = 14
+# What has to wait in the server: more than the kernel takes for a connection.
+QUEUED_BYTES = 900_000
+
+
+@scenario(
+    "paused readers",
+    f"4 SSE clients that read nothing for {PAUSE} s: 0.9 MB is sent to two, and queued for two",
+    flags=("--history", str(HISTORY)),
+)
+def paused(context):
+    """Longer than a heartbeat: their kernels still answer, so they are slow, not gone. Each goes on
+    reading where it stopped."""
+    address, body = context.address, b"x" * (64 << 10)
+    readers = []
+    try:
+        for topics in ("topic=few", "topic=few&topic=more") * 2:
+            readers.append(open_events(address, f"/events?{topics}", receive_buffer=4096)[0])
+        few, more = FEW_EVENTS, 0
+        for number in range(few):
+            exchange(address, publish("few", b"%d " % number + body))
+        # The kernel takes some MiB before anything has to wait in the server.
+        while backlog(address) < 2 * QUEUED_BYTES and more < 100:
+            exchange(address, publish("more", b"%d " % (few + more) + body))
+            more += 1
+        queued = backlog(address)
+        context.note(f"{few} events for two, {few + more} for the others, {queued:,} bytes queued")
+        context.check(queued >= 2 * QUEUED_BYTES, f"only {queued:,} bytes were queued")
+        time.sleep(PAUSE)
+        for sock, count in zip(readers, (few, few + more) * 2):
+            came = read_events(sock, count, time.monotonic() + 10)
+            context.check(came == list(range(count)), f"after the pause events {came} came")
+        context.check(poll(lambda: backlog(address) == 0, 5), "the queue is not empty")
+        # What the history keeps of them goes when others come.
+        for _ in range(HISTORY):
+            exchange(address, publish("small", b"x"))
+    finally:
+        for sock in readers:
+            sock.close()
+
+
+def read_events(sock, count, deadline):
+    """The numbers of the events that come, or a text that says how they ended early."""
+    events, numbers = Events(), []
+    while len(numbers) < count and (left := deadline - time.monotonic()) > 0:
+        sock.settimeout(left)
+        try:
+            data = sock.recv(1 << 16)
+        except OSError as error:
+            return f"{numbers}, then {error}"
+        if not data:
+            return f"{numbers}, then the end"
+        numbers += [int(f["data"].split()[0]) for f in events.feed(data) if "x" in f.get("data", "")]
+    return numbers
+
+
+def backlog(address):
+    """The bytes that wait in the server for all clients together."""
+    _, answer = exchange(address, request("GET", "/stats"))
+    return json.loads(answer.partition(b"\r\n\r\n")[2])["backlogBytes"]
 
 
 @scenario(

@@ -181,9 +181,25 @@ class Sampler(threading.Thread):
         super().__init__(daemon=True)
         self.server = server
         self.highest = server.figures()
+        self.at_begin = self.since_begin = 0
         self.ended = threading.Event()
         server.forget_peak()
         self.start()
+
+    def begin(self):
+        """From now on `peak` and `rise` count from here."""
+        self.look()
+        self.server.forget_peak()
+        self.at_begin = self.since_begin = self.server.figures().memory
+
+    def peak(self):
+        """The most memory since `begin`, in KiB."""
+        self.look()
+        return self.since_begin
+
+    def rise(self):
+        """How much that is more than there was then."""
+        return self.peak() - self.at_begin
 
     def run(self):
         while not self.ended.wait(0.05):
@@ -197,6 +213,7 @@ class Sampler(threading.Thread):
             return  # the process has ended; whoever asks for its state will notice
         high = self.highest
         high.memory = max(high.memory, now.memory, peak)
+        self.since_begin = max(self.since_begin, now.memory, peak)
         high.threads = max(high.threads, now.threads)
         high.descriptors = max(high.descriptors, now.descriptors)
 

@@ -4,8 +4,8 @@ import json
 import threading
 import time
 
-from wire import CLOSE, connect, exchange, frame, open_events, open_websocket, publish
-from wire import read_to_end, request, status_of
+from wire import CLOSE, exchange, frame, open_events, open_websocket, publish
+from wire import request
 
 INTERVAL = 0.05  # between two events
 KINDS = ("plain", "sse", "ws")
@@ -18,6 +18,7 @@ class Publisher(threading.Thread):
     def __init__(self, address, topic):
         super().__init__(daemon=True)
         self.address, self.topic = address, topic
+        self.source = None  # the address of ours that its connections come from
         self.outcomes = {}
         self.number = 0
         self.last = None  # the last one that is known to be published
@@ -38,7 +39,7 @@ class Publisher(threading.Thread):
         self.number += 1
         body = json.dumps({"n": self.number, "t": time.monotonic()}).encode()
         try:
-            status, _ = exchange(self.address, publish(self.topic, body), 3.0)
+            status, _ = exchange(self.address, publish(self.topic, body), 3.0, self.source)
         except OSError:
             status = None
         outcome = {200: "ok", None: "unknown"}.get(status, "refused")
@@ -60,22 +61,20 @@ class Publisher(threading.Thread):
         self.join()
 
 
-def visit(address, kind, timeout):
+def visit(address, kind, timeout, source=None):
     """Comes as a new client and goes when it has been served. Raises OSError where it is not."""
     deadline = time.monotonic() + timeout
     if kind == "plain":
-        with connect(address, timeout) as sock:
-            sock.sendall(request("GET", "/healthz", close=True))
-            answer = read_to_end(sock, deadline)
+        status, answer = exchange(address, request("GET", "/healthz"), timeout, source)
         if not answer and time.monotonic() >= deadline:
             raise TimeoutError(f"no answer within {timeout:.1f} s")
-        if status_of(answer) != 200 or b'"ok"' not in answer:
+        if status != 200 or b'"ok"' not in answer:
             raise ConnectionError(f"answered {answer[:40]!r}")
     elif kind == "sse":
-        sock, _ = open_events(address, "/events?topic=nothing", timeout)
+        sock, _ = open_events(address, "/events?topic=nothing", timeout, source=source)
         sock.close()
     else:
-        sock, _ = open_websocket(address, "/ws", timeout)
+        sock, _ = open_websocket(address, "/ws", timeout, source=source)
         try:
             sock.sendall(frame(CLOSE, b"\x03\xe8"))
         finally:
@@ -105,9 +104,9 @@ class Visitors(threading.Thread):
     PATIENCE = 5.0
     PAUSE = 0.1
 
-    def __init__(self, address):
+    def __init__(self, address, source):
         super().__init__(daemon=True)
-        self.address = address
+        self.address, self.source = address, source
         self.worst = dict.fromkeys(KINDS, 0.0)
         self.served = 0
         self.failures = []
@@ -118,7 +117,7 @@ class Visitors(threading.Thread):
             for kind in KINDS:
                 start = time.monotonic()
                 try:
-                    visit(self.address, kind, self.PATIENCE)
+                    visit(self.address, kind, self.PATIENCE, self.source)
                     self.served += 1
                     took = time.monotonic() - start
                     self.worst[kind] = max(self.worst[kind], took)
