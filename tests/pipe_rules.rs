@@ -97,11 +97,12 @@ fn in_the_middle_of_ten_requests_a_break_loses_none() {
         }
         for (number, asker) in askers.iter_mut().enumerate() {
             let status = asker.response().status;
-            assert!(matches!(status, 200 | 500 | 503), "request {number} of round {round}: {status}");
+            assert!(
+                matches!(status, 200 | 500 | 503),
+                "request {number} of round {round}: {status}"
+            );
         }
-        common::wait_for("a new pipe", || {
-            connect(&server).ask(get("/healthz", "")).status == 200
-        });
+        common::wait_for("a new pipe", || connect(&server).ask(get("/healthz", "")).status == 200);
         let stats = connect(&server).ask(get("/stats", "")).json();
         assert_eq!(stats["listener"]["restarts"], round, "{stats}");
     }
@@ -116,5 +117,8 @@ fn a_forged_ticket_gets_nothing() {
         assert_eq!(kept.ask(get("/healthz", "")).status, 200, "{ticket}");
     }
     let stats = kept.ask(get("/stats", "")).json();
-    assert_eq!((&stats["listener"]["restarts"], &stats["fanOut"]["events"]), (&0.into(), &0.into()));
+    assert_eq!(
+        (&stats["listener"]["restarts"], &stats["fanOut"]["events"]),
+        (&0.into(), &0.into())
+    );
 }

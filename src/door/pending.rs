@@ -203,7 +203,7 @@ impl PendingTable {
     }
 
     /// Gives a place to a connection that was accepted from `peer`. Where all are taken, another
-    /// one is closed for it; where none may be, it waits for [`ADMIT_TIMEOUT`]: a crowd that comes
+    /// one is closed for it; where none may be, it waits a tenth of a second: a crowd that comes
     /// faster than it is served is kept in the kernel's queue meanwhile.
     ///
     /// # Errors
