@@ -42,7 +42,7 @@ const READ_BYTES: usize = 2 * 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long `accept` waits where descriptors or memory have run out.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a peer may take to accept a response.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);

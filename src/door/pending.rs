@@ -272,7 +272,7 @@ impl PendingTable {
             let count = counts[&address];
             let may_go = match socket.stage() {
                 // Who is being served goes only in favour of somebody who has less.
-                Stage::Exchange => count > own.max(1),
+                Stage::Exchange => newcomer.is_some() && count > own.max(1),
                 _ => !is_greedy || Some(address) == newcomer,
             };
             may_go.then_some((socket.stage(), usize::MAX - count, *number))

@@ -204,7 +204,6 @@ impl Shared {
         let response = Response::overloaded("no thread can be started");
         let bytes = response.to_bytes(false, Persistence::Close);
         let _ = send_now(job.into_pending().socket().stream(), &bytes);
-        self.door.table.make_room();
     }
 
     /// What the threads do.
