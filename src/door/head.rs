@@ -67,7 +67,9 @@ impl Head {
 
     /// The comma-separated members of a field, of all its lines (RFC 9110 section 5.6.1).
     pub fn members<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.values(name).flat_map(|value| value.split(',')).map(str::trim)
+        // Only these two are white space (section 5.6.3); `trim` would know more.
+        let members = self.values(name).flat_map(|value| value.split(','));
+        members.map(|member| member.trim_matches([' ', '\t']))
     }
 
     /// Whether one of the members of the field is `token`, without regard to case.
@@ -514,6 +516,7 @@ mod tests {
         );
         assert!(!with("Connection: a\r\nConnection: b, Close").unwrap().keep_alive);
         assert!(!with("Upgrade: websocket").unwrap().is_upgrade, "Connection must name it");
+        assert!(with("Connection: close\u{3000}").unwrap().keep_alive, "no white space in HTTP");
         let old = |lines: &str| head(format!("GET / HTTP/1.0\r\n{lines}\r\n").as_bytes()).unwrap();
         assert!(!old("").keep_alive && old("Connection: Keep-Alive\r\n").keep_alive);
     }

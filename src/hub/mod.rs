@@ -184,8 +184,13 @@ impl Hub {
         let event = Arc::new(Event::new(order.ids.next_id(), draft));
         let id = event.id;
         order.history.push(Arc::clone(&event));
-        for broadcaster in &self.broadcasters {
-            broadcaster.mailbox.send(Message::Event(Arc::clone(&event)));
+        for (broadcaster, members) in self.broadcasters.iter().zip(&order.members) {
+            let message = Message::Event(Arc::clone(&event));
+            match members {
+                // Nobody waits for it: not worth a wake-up, a fifth of what a request to publish costs.
+                0 => broadcaster.mailbox.send_without_wake(message),
+                _ => broadcaster.mailbox.send(message),
+            }
         }
         Ok(Receipt { id, subscribers })
     }

@@ -7,8 +7,8 @@ use crate::options::{Common, Load, Own};
 use crate::procfs::Server;
 use crate::target::Transport;
 use crate::{
-    churn, compare, compare_floor, echo, echo_report, fanout_report, floor_child, idle, ramp,
-    replay, saturate,
+    churn, compare, compare_floor, echo, echo_report, fanout_report, floor_child, idle,
+    publish_cost, ramp, replay, saturate,
 };
 
 /// Open-loop load generator for push servers (SSE and WebSocket).
@@ -155,6 +155,23 @@ enum Command {
         #[arg(long, default_value = "bench")]
         topic: String,
     },
+    /// Server CPU of a publish request on a kept connection, and on a new one each. Needs --pid.
+    PublishCost {
+        #[command(flatten)]
+        common: Common,
+        /// Requests of a stretch.
+        #[arg(long, default_value_t = 2000)]
+        requests: u64,
+        /// Payload bytes per event.
+        #[arg(long, default_value_t = 100)]
+        size: usize,
+        /// How many stretches of each kind.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// A topic that nobody subscribes to.
+        #[arg(long, default_value = "publish-cost")]
+        topic: String,
+    },
     /// The physical limit: fanout from a process that only calls send(2). Uses no server.
     Floor {
         #[command(flatten)]
@@ -258,6 +275,14 @@ pub fn run() -> Result<()> {
             let plan = replay::Plan { clients, events, size, at_once, topic };
             let (target, server) = common.open()?;
             replay::run(&plan, &target, server.as_ref())?.print(common.own.json);
+        }
+        Command::PublishCost { common, requests, size, rounds, topic } => {
+            let plan = publish_cost::Plan { requests, size, rounds, topic };
+            let (target, server) = common.open()?;
+            let Some(server) = server else {
+                return Err(Failure::new("CPU time needs --pid", "give the server's"));
+            };
+            publish_cost::run(&plan, &target, &server, common.own.json)?.print(common.own.json);
         }
         Command::FloorChild { clients, echo, not_cpu } => floor_child::run(clients, echo, not_cpu)?,
     }

@@ -41,6 +41,7 @@ mod machine;
 mod options;
 mod post;
 mod procfs;
+mod publish_cost;
 mod publisher;
 mod ramp;
 mod replay;

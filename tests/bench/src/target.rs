@@ -130,11 +130,21 @@ impl Target {
 
     /// Appends a complete publish request to `out`.
     pub fn publish(&self, topic: &str, content_type: &str, body: &[u8], out: &mut Vec<u8>) {
+        self.append_publish(topic, &format!("Content-Type: {content_type}\r\n"), body, out);
+    }
+
+    /// The same for one event, with the wish that the server closes the connection behind it.
+    pub fn publish_and_close(&self, topic: &str, body: &[u8], out: &mut Vec<u8>) {
+        let fields = "Content-Type: text/plain\r\nConnection: close\r\n";
+        self.append_publish(topic, fields, body, out);
+    }
+
+    fn append_publish(&self, topic: &str, fields: &str, body: &[u8], out: &mut Vec<u8>) {
         let mut head = format!("POST {}/publish?topic=", self.prefix);
         escape(topic, &mut head);
         let _ = write!(
             head,
-            " HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            " HTTP/1.1\r\nHost: {}\r\n{fields}Content-Length: {}\r\n\r\n",
             self.host,
             body.len()
         );

@@ -1,218 +1,115 @@
-//! Descriptors of this process that are none of the server's business: socket pairs, files, pipes
-//! and TCP connections. Each remembers which file or socket it was, and carries known traffic.
+//! Clients that have nothing to do with what goes wrong elsewhere, and must not notice it: two event
+//! streams, a WebSocket, and somebody who publishes for them on one kept connection.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
-use socket2::{Domain, Socket, Type};
+use crate::eventstream::Parser;
+use crate::frames::{self, opcode};
+use crate::live::Live;
+use crate::responses::{self, Reading};
 
-use crate::live;
-use crate::rng::Rng;
+/// The topic that nobody else uses.
+const TOPIC: &str = "bystanders";
 
-/// Device and inode: the kernel's name for what is behind a descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity(u64, u64);
-
-impl Identity {
-    fn of(fd: BorrowedFd<'_>) -> io::Result<Identity> {
-        let stat = rustix::fs::fstat(fd)?;
-        Ok(Identity(stat.st_dev, stat.st_ino))
-    }
+/// All of them.
+pub struct Bystanders {
+    streams: [(TcpStream, Parser); 2],
+    websocket: TcpStream,
+    publisher: TcpStream,
+    /// How many events each has got.
+    pub events: u64,
 }
 
-/// What is behind a bystander's descriptors.
-enum Kind {
-    Pair(UnixStream, UnixStream),
-    Pipe(io::PipeReader, io::PipeWriter),
-    File(File),
-    Tcp(TcpStream, TcpStream),
-}
-
-impl Kind {
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        match self {
-            Kind::Pair(left, right) => vec![left.as_fd(), right.as_fd()],
-            Kind::Pipe(reader, writer) => vec![reader.as_fd(), writer.as_fd()],
-            Kind::File(file) => vec![file.as_fd()],
-            Kind::Tcp(near, far) => vec![near.as_fd(), far.as_fd()],
+impl Bystanders {
+    /// Connects all, and reads their greetings.
+    ///
+    /// # Errors
+    /// Where one is not greeted.
+    pub fn connect(live: &Live) -> Result<Bystanders, String> {
+        let mut websocket = live.connect()?;
+        frames::handshake(&mut websocket, &format!("/ws?topic={TOPIC}"), "", &[])?;
+        match frames::read_frame(&mut websocket)? {
+            Some(frame) if frame.opcode == opcode::TEXT => {}
+            other => return Err(format!("{other:?} instead of a welcome")),
         }
+        let streams = [event_stream(live)?, event_stream(live)?];
+        Ok(Bystanders { streams, websocket, publisher: live.connect()?, events: 0 })
     }
-}
 
-/// One bystander.
-pub struct Bystander {
-    kind: Kind,
-    identities: Vec<Identity>,
-    stamp: u64,
-}
-
-impl Bystander {
-    /// A random one. `listener` is where TCP bystanders connect to.
+    /// Publishes an event, which must be the next thing that each receives.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn new(rng: &mut Rng, listener: &Listener) -> io::Result<Bystander> {
-        let kind = match rng.below(4) {
-            0 => {
-                let (left, right) = UnixStream::pair()?;
-                for end in [&left, &right] {
-                    end.set_read_timeout(Some(live::PATIENCE))?;
-                }
-                Kind::Pair(left, right)
-            }
-            1 => {
-                let (reader, writer) = io::pipe()?;
-                Kind::Pipe(reader, writer)
-            }
-            2 => {
-                let flags = rustix::fs::MemfdFlags::CLOEXEC;
-                let file = File::from(rustix::fs::memfd_create("bystander", flags)?);
-                Kind::File(file)
-            }
-            _ => {
-                let (near, far) = listener.connection(rng, 100)?;
-                Kind::Tcp(near, far)
-            }
-        };
-        Bystander::with(kind, rng.next())
-    }
-
-    /// A TCP connection.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn tcp(near: TcpStream, far: TcpStream, stamp: u64) -> io::Result<Bystander> {
-        Bystander::with(Kind::Tcp(near, far), stamp)
-    }
-
-    fn with(kind: Kind, stamp: u64) -> io::Result<Bystander> {
-        let identities = kind.descriptors().into_iter().map(Identity::of);
-        let identities = identities.collect::<io::Result<_>>()?;
-        Ok(Bystander { kind, identities, stamp })
-    }
-
-    /// Fails unless the descriptors still are what they were, and carry what is sent.
-    ///
-    /// # Errors
-    /// What has changed.
+    /// What comes instead.
     pub fn check(&mut self) -> Result<(), String> {
-        for (fd, identity) in self.kind.descriptors().into_iter().zip(&self.identities) {
-            match Identity::of(fd) {
-                Ok(now) if now == *identity => {}
-                now => return Err(format!("{fd:?} was {identity:?} and is {now:?}")),
+        let data = format!("event {}", self.events);
+        publish(&mut self.publisher, &data)?;
+        for (stream, parser) in &mut self.streams {
+            match next_event(stream, parser)? {
+                came if came == data => {}
+                came => return Err(format!("{came:?} instead of {data:?}")),
             }
         }
-        self.stamp = self.stamp.wrapping_add(1);
-        let stamp = self.stamp.to_le_bytes();
-        let carried = match &mut self.kind {
-            Kind::Pair(left, right) => {
-                carry(left, right, stamp).and_then(|()| carry(right, left, stamp))
-            }
-            Kind::Pipe(reader, writer) => carry(writer, reader, stamp),
-            Kind::File(file) => exchange_with(file, stamp),
-            Kind::Tcp(near, far) => carry(near, far, stamp).and_then(|()| carry(far, near, stamp)),
-        };
-        carried.map_err(|error| format!("{:?}: {error}", self.kind.descriptors()))
-    }
-}
-
-/// Sends a stamp, which must be the next thing that is read.
-fn carry(from: &mut impl Write, to: &mut impl Read, stamp: [u8; 8]) -> io::Result<()> {
-    from.write_all(&stamp)?;
-    let mut came = [0; 8];
-    to.read_exact(&mut came)?;
-    same(stamp, came)
-}
-
-fn exchange_with(file: &File, stamp: [u8; 8]) -> io::Result<()> {
-    file.write_all_at(&stamp, 0)?;
-    let mut came = [0; 8];
-    file.read_exact_at(&mut came, 0)?;
-    match file.metadata()?.len() {
-        8 => same(stamp, came),
-        length => Err(io::Error::other(format!("someone has written: {length} bytes"))),
-    }
-}
-
-fn same(sent: [u8; 8], came: [u8; 8]) -> io::Result<()> {
-    if sent == came { Ok(()) } else { Err(io::Error::other(format!("{came:?} for {sent:?}"))) }
-}
-
-/// Where TCP bystanders connect to.
-pub struct Listener {
-    listener: std::sync::Mutex<TcpListener>,
-    address: SocketAddr,
-}
-
-impl Listener {
-    /// Listens on a free port.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn new() -> io::Result<Listener> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
-        Ok(Listener { listener: std::sync::Mutex::new(listener), address })
-    }
-
-    /// Both ends of a connection from the network `net`. The near end's port may be used again by a
-    /// connection to somewhere else: then two descriptors of this process have the same peer.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn connection(&self, rng: &mut Rng, net: u8) -> io::Result<(TcpStream, TcpStream)> {
-        // One at a time, or two callers could get each other's far end.
-        let listener = self.listener.lock().map_err(|_| io::Error::other("a panic"))?;
-        let near = connect(rng, net, self.address, true)?;
-        // Closed bystanders need not wait out their time: they only take up ports.
-        socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO))?;
-        let (far, peer) = listener.accept()?;
-        if peer != near.local_addr()? {
-            return Err(io::Error::other(format!("a stranger has connected: {peer}")));
+        let frame = frames::read_frame(&mut self.websocket)?;
+        match frame.as_ref().map(|frame| websocket_data(&frame.payload)) {
+            Some(came) if came.as_ref() == Some(&data) => {}
+            _ => return Err(format!("{frame:?} instead of {data:?}")),
         }
-        live::prepare(&far)?;
-        Ok((near, far))
+        self.events += 1;
+        Ok(())
     }
 }
 
-/// Connects from a random address of loopback, 127.`net`.x.y, and a random port. Left to itself the
-/// system would search all ports for a free one at every connection, and spend most of its time in
-/// that. `net` keeps threads apart; `shared` lets the port be used by others too.
-///
-/// # Errors
-/// What the system says.
-pub fn connect(rng: &mut Rng, net: u8, to: SocketAddr, shared: bool) -> io::Result<TcpStream> {
-    let mut patience = 100;
+/// The data of an event as a WebSocket gets it.
+pub fn websocket_data(payload: &[u8]) -> Option<String> {
+    let event: serde_json::Value = serde_json::from_slice(payload).ok()?;
+    Some(event["data"].as_str()?.to_owned())
+}
+
+fn event_stream(live: &Live) -> Result<(TcpStream, Parser), String> {
+    let (mut stream, mut parser) = (live.connect()?, Parser::default());
+    let request = format!("GET /events?topic={TOPIC} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|error| format!("SSE: {error}"))?;
+    let head = frames::read_head(&mut stream)?;
+    if !head.starts_with("HTTP/1.1 200 ") {
+        return Err(format!("instead of an event stream: {head:?}"));
+    }
+    next_event(&mut stream, &mut parser)?;
+    Ok((stream, parser))
+}
+
+fn next_event(stream: &mut TcpStream, parser: &mut Parser) -> Result<String, String> {
+    let mut buffer = [0; 4096];
     loop {
-        let address = Ipv4Addr::new(127, net, rng.next() as u8, 1 + rng.below(250) as u8);
-        let from = SocketAddr::from((address, 10_000 + rng.below(50_000) as u16));
-        match connect_from(from, to, shared) {
-            Err(error) if is_taken(&error) && patience > 0 => patience -= 1,
-            result => return result,
+        if let Some(event) = parser.next_event() {
+            return Ok(event.data);
+        }
+        match stream.read(&mut buffer) {
+            Ok(read) if read > 0 => parser.push(&buffer[..read]),
+            other => return Err(format!("no event: {other:?}")),
         }
     }
 }
 
-/// Connects from this very address.
-///
-/// # Errors
-/// What the system says; see [`is_taken`].
-pub fn connect_from(from: SocketAddr, to: SocketAddr, shared: bool) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(shared)?;
-    socket.bind(&from.into())?;
-    socket.connect(&to.into())?;
-    let stream = TcpStream::from(socket);
-    live::prepare(&stream)?;
-    Ok(stream)
-}
-
-/// Whether a connection failed because its address is in use, or was until a moment ago.
-pub fn is_taken(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+fn publish(stream: &mut TcpStream, data: &str) -> Result<(), String> {
+    let head = format!("POST /publish?topic={TOPIC} HTTP/1.1\r\nHost: x\r\nContent-Length: ");
+    let request = format!("{head}{}\r\n\r\n{data}", data.len());
+    stream.write_all(request.as_bytes()).map_err(|error| format!("publish: {error}"))?;
+    let (mut came, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        match responses::read(&came, false)? {
+            Reading::Whole(response, length) if length == came.len() && response.status == 200 => {
+                return match response.has_option("close") {
+                    true => Err("the publisher's connection is not kept".to_owned()),
+                    false => Ok(()),
+                };
+            }
+            Reading::Partial => {}
+            other => return Err(format!("publish: {other:?}")),
+        }
+        match stream.read(&mut buffer) {
+            Ok(read) if read > 0 => came.extend_from_slice(&buffer[..read]),
+            other => return Err(format!("no response to a publisher: {other:?}")),
+        }
+    }
 }

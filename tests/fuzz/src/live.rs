@@ -58,7 +58,8 @@ impl Live {
     /// Where no answer comes.
     pub fn get(&self, path: &str) -> Result<(u16, Vec<u8>), String> {
         let mut stream = self.connect()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
         stream.write_all(request.as_bytes()).map_err(|e| format!("GET {path}: {e}"))?;
         let answer = read_all(&mut stream).map_err(|e| format!("GET {path}: {e}"))?;
         let end = find(&answer, b"\r\n\r\n").ok_or_else(|| format!("GET {path}: no head"))?;
@@ -78,14 +79,25 @@ impl Live {
         }
     }
 
+    /// Fails if the pipe to tiny_http has broken: nothing that clients send may do that.
+    ///
+    /// # Errors
+    /// How often it has.
+    pub fn check_pipe(&self) -> Result<(), String> {
+        match self.server.app().counters.restarts.load(std::sync::atomic::Ordering::SeqCst) {
+            0 => Ok(()),
+            restarts => Err(format!("the pipe to tiny_http has broken {restarts} times")),
+        }
+    }
+
     /// Waits until the process has at most `most` threads, as `/stats` tells it: what has ended may
-    /// take a moment to go, and tiny_http keeps idle workers for five seconds.
+    /// take a moment to go, and the server keeps idle threads for five seconds.
     ///
     /// # Errors
     /// Where there are still more.
     pub fn wait_threads(&self, most: u64) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
-        // Not by asking `/stats` again and again: that would keep the idle workers from ending.
+        // Not by asking `/stats` again and again: that would keep the idle threads from ending.
         while ProcessInfo::read().threads > most && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -93,7 +105,7 @@ impl Live {
         let stats: serde_json::Value =
             serde_json::from_slice(&body).map_err(|e| format!("/stats: {e}"))?;
         match stats["threads"].as_u64() {
-            // The one that answers, and the worker that it came through.
+            // The one that responds, and one that is idle.
             Some(threads) if threads <= most + 2 => Ok(()),
             Some(threads) => {
                 let names = thread_names();

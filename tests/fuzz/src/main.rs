@@ -11,9 +11,16 @@
 
 mod bystanders;
 mod campaign;
+mod chunks;
+mod door;
+mod door_chunks;
+mod door_heads;
+mod door_noise;
 mod encoding;
 mod eventstream;
+mod exchange;
 mod frames;
+mod heads;
 mod live;
 mod model;
 mod mutations;
@@ -29,8 +36,6 @@ mod requests_cases;
 mod requests_parts;
 mod responses;
 mod rng;
-mod sockets;
-mod sockets_clients;
 mod websockets;
 mod wsclient;
 
@@ -52,7 +57,7 @@ const TARGETS: &[Target] = &[
     Target { name: "sse", about: "encoding against an independent parser", run: encoding::run },
     Target { name: "websocket", about: "bytes against a reference parser", run: websockets::run },
     Target { name: "replay", about: "random histories against a model", run: replay::run },
-    Target { name: "sockets", about: "claim and detach, with bystanders", run: sockets::run },
+    Target { name: "door", about: "heads through the pipe, noise, chunked bodies", run: door::run },
 ];
 
 const USAGE: &str = "usage: threadcast-fuzz [--seconds N] [--seed N] [TARGET…]";

@@ -6,7 +6,6 @@ use std::fmt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use tiny_http::{HTTPVersion, Header, Request, TestRequest};
 
 use crate::mutations::{Mutation, mutation};
 use crate::requests_parts::{body, field, fields, method, target, upgrade};
@@ -17,9 +16,10 @@ const SPECIAL: &[u8] = b"\r\n\0 \t:,;%\x0b\x0c\x7f\xff/";
 /// A request.
 #[derive(Clone)]
 pub struct Case {
+    /// Empty lines, which are skipped.
+    leading: &'static str,
     method: String,
-    /// Its target.
-    pub target: Vec<u8>,
+    target: Vec<u8>,
     version: String,
     fields: Vec<(String, String)>,
     /// The end of each line; nearly always the right one.
@@ -28,8 +28,9 @@ pub struct Case {
     mutations: Vec<Mutation>,
     /// Where what is sent is cut into pieces.
     pub cuts: Vec<usize>,
-    /// The client waits for the answer without ending its side.
-    pub patient: bool,
+    /// The client waits for the response without closing its side, and where the connection is kept
+    /// sends another request.
+    pub waits: bool,
 }
 
 /// As it goes over the wire: that is what one wants to see of a failure.
@@ -38,7 +39,7 @@ impl fmt::Debug for Case {
         f.debug_struct("Case")
             .field("bytes", &self.bytes().escape_ascii().to_string())
             .field("cuts", &self.cuts)
-            .field("patient", &self.patient)
+            .field("waits", &self.waits)
             .finish()
     }
 }
@@ -51,7 +52,7 @@ impl Case {
         lines.extend(self.fields.iter().map(|(name, value)| format!("{name}: {value}").into()));
         lines.push(Vec::new());
         let ends = self.ends.iter().chain(std::iter::repeat(&"\r\n"));
-        let mut bytes = Vec::new();
+        let mut bytes = self.leading.as_bytes().to_vec();
         for (line, end) in lines.iter().zip(ends) {
             bytes.extend_from_slice(line);
             bytes.extend_from_slice(end.as_bytes());
@@ -60,39 +61,13 @@ impl Case {
         self.mutations.iter().for_each(|mutation| mutation.apply(&mut bytes));
         bytes
     }
-
-    /// The request as tiny_http would hand it out, where it can be had without a connection.
-    pub fn as_test_request(&self) -> Option<Request> {
-        let version = match self.version.as_str() {
-            "HTTP/1.1" => (1, 1),
-            "HTTP/1.0" => (1, 0),
-            _ => return None,
-        };
-        // Up to a kilobyte tiny_http reads the body before it hands the request out.
-        static BODY: &str = match std::str::from_utf8(&[b'x'; 1024]) {
-            Ok(body) => body,
-            Err(_) => "",
-        };
-        let mut request = TestRequest::new()
-            .with_body(BODY)
-            .with_method(self.method.parse().ok()?)
-            .with_path(std::str::from_utf8(&self.target).ok()?)
-            .with_http_version(HTTPVersion::from(version));
-        for (name, value) in &self.fields {
-            // tiny_http refuses what it does not expect before there is a request.
-            if name.eq_ignore_ascii_case("expect") {
-                return None;
-            }
-            request = request.with_header(format!("{name}: {value}").parse::<Header>().ok()?);
-        }
-        Some(request.into())
-    }
 }
 
 /// A request for a WebSocket, right or nearly, that nothing is changed of.
 fn upgrade_case() -> impl Strategy<Value = Case> {
     let target = select(vec!["/ws", "/echo", "/", "/ws?topic=a"]);
     (target, vec(field(), 0..2), vec(any::<usize>(), 0..4)).prop_map(|(target, more, cuts)| Case {
+        leading: "",
         method: "GET".to_owned(),
         target: target.into(),
         version: "HTTP/1.1".to_owned(),
@@ -101,8 +76,8 @@ fn upgrade_case() -> impl Strategy<Value = Case> {
         body: Vec::new(),
         mutations: Vec::new(),
         cuts,
-        // Whoever ends its side before the answer does not get one.
-        patient: true,
+        // Whoever closes their side before a stream begins does not get one.
+        waits: true,
     })
 }
 
@@ -111,8 +86,9 @@ fn any_case() -> impl Strategy<Value = Case> {
     let version = prop_oneof![
         16 => Just("HTTP/1.1"),
         2 => Just("HTTP/1.0"),
-        // Not HTTP/2.0 and 3.0: each costs a worker for ever (README, Limits; tests/faults).
-        1 => select(vec!["HTTP/0.9", "HTTP/1.2", "http/1.1", "", "HTTP/1.1 x"]),
+        1 => select(vec![
+            "HTTP/0.9", "HTTP/1.2", "HTTP/2.0", "HTTP/3.0", "HTTP/2", "http/1.1", "", "HTTP/1.1 x",
+        ]),
     ];
     let ends = prop_oneof![
         12 => Just(Vec::new()),
@@ -120,8 +96,11 @@ fn any_case() -> impl Strategy<Value = Case> {
     ];
     let mutations = prop_oneof![4 => Just(Vec::new()), 2 => vec(mutation(SPECIAL), 1..4)];
     let sending = (vec(any::<usize>(), 0..4), prop::bool::weighted(0.08));
-    (method(), target(), version, fields(), ends, body(), mutations, sending).prop_map(
-        |(method, target, version, fields, ends, body, mutations, (cuts, patient))| Case {
+    let leading = prop_oneof![20 => Just(""), 1 => select(vec!["\r\n", "\r\n\r\n", "\n", "\r"])];
+    let first = (leading, method());
+    (first, target(), version, fields(), ends, body(), mutations, sending).prop_map(
+        |((leading, method), target, version, fields, ends, body, mutations, (cuts, waits))| Case {
+            leading,
             method,
             target,
             version: version.to_owned(),
@@ -130,7 +109,7 @@ fn any_case() -> impl Strategy<Value = Case> {
             body,
             mutations,
             cuts,
-            patient,
+            waits,
         },
     )
 }

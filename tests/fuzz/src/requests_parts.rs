@@ -8,8 +8,19 @@ use proptest::sample::select;
 /// Methods.
 pub fn method() -> impl Strategy<Value = String> {
     let usual = select(vec!["GET", "GET", "GET", "POST", "POST", "HEAD", "OPTIONS"]);
-    let odd =
-        select(vec!["PUT", "DELETE", "CONNECT", "TRACE", "get", "G(T", "", "M-SEARCH", "A B"]);
+    let odd = select(vec![
+        "PUT",
+        "DELETE",
+        "CONNECT",
+        "TRACE",
+        "get",
+        "G(T",
+        "",
+        "M-SEARCH",
+        "A B",
+        "!#$%&'*+-.^_`|~09azAZ",
+        "MMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMM",
+    ]);
     prop_oneof![12 => usual, 1 => odd].prop_map(str::to_owned)
 }
 
@@ -53,6 +64,12 @@ pub fn target() -> impl Strategy<Value = Vec<u8>> {
         "/a#b",
         "http://x/",
         "http://x/healthz",
+        "HTTPS://x:80?a",
+        "http://x",
+        "http://u@x/",
+        "http:///",
+        "http://x/../a",
+        "ftp://x/",
         "x:80",
         "healthz",
         "/healthz/",
@@ -127,13 +144,14 @@ pub fn field() -> impl Strategy<Value = (String, String)> {
         4 => named("Transfer-Encoding", codings),
         3 => named("Connection", &[
             "close", "keep-alive", "Upgrade", "upgrade, close", "keep-alive, Upgrade", "upgraded", "",
+            "close\u{3000}", "\u{a0}Upgrade", "x,close", "keep-alive\t,x",
         ]),
-        3 => named("Upgrade", &["websocket", "WebSocket", "h2c", "websocket, h2c", ""]),
+        3 => named("Upgrade", &["websocket", "WebSocket", "h2c", "websocket, h2c", "", "websocket\u{a0}"]),
         3 => named("Sec-WebSocket-Key", &["dGhlIHNhbXBsZSBub25jZQ==", "short", ""]),
         3 => named("Sec-WebSocket-Version", &["13", "8", "13, 8", ""]),
         1 => named("Sec-WebSocket-Extensions", &["permessage-deflate", "x; y=\"", ""]),
         1 => named("Sec-WebSocket-Protocol", &["threadcast.v1", "a, b", ""]),
-        2 => named("Expect", &["100-continue", "100-Continue", "200-ok", ""]),
+        2 => named("Expect", &["100-continue", "100-Continue", "200-ok", "", "100-continue\u{2003}"]),
         2 => named("Origin", &["http://x", "null", "http://evil.example", "", "http://x/"]),
         2 => named("Last-Event-ID", &["1-0", "x", "99999999999999-0", "", "1-0\u{1}"]),
         1 => named("Content-Type", &["application/x-ndjson", "text/plain", "application/x-ndjson;"]),
@@ -193,9 +211,10 @@ pub fn body() -> impl Strategy<Value = Vec<u8>> {
         2 => chunks.prop_map(String::into_bytes),
         1 => vec(any::<u8>(), 0..50),
         1 => select(vec![1023, 1024, 1025, 4096, 5000]).prop_map(|length| vec![b'x'; length]),
-        // A second request behind the first.
-        1 => Just(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
-        1 => Just(b"helloGET /stats HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        // Another request behind the first.
+        3 => Just(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        1 => Just(b"5;a\r\nhello\r\n0\r\nT: t\r\n\r\nPOST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx".to_vec()),
+        2 => Just(b"helloGET /stats HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
         1 => "\\{\"data\":[ -~]{0,10}\\}\n".prop_map(String::into_bytes),
     ]
 }

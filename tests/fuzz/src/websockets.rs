@@ -187,7 +187,7 @@ fn piece() -> impl Strategy<Value = Piece> {
 fn case() -> impl Strategy<Value = Case> {
     let mutations = prop_oneof![3 => Just(Vec::new()), 1 => vec(mutation(SPECIAL), 1..4)];
     let endpoint = select(vec![Endpoint::Echo, Endpoint::Echo, Endpoint::Client]);
-    // tiny_http reads ahead by a kilobyte; what is beyond is still in the socket.
+    // What came with the head is kept beside the socket; what is beyond is still in it.
     let early = prop_oneof![3 => Just(0), 1 => 0_usize..64, 1 => 0_usize..8192];
     (endpoint, vec(piece(), 0..10), mutations, early, vec(any::<usize>(), 0..6)).prop_map(
         |(endpoint, pieces, mutations, early, cuts)| Case {

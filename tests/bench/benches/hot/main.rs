@@ -4,16 +4,12 @@
 //! `cargo bench -p threadcast-bench`; what the lines mean stands in the README beside.
 #![deny(unsafe_code)]
 
-mod claim;
 mod encode;
+mod heads;
 mod hub;
-mod peers;
 mod room;
 
 fn main() {
-    if peers::is_peer() {
-        return peers::run();
-    }
     room::raise();
     room::tell_shortage();
     divan::main();

@@ -2,14 +2,10 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that a benchmark needs beside its crowd.
-const OTHERS: usize = 64;
-
 /// What the server keeps to itself when it works out how many clients there is room for.
 const RESERVE: usize = 256;
 
-/// How large the crowds are to be.
-const DESCRIPTORS: usize = 10_000;
+/// How large the crowd is to be.
 const SUBSCRIBERS: usize = 1_000;
 
 /// Raises the limit as far as it may be.
@@ -23,18 +19,10 @@ pub fn raise() {
 /// Says so where the limit is too low for the full sizes. The figures' own labels tell what it is
 /// then.
 pub fn tell_shortage() {
-    let shortages = [
-        ("descriptors", descriptors()[1], DESCRIPTORS),
-        ("subscribers", subscribers()[1], SUBSCRIBERS),
-    ];
-    for (what, most, wanted) in shortages.into_iter().filter(|(_, most, wanted)| most < wanted) {
-        eprintln!("RLIMIT_NOFILE is {}: {most} {what} instead of {wanted}", limit_now());
+    let most = subscribers()[1];
+    if most < SUBSCRIBERS {
+        eprintln!("RLIMIT_NOFILE is {}: {most} subscribers instead of {SUBSCRIBERS}", limit_now());
     }
-}
-
-/// How many descriptors there are when a socket is looked for: few, and many.
-pub fn descriptors() -> [usize; 2] {
-    [10, DESCRIPTORS.min(limit_now().saturating_sub(OTHERS))]
 }
 
 /// How many clients there are when an event is published: one, and many. Each takes three

@@ -120,8 +120,9 @@ impl Peer {
                  others get several events in one request it gets as many requests"
             }
             _ => {
-                "one POST per event; NDJSON, several events in one POST, above 200 requests a \
-                 second (saturate) and for replay"
+                "one POST per event over a connection that is kept as long as the server keeps it; \
+                 NDJSON, several events in one POST, above 200 requests a second (saturate) and \
+                 for replay"
             }
         }
     }
