@@ -15,7 +15,7 @@ const EMBEDDED: &[(&str, &[u8])] = &[
     ("favicon.svg", include_bytes!("../www/favicon.svg")),
 ];
 
-/// The page loads nothing from elsewhere, runs nothing inline, and is not to be framed.
+/// The built-in page loads nothing from elsewhere, runs nothing inline, and is not to be framed.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Where files come from.
@@ -50,11 +50,14 @@ impl Assets {
             false => Response::new(200, media_type(&name), body),
         };
         // `no-cache` means: ask each time, with the ETag.
-        answer
-            .with("ETag", etag)
-            .with("Cache-Control", "no-cache")
-            .with("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-            .with("Referrer-Policy", "no-referrer")
+        let answer = answer.with("ETag", etag).with("Cache-Control", "no-cache");
+        match &self.folder {
+            // The folder is the user's, and so is the policy of its pages.
+            Some(_) => answer,
+            None => answer
+                .with("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+                .with("Referrer-Policy", "no-referrer"),
+        }
     }
 
     /// The file's name and content.

@@ -12,6 +12,7 @@ use log::LevelFilter;
 
 use crate::forwarded::Cidr;
 use crate::hub::outbox::Fanout;
+use crate::origin::normalized_origin;
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -239,17 +240,17 @@ impl Config {
             "ping" => self.ping = duration(value)?,
             "history" => self.history = number(value, 0)?,
             "queue" => self.queue = number(value, 1)?,
-            "max-backlog-bytes" => self.max_backlog_bytes = number(value, 1)?,
+            "max-backlog-bytes" => self.max_backlog_bytes = bytes(value, 1)?,
             "max-clients" => self.max_clients = Some(number(value, 1)?),
             "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
-            "max-message" => self.max_message = number(value, 1)?,
+            "max-message" => self.max_message = bytes(value, 1)?,
             "deflate" => match switch(value)? {
                 true if cfg!(not(feature = "deflate")) => {
                     return Err("not in this build: its cargo feature 'deflate' is off".into());
                 }
                 on => self.deflate = on,
             },
-            "max-head" => self.max_head = number(value, 1024)?,
+            "max-head" => self.max_head = bytes(value, 1024)?,
             "header-timeout" => match duration(value)? {
                 Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
                 timeout => self.header_timeout = timeout,
@@ -289,9 +290,18 @@ impl Config {
     }
 }
 
+/// A port alone is one of loopback, as in the default; `:3000` is one of every address, as Go has
+/// it.
 fn address(value: &str) -> Result<SocketAddr, String> {
     let problem = |why: String| format!("{value:?} is no ADDR:PORT such as 127.0.0.1:3000{why}");
-    match value.to_socket_addrs() {
+    let full = match value.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("127.0.0.1:{value}")
+        }
+        None => value.to_owned(),
+    };
+    match full.to_socket_addrs() {
         Ok(mut found) => found.next().ok_or_else(|| problem(String::new())),
         Err(error) => Err(problem(format!(" ({error})"))),
     }
@@ -321,6 +331,23 @@ fn number(value: &str, least: usize) -> Result<usize, String> {
     }
 }
 
+/// A number of bytes, which may have a binary unit: `64k`, `1MiB`.
+fn bytes(value: &str, least: usize) -> Result<usize, String> {
+    let end = value.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(value.len());
+    let shift = match value[end..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err(format!("{value:?} is no number of bytes such as 1048576, 64k or 1MiB")),
+    };
+    let number = number(&value[..end], 0)?;
+    match number.checked_mul(1 << shift) {
+        Some(bytes) if bytes >= least => Ok(bytes),
+        _ => Err(format!("{value:?} is no number of bytes from {least} on")),
+    }
+}
+
 fn switch(value: &str) -> Result<bool, String> {
     match value {
         "1" | "true" => Ok(true),
@@ -331,13 +358,16 @@ fn switch(value: &str) -> Result<bool, String> {
 
 /// An origin as browsers send it (RFC 6454 section 6.2): scheme, host, port, and nothing else.
 fn checked_origin(origin: &str) -> Result<String, String> {
+    // Browsers send neither a trailing slash nor a scheme's own port.
+    let origin = normalized_origin(origin);
     let host = origin.split_once("://").map(|(_, host)| host).unwrap_or_default();
     let plain = origin.bytes().all(|byte| byte.is_ascii_graphic());
-    match origin {
-        "*" | "null" => Ok(origin.to_owned()),
-        _ if plain && !host.is_empty() && !host.contains(['/', '?', '#', '@']) => {
-            Ok(origin.to_ascii_lowercase())
+    match &*origin {
+        "*" | "null" | "file://" => Ok(origin),
+        _ if host.contains('*') => {
+            Err(format!("{origin:?}: origins are compared whole; name each, or * for all"))
         }
+        _ if plain && !host.is_empty() && !host.contains(['/', '?', '#', '@']) => Ok(origin),
         _ => Err(format!("{origin:?} is no origin such as https://example.org:8443")),
     }
 }
@@ -384,6 +414,27 @@ mod tests {
     }
 
     #[test]
+    fn addresses_and_sizes_are_taken_as_people_write_them() {
+        for (text, address) in
+            [("4000", "127.0.0.1:4000"), (":4000", "0.0.0.0:4000"), ("[::1]:4000", "[::1]:4000")]
+        {
+            let config = read(&["--listen", text], &[]).unwrap();
+            assert_eq!(config.listen.to_string(), address);
+        }
+        for (text, bytes) in [("1000", 1000), ("64k", 65_536), ("1MiB", 1 << 20), ("2 GB", 2 << 30)]
+        {
+            assert_eq!(read(&["--max-message", text], &[]).unwrap().max_message, bytes);
+        }
+        for bad in ["", "k", "1.5M", "1 TiB", "-1", "99999999999999999999", "18446744073709551615k"]
+        {
+            assert!(read(&["--max-message", bad], &[]).is_err(), "{bad:?}");
+        }
+        for bad in ["99999", ":", ":x", ""] {
+            assert!(read(&["--listen", bad], &[]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn the_defaults_are_those_of_the_contract() {
         let config = read(&[], &[]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
@@ -423,7 +474,7 @@ mod tests {
             (&["--queue", "-1"], "--queue"),
             (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
             (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
-            (&["--max-backlog-bytes", "256M"], "--max-backlog-bytes"),
+            (&["--max-backlog-bytes", "256X"], "--max-backlog-bytes"),
             (&["--deflate=yes"], "--deflate"),
             (&["--deflate=0", "true"], "true"),
             (&["--header-timeout", "0"], "--header-timeout"),
@@ -437,6 +488,8 @@ mod tests {
             (&["--subscribe-token-file", "/does/not/exist"], "--subscribe-token-file"),
             (&["--www", "/does/not/exist"], "--www"),
             (&["--allow-origin", "example.org/path"], "--allow-origin"),
+            (&["--allow-origin", "https://*.example.org"], "--allow-origin"),
+            (&["--allow-origin", "http://localhost:*"], "--allow-origin"),
             (&["--trust-proxy", "proxy.example"], "--trust-proxy"),
             (&["--trust-proxy", "10.0.0.1/8"], "--trust-proxy"),
             (&["--nonsense"], "--nonsense"),

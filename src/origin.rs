@@ -31,6 +31,10 @@ impl Origins {
             Some(origin) if is_own(origin, host) => Ok(None),
             Some(origin) if self.allows(origin) => Ok(Some(origin.to_owned())),
             Some(origin) => {
+                log::info!(
+                    "{}: origin {origin} is neither {host:?} nor allowed",
+                    connection.peer()
+                );
                 let message = format!("origin {origin} is not allowed; see --allow-origin");
                 Err(Response::error(403, "forbidden_origin", message))
             }
@@ -69,23 +73,37 @@ impl Origins {
     }
 
     fn allows(&self, origin: &str) -> bool {
-        self.allowed.iter().any(|one| one == "*" || one.eq_ignore_ascii_case(origin))
+        let origin = normalized_origin(origin);
+        self.allowed.iter().any(|one| one == "*" || *one == origin)
+    }
+}
+
+/// An origin as browsers send it (RFC 6454 section 6.2): in lower case, without the port that its
+/// scheme has anyway, and without a slash at the end.
+pub fn normalized_origin(origin: &str) -> String {
+    let origin = origin.to_ascii_lowercase();
+    let Some((scheme, rest)) = origin.split_once("://") else { return origin };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let rest = default_port(scheme).and_then(|port| rest.strip_suffix(port)).unwrap_or(rest);
+    format!("{scheme}://{rest}")
+}
+
+fn default_port(scheme: &str) -> Option<&'static str> {
+    match scheme {
+        "http" | "ws" => Some(":80"),
+        "https" | "wss" => Some(":443"),
+        _ => None,
     }
 }
 
 /// Whether a page of `origin` came from the host that the request is addressed to. The scheme is
-/// not compared: behind a proxy that ends TLS it is not known.
+/// not compared: behind a proxy that ends TLS it is not known. Libraries on telephones and small
+/// devices send the WebSocket's own, `ws://` or `wss://`.
 fn is_own(origin: &str, host: &str) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else {
-        return false;
-    };
-    let default = match scheme {
-        "http" => ":80",
-        "https" => ":443",
-        _ => return false,
-    };
-    let bare = |authority: &str| authority.strip_suffix(default).unwrap_or(authority).to_owned();
-    !host.is_empty() && bare(authority).eq_ignore_ascii_case(&bare(host))
+    let origin = normalized_origin(origin);
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let Some(port) = default_port(scheme) else { return false };
+    !host.is_empty() && authority.eq_ignore_ascii_case(host.strip_suffix(port).unwrap_or(host))
 }
 
 #[cfg(test)]
@@ -98,6 +116,8 @@ mod tests {
         assert!(is_own("https://Example.org", "example.org"));
         assert!(is_own("https://example.org", "example.org:443"));
         assert!(is_own("http://[::1]:3000", "[::1]:3000"));
+        assert!(is_own("ws://localhost:3000", "localhost:3000"));
+        assert!(is_own("wss://example.org:443/", "Example.org"));
         assert!(!is_own("http://localhost:3001", "localhost:3000"));
         assert!(!is_own("https://example.org.evil.example", "example.org"));
         assert!(!is_own("null", "localhost"));
@@ -111,6 +131,8 @@ mod tests {
         assert!(origins.allows("https://A.example"));
         assert!(!origins.allows("https://a.example.evil"));
         assert!(!origins.allows("null"));
+        assert!(origins.allows("https://a.example:443"));
         assert!(Origins::new(vec!["*".into()]).allows("null"));
+        assert!(Origins::new(vec!["file://".into()]).allows("file://"));
     }
 }

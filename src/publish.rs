@@ -11,6 +11,10 @@ use crate::hub::{ALL, Stopped};
 use crate::listener::connection::{Connection, Next};
 use crate::router::{Query, draining};
 
+/// The names under which a body of one JSON text a line is sent. None is registered.
+const NDJSON: [&str; 4] =
+    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
+
 /// Serves the request: checks who asks, reads the body, publishes, and answers
 /// `{"id":…,"subscribers":N}` (of the last event, with `"events":N`, for several).
 pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
@@ -20,6 +24,11 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
 fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Response, Response> {
     authorise(app, connection)?;
     let topic = query.single_topic()?.unwrap_or(DEFAULT_TOPIC).to_owned();
+    let coding = connection.header("Content-Encoding").unwrap_or("identity");
+    if !coding.eq_ignore_ascii_case("identity") {
+        let message = "send the body as it is, without Content-Encoding";
+        return Err(Response::error(415, "unknown_coding", message));
+    }
     let limit = app.config.max_message;
     let body = connection.read_body(limit).map_err(|error| match error {
         BodyError::TooLong => {
@@ -35,7 +44,7 @@ fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Respo
         .map_err(|_| Response::error(400, "not_utf8", "events are text; send UTF-8"))?;
     let content_type = connection.header("Content-Type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/x-ndjson") {
+    if NDJSON.iter().any(|known| media_type.eq_ignore_ascii_case(known)) {
         return publish_lines(app, &body, &topic, query.event.as_deref());
     }
     let draft = Draft::new(&topic, query.event.as_deref(), &body)

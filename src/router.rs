@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::door::head::percent_decode;
 use crate::http::Response;
 use crate::hub::event::check_name;
 use crate::hub::{ALL, Topics};
@@ -11,7 +12,8 @@ use crate::websocket::handshake;
 use crate::websocket::session::{self, Kind};
 use crate::{App, access, assets, publish, sse, stats};
 
-/// The query parameters that any handler understands; others are ignored.
+/// The query parameters that any handler understands. Others are ignored, unless they are nearly
+/// one of these.
 #[derive(Debug, Default)]
 pub struct Query {
     topics: BTreeSet<String>,
@@ -27,10 +29,14 @@ impl Query {
     /// Reads the part of a request target behind the `?`.
     ///
     /// # Errors
-    /// A topic or event that could not have been published (see [`check_name`]).
+    /// A topic or event that could not have been published (see [`check_name`]), a parameter that is
+    /// nearly one of ours, and percent-encoding that is not UTF-8: two such topics would be one.
     pub fn parse(query: &str) -> Result<Query, Response> {
         let bad = |message: String| Response::error(400, "bad_query", message);
         let mut parsed = Query::default();
+        if percent_decode(query).is_some_and(|bytes| std::str::from_utf8(&bytes).is_err()) {
+            return Err(bad("the query holds percent-encoding that is not UTF-8".into()));
+        }
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "topic" => {
@@ -41,9 +47,17 @@ impl Query {
                     check_name("event", &value).map_err(|why| bad(why.0))?;
                     parsed.event = Some(value.into_owned());
                 }
-                "last_event_id" => parsed.last_event_id = Some(value.into_owned()),
+                // Polyfills of EventSource have each their own name for it.
+                "last_event_id" | "lastEventId" | "last-event-id" => {
+                    parsed.last_event_id = Some(value.into_owned());
+                }
                 "ticket" => parsed.ticket = Some(value.into_owned()),
-                _ => {}
+                unknown => {
+                    if let Some(meant) = nearly(unknown) {
+                        let message = format!("there is no parameter {unknown:?}; use {meant}=");
+                        return Err(bad(message));
+                    }
+                }
             }
         }
         Ok(parsed)
@@ -78,6 +92,18 @@ impl Query {
     }
 }
 
+/// The parameter that somebody means who writes `name`. Ignored, it would mean "all topics".
+fn nearly(name: &str) -> Option<&'static str> {
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    match letters.to_ascii_lowercase().as_str() {
+        "topic" | "topics" | "channel" | "channels" => Some("topic"),
+        "event" | "events" | "eventname" => Some("event"),
+        "lasteventid" | "lastid" => Some("last_event_id"),
+        "ticket" | "tickets" => Some("ticket"),
+        _ => None,
+    }
+}
+
 /// Serves one request, in its own thread.
 pub fn route(app: &Arc<App>, connection: Connection) -> Next {
     let target = &connection.head().target;
@@ -103,7 +129,7 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
         return connection.respond(&answer);
     }
     match (&*path, &*method) {
-        ("/ws", _) => websocket(app, connection, Kind::Client, &query),
+        ("/ws" | "/ws/", _) => websocket(app, connection, Kind::Client, &query),
         ("/echo", _) => websocket(app, connection, Kind::Echo, &query),
         ("/", _) if handshake::is_asked_for(&connection) => {
             websocket(app, connection, Kind::Client, &query)
@@ -119,7 +145,10 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
         ("/publish" | "/ticket", _) => connection.respond(&method_not_allowed("POST, OPTIONS")),
         ("/healthz", _) if read => connection.respond(&health(app)),
         ("/metrics", _) if read => connection.respond(&stats::metrics(app)),
-        ("/stats", _) if read => connection.respond(&stats::stats(app)),
+        ("/stats", _) if read => {
+            let response = stats::stats(app, stats::may_list_clients(app, &connection));
+            connection.respond(&response)
+        }
         (path, _) if read => {
             let answer = app.assets.answer(path, connection.header("If-None-Match"));
             connection.respond(&answer)
@@ -183,6 +212,20 @@ mod tests {
         assert_eq!(single("topic=a"), Ok(Some("a".to_owned())));
         assert_eq!(single("topic=a&topic=b"), Err(()));
         assert_eq!(single("topic=*"), Err(()));
+    }
+
+    #[test]
+    fn what_is_nearly_a_parameter_is_refused() {
+        for bad in ["topics=a", "Topic=a", "topic[]=a", "channel=a", "eventName=a", "topic=caf%E9"]
+        {
+            assert!(Query::parse(bad).is_err(), "{bad}");
+        }
+        for (name, id) in [("last_event_id", "1-0"), ("lastEventId", "1-1"), ("last-event-id", "x")]
+        {
+            let query = Query::parse(&format!("{name}={id}&_=17&access_token=x")).unwrap();
+            assert_eq!(query.last_event_id.as_deref(), Some(id));
+        }
+        assert!(Query::parse("topic=caf%C3%A9").is_ok());
     }
 
     #[test]

@@ -25,7 +25,7 @@ const GREETING: &str = "retry: 2000\n\ndata: {\"message\":\"Connection establish
 /// The head of every stream. Its length is not known, so closing ends it (RFC 9112 section 6.3).
 /// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
 pub fn head() -> Response {
-    Response::head(200, "text/event-stream")
+    Response::head(200, "text/event-stream; charset=utf-8")
         .with("Cache-Control", "no-cache, no-transform")
         .with("X-Accel-Buffering", "no")
         .with("Access-Control-Allow-Origin", "*")
@@ -95,7 +95,9 @@ pub fn farewell(client: u64) -> Vec<u8> {
 impl Query {
     /// What the client saw last: its header field, or for those that cannot send one the query.
     pub fn last_seen(&self, connection: &Connection) -> LastSeen {
-        LastSeen::parse(connection.header("Last-Event-ID").or(self.last_event_id.as_deref()))
+        // An empty field says nothing, and hides nothing.
+        let field = connection.header("Last-Event-ID").filter(|id| !id.is_empty());
+        LastSeen::parse(field.or(self.last_event_id.as_deref()))
     }
 }
 

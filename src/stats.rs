@@ -8,7 +8,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
+use crate::access::sends_bearer;
 use crate::http::Response;
+use crate::listener::connection::Connection;
 use crate::{App, status};
 
 /// How many clients `/stats` describes one by one.
@@ -59,8 +61,16 @@ fn fan_out(app: &App) -> FanOut {
     })
 }
 
-/// `GET /stats`.
-pub fn stats(app: &App) -> Response {
+/// Whether somebody may see the clients' addresses: on a server that only this machine reaches, where
+/// reading takes a token, or with the publishers' token.
+pub fn may_list_clients(app: &App, connection: &Connection) -> bool {
+    app.is_loopback
+        || app.config.subscribe_token.is_some()
+        || app.config.token.as_deref().is_some_and(|token| sends_bearer(connection, token))
+}
+
+/// `GET /stats`: the sums, and if `lists_clients` the clients one by one.
+pub fn stats(app: &App, lists_clients: bool) -> Response {
     let process = ProcessInfo::read();
     let (fan_out, counters) = (fan_out(app), &app.counters);
     let (sse, websocket) = app.clients.counts();
@@ -68,7 +78,7 @@ pub fn stats(app: &App) -> Response {
     clients.sort_by_key(|client| client.number);
     let listed: Vec<_> = clients
         .iter()
-        .take(MAX_LISTED)
+        .take(if lists_clients { MAX_LISTED } else { 0 })
         .map(|client| {
             let outbox = client.outbox();
             let (queue, queue_bytes) = outbox.map_or((0, 0), |outbox| outbox.backlog());

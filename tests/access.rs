@@ -278,3 +278,20 @@ fn tokens_and_tickets_are_not_logged() {
         }
     }
 }
+
+#[test]
+fn clients_are_listed_only_where_strangers_cannot_ask() {
+    let bearer = "Authorization: Bearer secret\r\n";
+    for (flags, headers, listed) in [
+        (&["--listen", "127.0.0.1:0"][..], "", 1),
+        (&["--listen", "0.0.0.0:0"], "", 0),
+        (&["--listen", "0.0.0.0:0", "--token", "secret"], "", 0),
+        (&["--listen", "0.0.0.0:0", "--token", "secret"], bearer, 1),
+    ] {
+        let server = Server::start(flags);
+        let _client = Sse::open(&server, "/events");
+        let clients = &server.request("GET", "/stats", headers, b"").json()["clients"];
+        assert_eq!(clients["sse"], 1);
+        assert_eq!(clients["listed"].as_array().unwrap().len(), listed, "{flags:?} {headers}");
+    }
+}

@@ -119,6 +119,19 @@ fn another_folder_can_be_served() {
     assert_eq!((after.status, after.text()), (200, "[1]"));
 }
 
+/// A plain page, as an article shows it, has inline scripts and styles. Our policy is for our page.
+#[test]
+fn a_folder_of_the_users_has_the_users_policy() {
+    let folder = Folder::new("policy");
+    folder.write("index.html", "<button onclick='new EventSource(\"/events\")'>go</button>");
+    let server = Server::start(&["--www", folder.path.to_str().unwrap()]);
+    let answer = server.get("/");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("Content-Security-Policy"), None);
+    assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+    assert!(Server::start(&[]).get("/").header("Content-Security-Policy").is_some());
+}
+
 #[test]
 fn no_path_leads_out_of_the_folder() {
     let folder = Folder::new("http-out");

@@ -26,7 +26,7 @@ fn text(payload: impl AsRef<[u8]>) -> Frame {
 #[test]
 fn the_handshake_is_answered() {
     let server = Server::start(&[]);
-    for target in ["/ws", "/", "/echo", "/ws?topic=a", "/?topic=a"] {
+    for target in ["/ws", "/ws/", "/", "/echo", "/ws?topic=a", "/?topic=a"] {
         // Checks the status and the accept key.
         let answer = Raw::connect(&server, target).answer;
         assert_eq!(answer.header("Upgrade"), Some("websocket"));

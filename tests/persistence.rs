@@ -41,7 +41,7 @@ fn requests_on_one_connection_are_served_one_after_another() {
     assert!(id(&http.ask(post("two"))) > before);
     // The connection may become a client's.
     http.send(get("/events", ""));
-    assert_eq!(http.head().header("Content-Type"), Some("text/event-stream"));
+    assert_eq!(http.head().header("Content-Type"), Some("text/event-stream; charset=utf-8"));
     server.wait_clients(1, 0);
     drop(http);
     let mut http = Http::connect(&server);

@@ -232,3 +232,32 @@ fn pages_of_allowed_origins_may_publish() {
         assert_eq!((answer.status, answer.header("Allow")), (405, Some("POST, OPTIONS")));
     }
 }
+
+#[test]
+fn every_name_of_ndjson_is_understood_and_codings_are_refused() {
+    let server = Server::start(&[]);
+    let lines = b"{\"data\":1}\n{\"data\":2}\n";
+    for name in ["x-ndjson", "ndjson", "jsonl", "x-jsonlines", "NDJSON; charset=utf-8"] {
+        let headers = format!("Content-Type: application/{name}\r\n");
+        let answer = server.request("POST", "/publish", &headers, lines);
+        assert_eq!(answer.json()["events"], 2, "{name}: {}", answer.text());
+    }
+    for (coding, status) in [("identity", 200), ("gzip", 415), ("br, gzip", 415)] {
+        let headers = format!("Content-Encoding: {coding}\r\n");
+        let answer = server.request("POST", "/publish", &headers, b"x");
+        assert_eq!(answer.status, status, "{coding}");
+    }
+}
+
+#[test]
+fn a_misspelt_parameter_is_refused_with_the_right_name() {
+    let server = Server::start(&[]);
+    for target in ["/events?topics=a", "/publish?Topic=a", "/ws?topic[]=a", "/events?channel=a"] {
+        let method = if target.starts_with("/publish") { "POST" } else { "GET" };
+        let answer = server.request(method, target, "", b"");
+        assert_eq!((answer.status, &*answer.error_code()), (400, "bad_query"), "{target}");
+        assert!(answer.text().contains("use topic="), "{}", answer.text());
+    }
+    assert_eq!(server.publish("/publish?topic=caf%E9", "x").error_code(), "bad_query");
+    assert_eq!(server.publish("/publish?topic=caf%C3%A9&_=17", "x").status, 200);
+}

@@ -24,7 +24,7 @@ fn the_head_and_the_greeting() {
     let server = Server::start(&[]);
     let mut sse = Sse::connect(&server, "/events", "");
     let head = Answer::parse(sse.head.as_bytes());
-    assert_eq!(head.header("Content-Type"), Some("text/event-stream"));
+    assert_eq!(head.header("Content-Type"), Some("text/event-stream; charset=utf-8"));
     assert_eq!(head.header("Cache-Control"), Some("no-cache, no-transform"));
     assert_eq!(head.header("X-Accel-Buffering"), Some("no"));
     assert_eq!(head.header("Access-Control-Allow-Origin"), Some("*"));
