@@ -10,7 +10,7 @@ from server import request
 from sse_checks import several, start
 
 FIELDS = {
-    "content-type": "text/event-stream",
+    "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",
     "access-control-allow-origin": "*",

@@ -65,7 +65,7 @@ pub fn read(bytes: &[u8], is_to_head: bool) -> Result<Reading, String> {
     if response.field("Transfer-Encoding")?.is_some() {
         return Err(format!("a response in chunks: {:?}", response.fields));
     }
-    let is_stream = response.field("Content-Type")? == Some("text/event-stream");
+    let is_stream = response.field("Content-Type")? == Some("text/event-stream; charset=utf-8");
     let length = match (response.status, length) {
         (100 | 101 | 204 | 304, Some(_)) => {
             return Err(format!("{} with a length", response.status));
