@@ -41,8 +41,13 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let known = select(vec!["topic", "topic", "topic", "event", "last_event_id", "Topic", "x", ""]);
-    let name = prop_oneof![6 => known.prop_map(str::to_owned), 1 => value()];
+    let known = select(vec!["topic", "topic", "topic", "event", "last_event_id", "x", ""]);
+    let misspelt = select(vec!["Topic", "topics", "topic[]", "lastId", "events"]);
+    let name = prop_oneof![
+        24 => known.prop_map(str::to_owned),
+        1 => misspelt.prop_map(str::to_owned),
+        4 => value(),
+    ];
     // Percent signs, wherever they make sense or not.
     let raw = prop_oneof![
         3 => "((topic|event|last_event_id|x)=(%[0-9a-fA-F]{2}|%|[a-z]|\\+){0,10}&?){0,5}",
@@ -60,7 +65,8 @@ fn test(case: &Case) -> Result<(), String> {
         named.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
     };
     let (topics, events) = (all("topic"), all("event"));
-    let good = topics.iter().chain(&events).all(|name| is_name(name));
+    let misspelt = case.pairs.iter().any(|(name, _)| is_misspelt(name));
+    let good = !misspelt && topics.iter().chain(&events).all(|name| is_name(name));
     match Query::parse(&written) {
         Ok(_) if !good => return Err(format!("{written:?} is accepted")),
         Err(answer) if good => return Err(format!("{written:?} is refused: {answer:?}")),
@@ -89,6 +95,26 @@ fn test(case: &Case) -> Result<(), String> {
         Ok(read) if id == read => Ok(()),
         read => Err(format!("{id} is read as {read:?}")),
     }
+}
+
+/// Whether somebody who writes this means one of the parameters, and would get all topics.
+fn is_misspelt(name: &str) -> bool {
+    let known = ["topic", "event", "last_event_id", "lastEventId", "last-event-id", "ticket"];
+    let meant = [
+        "topic",
+        "topics",
+        "channel",
+        "channels",
+        "event",
+        "events",
+        "eventname",
+        "lasteventid",
+        "lastid",
+        "ticket",
+        "tickets",
+    ];
+    let bare = name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    !known.contains(&name) && meant.contains(&bare.as_str())
 }
 
 /// One name or text on its own.
