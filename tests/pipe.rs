@@ -9,47 +9,34 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::http::{Http, get, post};
+use common::http::{connect_here, get, post, start_here};
 use common::sse::Sse;
 use common::{PATIENCE, Server, wait_for};
-use threadcast::Config;
-
-fn start() -> threadcast::Server {
-    let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    threadcast::Server::start(Config { listen, tick: Duration::ZERO, ..Config::default() })
-        .expect("the server starts")
-}
-
-fn connect(server: &threadcast::Server) -> Http {
-    let stream = TcpStream::connect(server.address()).expect("the server accepts");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    Http::on(stream)
-}
 
 fn restarts(server: &threadcast::Server) -> u64 {
-    let stats = connect(server).ask(get("/stats", "")).json();
+    let stats = connect_here(server).ask(get("/stats", "")).json();
     stats["listener"]["restarts"].as_u64().expect("a number")
 }
 
 #[test]
 fn a_broken_pipe_is_replaced() {
-    let server = start();
-    let mut kept = connect(&server);
-    let mut stream = connect(&server);
+    let server = start_here();
+    let mut kept = connect_here(&server);
+    let mut stream = connect_here(&server);
     stream.send(get("/events", ""));
     assert_eq!(stream.head().status, 200);
     for round in 1..=5 {
         assert_eq!(kept.ask(post("before")).status, 200);
         server.break_pipe();
         wait_for("a new pipe", || {
-            let status = connect(&server).ask(get("/healthz", "")).status;
+            let status = connect_here(&server).ask(get("/healthz", "")).status;
             assert!([200, 500, 503].contains(&status), "{status}");
             status == 200
         });
         assert_eq!(kept.ask(post("after")).status, 200);
         assert_eq!(restarts(&server), round);
     }
-    let metrics = connect(&server).ask(get("/metrics", ""));
+    let metrics = connect_here(&server).ask(get("/metrics", ""));
     assert!(metrics.text().contains("threadcast_pipe_restarts_total 5\n"), "{}", metrics.text());
     // A client has nothing to do with it.
     stream.stream().set_read_timeout(Some(PATIENCE)).unwrap();
@@ -63,7 +50,7 @@ fn a_broken_pipe_is_replaced() {
 
 #[test]
 fn while_the_pipe_breaks_every_request_is_answered() {
-    let server = start();
+    let server = start_here();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let askers: Vec<_> = (0..4)
@@ -71,11 +58,11 @@ fn while_the_pipe_breaks_every_request_is_answered() {
                 let (server, is_over) = (&server, &is_over);
                 scope.spawn(move || {
                     let (mut good, mut refused) = (0, 0);
-                    let mut http = connect(server);
+                    let mut http = connect_here(server);
                     while !is_over.load(Ordering::SeqCst) {
                         // Half of them come on a new connection each time.
                         if number % 2 == 0 {
-                            http = connect(server);
+                            http = connect_here(server);
                         }
                         let answer = http.ask(get("/healthz", ""));
                         match answer.status {
@@ -86,7 +73,7 @@ fn while_the_pipe_breaks_every_request_is_answered() {
                                 );
                                 refused += 1;
                                 http.expect_end();
-                                http = connect(server);
+                                http = connect_here(server);
                             }
                             other => panic!("{other}"),
                         }
@@ -105,7 +92,7 @@ fn while_the_pipe_breaks_every_request_is_answered() {
             assert!(good > 100, "{good} good ones, {refused} refused");
         }
     });
-    wait_for("the last new pipe", || connect(&server).ask(get("/healthz", "")).status == 200);
+    wait_for("the last new pipe", || connect_here(&server).ask(get("/healthz", "")).status == 200);
     assert!(restarts(&server) >= 5);
 }
 

@@ -3,12 +3,10 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use common::PATIENCE;
-use common::http::{Http, get};
-use threadcast::Config;
+use common::http::{Http, connect_here, get, start_here};
 use threadcast::door::head::{Head, Scanner, parse};
 use threadcast::listener::pipe::{self, Pipe};
 
@@ -72,23 +70,11 @@ fn heads_behind_a_break_vanish() {
     common::wait_for("the writer to be told", is_seen);
 }
 
-fn start() -> threadcast::Server {
-    let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    threadcast::Server::start(Config { listen, tick: Duration::ZERO, ..Config::default() })
-        .expect("the server starts")
-}
-
-fn connect(server: &threadcast::Server) -> Http {
-    let stream = TcpStream::connect(server.address()).expect("the server accepts");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    Http::on(stream)
-}
-
 #[test]
 fn in_the_middle_of_ten_requests_a_break_loses_none() {
-    let server = start();
+    let server = start_here();
     for round in 1..=5_u64 {
-        let mut askers: Vec<Http> = (0..10).map(|_| connect(&server)).collect();
+        let mut askers: Vec<Http> = (0..10).map(|_| connect_here(&server)).collect();
         for (number, asker) in askers.iter_mut().enumerate() {
             if number == 5 {
                 server.write_to_pipe(b"GET / HTTP/2.0\r\n\r\n");
@@ -102,16 +88,18 @@ fn in_the_middle_of_ten_requests_a_break_loses_none() {
                 "request {number} of round {round}: {status}"
             );
         }
-        common::wait_for("a new pipe", || connect(&server).ask(get("/healthz", "")).status == 200);
-        let stats = connect(&server).ask(get("/stats", "")).json();
+        common::wait_for("a new pipe", || {
+            connect_here(&server).ask(get("/healthz", "")).status == 200
+        });
+        let stats = connect_here(&server).ask(get("/stats", "")).json();
         assert_eq!(stats["listener"]["restarts"], round, "{stats}");
     }
 }
 
 #[test]
 fn a_forged_ticket_gets_nothing() {
-    let server = start();
-    let mut kept = connect(&server);
+    let server = start_here();
+    let mut kept = connect_here(&server);
     for ticket in ["@: 0", "@: 1", "@: 18446744073709551615", "@: x", "@:", "X: 1", "@: -1"] {
         server.write_to_pipe(format!("POST /publish HTTP/1.1\r\n{ticket}\r\n\r\n").as_bytes());
         assert_eq!(kept.ask(get("/healthz", "")).status, 200, "{ticket}");

@@ -9,17 +9,14 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::Counters;
 use crate::send::wait_readable;
-
-/// How long a new connection waits for a place while everybody is being served.
-const ADMIT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What a pending connection is doing, in the order in which connections are closed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,13 +160,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let mut entries = self.table.entries();
-        let was_full = entries.len() >= self.table.most;
-        entries.remove(&self.number);
-        drop(entries);
-        if was_full {
-            self.table.room.notify_one();
-        }
+        self.table.entries().remove(&self.number);
     }
 }
 
@@ -179,8 +170,6 @@ pub struct PendingTable {
     most: usize,
     next: AtomicU64,
     entries: Mutex<HashMap<u64, Arc<Socket>>>,
-    /// Signalled when a place becomes free where none was.
-    room: Condvar,
     is_closing: AtomicBool,
     counters: Arc<Counters>,
 }
@@ -192,7 +181,6 @@ impl PendingTable {
             most,
             next: AtomicU64::new(0),
             entries: Mutex::default(),
-            room: Condvar::new(),
             is_closing: AtomicBool::new(false),
             counters,
         })
@@ -203,12 +191,10 @@ impl PendingTable {
     }
 
     /// Gives a place to a connection that was accepted from `peer`. Where all are taken, another
-    /// one is closed for it; where none may be, it waits a tenth of a second: a crowd that comes
-    /// faster than it is served is kept in the kernel's queue meanwhile.
+    /// one is closed for it.
     ///
     /// # Errors
-    /// The connection, where there was no place in time: everybody is being served, and holds no
-    /// more places than `peer`.
+    /// The connection, where everybody else is being served and holds no more places than `peer`.
     pub fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -216,13 +202,7 @@ impl PendingTable {
     ) -> Result<Pending, TcpStream> {
         let mut entries = self.entries();
         if entries.len() >= self.most && !self.evict(&mut entries, Some(peer.ip())) {
-            let is_full = |entries: &mut HashMap<_, _>| entries.len() >= self.most;
-            let waited = self.room.wait_timeout_while(entries, ADMIT_TIMEOUT, is_full);
-            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            if timeout.timed_out() {
-                return Err(stream);
-            }
-            entries = guard;
+            return Err(stream);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let stage = AtomicU8::new(Stage::Silent as u8);
@@ -272,7 +252,10 @@ impl PendingTable {
             let count = counts[&address];
             let may_go = match socket.stage() {
                 // Who is being served goes only in favour of somebody who has less.
-                Stage::Exchange => newcomer.is_some() && count > own.max(1),
+                Stage::Exchange => match newcomer {
+                    Some(newcomer) => count > own.max(1) || (is_greedy && address == newcomer),
+                    None => false,
+                },
                 _ => !is_greedy || Some(address) == newcomer,
             };
             may_go.then_some((socket.stage(), usize::MAX - count, *number))
@@ -361,10 +344,10 @@ mod tests {
         assert!(!is_evicted(&good), "though others have sent more");
         assert_eq!(bad.iter().filter(|one| !is_evicted(one)).count(), 2);
         assert!(bad.iter().filter(|one| !is_evicted(one)).all(|one| one.enter(Stage::Exchange)));
-        assert!(table.admit("192.0.2.2", Stage::Head).is_err(), "a served one is no room for it");
-        let other = table.admit("192.0.2.3", Stage::Head).unwrap();
+        let _own = table.admit("192.0.2.2", Stage::Exchange).unwrap();
+        assert!(!is_evicted(&good) && bad.iter().filter(|one| !is_evicted(one)).count() == 1);
+        let _other = table.admit("192.0.2.3", Stage::Head).unwrap();
         assert!(is_evicted(&good), "silent ones go before those that are served");
-        drop(other);
     }
 
     #[test]

@@ -193,7 +193,10 @@ impl Shared {
     /// The body of the accept thread.
     fn accept(self: &Arc<Self>) {
         self.door.accept(|pending, head| match head {
-            Some(head) => self.submit_now(Box::new(Ticket { pending, head })),
+            Some(head) => {
+                self.submit_now(Box::new(Ticket { pending, head }));
+                self.tickets.pause();
+            }
             None => self.start(Job::Read(pending)),
         });
     }
@@ -234,8 +237,8 @@ impl Shared {
         }
     }
 
-    /// Sends a head through the pipe, without waiting for anything: the accept thread must not. Where
-    /// the pipe is not free at once, another thread waits for it.
+    /// Sends a head through the pipe, without waiting for it: the accept thread must not. Where the pipe is
+    /// not free at once, another thread waits.
     fn submit_now(&self, ticket: Box<Ticket>) {
         let number = self.tickets.number();
         let line = pipe::encode(&ticket.head, number);

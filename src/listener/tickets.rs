@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::door::head::Head;
@@ -10,6 +10,11 @@ use crate::door::pending::Pending;
 
 /// The most tickets that wait. tiny_http reads ahead without a limit of its own.
 const MAX_TICKETS: usize = 2048;
+
+/// How many tickets keep the accept thread waiting, and for how long at most: a crowd that comes faster
+/// than it is served stays in the kernel's queue. No client can keep a ticket waiting.
+const MANY_TICKETS: usize = 128;
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection, and the head that was read from it. Boxed wherever it goes: what is copied onto the
 /// stack of a client's thread stays resident as long as the client.
@@ -22,13 +27,15 @@ pub struct Ticket {
 pub struct Tickets {
     next: AtomicU64,
     waiting: Mutex<BTreeMap<u64, (Instant, Box<Ticket>)>>,
+    /// Signalled when there are no longer [`MANY_TICKETS`].
+    fewer: Condvar,
 }
 
 impl Tickets {
     /// No tickets. The numbers begin at a random one: nobody else can name them.
     pub fn new() -> Tickets {
         let first = getrandom::u64().unwrap_or(0) >> 1;
-        Tickets { next: AtomicU64::new(first), waiting: Mutex::default() }
+        Tickets { next: AtomicU64::new(first), waiting: Mutex::default(), fewer: Condvar::new() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, Box<Ticket>)>> {
@@ -55,7 +62,23 @@ impl Tickets {
 
     /// Takes the ticket of this number out.
     pub fn take(&self, number: u64) -> Option<Box<Ticket>> {
-        self.waiting().remove(&number).map(|(_, ticket)| ticket)
+        let mut waiting = self.waiting();
+        let (_, ticket) = waiting.remove(&number)?;
+        let is_change = waiting.len() + 1 == MANY_TICKETS;
+        drop(waiting);
+        if is_change {
+            self.fewer.notify_one();
+        }
+        Some(ticket)
+    }
+
+    /// Waits while there are [`MANY_TICKETS`], for [`MAX_PAUSE`] at most.
+    pub fn pause(&self) {
+        let waiting = self.waiting();
+        if waiting.len() >= MANY_TICKETS {
+            let is_busy = |waiting: &mut BTreeMap<_, _>| waiting.len() >= MANY_TICKETS;
+            drop(self.fewer.wait_timeout_while(waiting, MAX_PAUSE, is_busy));
+        }
     }
 
     /// Takes all of them out.

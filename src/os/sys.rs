@@ -67,10 +67,8 @@ pub fn defer_accept(listener: &impl AsFd, timeout: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the allocator up for a server (glibc; elsewhere nothing is done): large blocks are
-/// returned to the system when they are freed, and there are as many arenas as processors. By
-/// default glibc raises the first limit at the first large block, and makes eight times as many
-/// arenas, each with free memory that it keeps.
+/// Sets the allocator up for a server (glibc; elsewhere nothing is done): large blocks go back to the
+/// system when they are freed, also after the first, and there are no more arenas than processors.
 pub fn set_up_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -85,11 +83,9 @@ pub fn set_up_allocator() {
 
 /// Gives freed memory that the allocator keeps back to the system (glibc; elsewhere nothing).
 pub fn trim_allocator() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `malloc_trim` takes the allocator's own locks and moves nothing that is in use.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    let _ = unsafe { libc::malloc_trim(0) };
 }
 
 /// Enlarges the kernel's hash table of this process's sleeping threads (Linux 6.16 and later give

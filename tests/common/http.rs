@@ -1,9 +1,12 @@
 //! An HTTP client that keeps its connection: it reads each response by its length.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
 
-use super::{Answer, Server};
+use threadcast::Config;
+
+use super::{Answer, PATIENCE, Server};
 
 /// The beginning of a request to publish, up to the fields that frame the body.
 pub const POST: &str = "POST /publish HTTP/1.1\r\nHost: x\r\n";
@@ -78,4 +81,18 @@ impl Http {
     pub fn stream(&self) -> &TcpStream {
         self.reader.get_ref()
     }
+}
+
+/// A server inside this process, on a free port of loopback, without ticks.
+pub fn start_here() -> threadcast::Server {
+    let listen = (Ipv4Addr::LOCALHOST, 0).into();
+    threadcast::Server::start(Config { listen, tick: Duration::ZERO, ..Config::default() })
+        .expect("the server starts")
+}
+
+/// A connection to it.
+pub fn connect_here(server: &threadcast::Server) -> Http {
+    let stream = TcpStream::connect(server.address()).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    Http::on(stream)
 }
