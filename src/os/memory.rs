@@ -9,7 +9,7 @@ use crate::status;
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// A change in the number of threads that is a crowd's coming or going: each client has one.
-const CROWD: u64 = 64;
+const CROWD: u64 = 16;
 
 /// A growth of resident memory that is worth a trim, in KiB.
 const GROWTH_KIB: u64 = 4096;
