@@ -204,14 +204,12 @@ impl Door {
     /// See [`NoHead`].
     pub fn read_head(&self, pending: &mut Pending) -> Result<Head, NoHead> {
         let mut scanner = Scanner::default();
-        let mut deadline = match pending.is_kept {
-            true => pending.since + IDLE_TIMEOUT,
-            false => pending.since + self.options.header_timeout,
+        let (nothing_yet, timeout) = match pending.is_kept {
+            true => (Stage::Idle, IDLE_TIMEOUT),
+            false => (Stage::Silent, self.options.header_timeout),
         };
-        let (mut stage, nothing_yet) = match pending.is_kept {
-            true => (None, Stage::Idle),
-            false => (None, Stage::Silent),
-        };
+        let mut deadline = pending.since + timeout;
+        let mut stage = None;
         loop {
             match scanner.scan(&pending.bytes, self.options.max_head) {
                 Ok(None) => {}
