@@ -67,7 +67,7 @@ use access::Access;
 use assets::Assets;
 use backlog::Backlog;
 use client::hangup::Watcher;
-use clients::{Clients, Transport};
+use clients::Clients;
 use door::{Counters, Door};
 use forwarded::Proxies;
 use hub::Hub;
@@ -268,9 +268,9 @@ impl Server {
                 let Some(outbox) = client.outbox() else {
                     continue;
                 };
-                let farewell = match client.transport {
-                    Transport::Sse => sse::farewell(client.number),
-                    Transport::WebSocket => websocket::session::farewell(),
+                let farewell = match outbox.link().coding() {
+                    Some(coding) => sse::farewell(client.number, coding),
+                    None => websocket::session::farewell(),
                 };
                 // Said once: to an outbox that is over this does nothing.
                 outbox.finish(Reason::Shutdown, Some(&farewell));

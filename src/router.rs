@@ -139,7 +139,10 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
             connection.respond(&Response::error(400, "unexpected_body", message))
         }
         ("/events", "GET") => sse::serve(app, connection, &query),
-        ("/events", "HEAD") => connection.respond(&sse::head()),
+        ("/events", "HEAD") => {
+            let head = sse::head(connection.coding());
+            connection.respond(&head)
+        }
         ("/publish", "POST" | "OPTIONS") => publish::serve(app, connection, &query),
         ("/ticket", "POST" | "OPTIONS") => access::serve(app, connection),
         ("/publish" | "/ticket", _) => connection.respond(&method_not_allowed("POST, OPTIONS")),

@@ -13,22 +13,31 @@ use crate::hub::LastSeen;
 use crate::hub::batch::batches;
 use crate::hub::broadcaster::Subscriber;
 use crate::hub::chunk::{Chunk, Form};
+use crate::hub::coding::Coding;
 use crate::hub::event::{EventId, encode_sse};
 use crate::hub::history::Replay;
 use crate::hub::outbox::Outbox;
 use crate::listener::connection::{Connection, Next};
 use crate::router::Query;
 
-/// How long a client waits before it comes back, in milliseconds, and its greeting.
-const GREETING: &str = "retry: 2000\n\ndata: {\"message\":\"Connection established\"}\n\n";
-
-/// The head of every stream. Its length is not known, so closing ends it (RFC 9112 section 6.3).
-/// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
-pub fn head() -> Response {
-    Response::head(200, "text/event-stream; charset=utf-8")
+/// The head of every stream. `no-transform` and `X-Accel-Buffering` keep proxies from holding events
+/// back.
+pub fn head(coding: Coding) -> Response {
+    let head = Response::head(200, "text/event-stream; charset=utf-8")
         .with("Cache-Control", "no-cache, no-transform")
         .with("X-Accel-Buffering", "no")
-        .with("Access-Control-Allow-Origin", "*")
+        .with("Access-Control-Allow-Origin", "*");
+    match coding {
+        Coding::Identity => head,
+        Coding::Chunked => head.with("Transfer-Encoding", "chunked"),
+    }
+}
+
+/// The first event: when to come back, in milliseconds, and from which id on. One block, since many
+/// clients report a block without data as an event.
+fn greeting(seen: Option<EventId>) -> String {
+    let id = seen.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("{id}retry: 2000\ndata: {{\"message\":\"Connection established\"}}\n\n")
 }
 
 /// Serves the client until it leaves, is too slow, or the server shuts down.
@@ -38,10 +47,11 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
         Ok(stay) => stay,
         Err(full) => return connection.respond(&full.into()),
     };
+    let coding = connection.coding();
     let link = connection.into_event_stream();
     let socket = Arc::clone(link.socket());
     let backlog = Arc::clone(&app.backlog);
-    let outbox = Outbox::new(link, app.config.fanout, app.limits(), &[], backlog);
+    let outbox = Outbox::new(link, app.config.fanout, app.limits(), coding.end(), backlog);
     outbox.drained_by_this_thread();
     stay.show(&outbox);
     if let Err(error) = app.hangups.watch(&socket, stay.number()) {
@@ -53,14 +63,14 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
         client: stay.number(),
         outbox: Arc::clone(&outbox),
         topics: query.topics_or_all(),
-        form: Form::Sse,
+        form: Form::Sse(coding),
     };
     // Before the greeting: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = app.hub.subscribe(subscriber, last);
-    let mut first = head().to_bytes(false, Persistence::Close);
-    first.extend_from_slice(GREETING.as_bytes());
+    let mut first = head(coding).to_bytes(false, Persistence::Close);
+    first.extend_from_slice(&coding.frame(greeting(replay.seen).as_bytes()));
     outbox.write_taken(Chunk::Own(first.into()));
-    write_replay(&outbox, replay);
+    write_replay(&outbox, replay, coding);
     let reason = outbox.run();
 
     drop(subscription);
@@ -69,13 +79,13 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     Next::Done
 }
 
-fn write_replay(outbox: &Outbox, replay: Replay) {
+fn write_replay(outbox: &Outbox, replay: Replay, coding: Coding) {
     if let Some(resumed) = replay.gap {
         let gap = encode_sse(Some(resumed), Some("gap"), &gap_data(resumed));
-        outbox.write_taken(Chunk::Own(gap.into()));
+        outbox.write_taken(Chunk::Own(coding.frame(&gap)));
     }
     for batch in batches(&replay.events) {
-        outbox.write_taken(Chunk::Sse(batch));
+        outbox.write_taken(Chunk::Sse(batch, coding));
     }
 }
 
@@ -84,12 +94,13 @@ pub fn gap_data(resumed: EventId) -> String {
     format!("{{\"resumed\":\"{resumed}\"}}")
 }
 
-/// What a client is told when the server shuts down: when to come back. Spread over two seconds,
-/// so that not all of them come at once.
-pub fn farewell(client: u64) -> Vec<u8> {
+/// What a client is told when the server shuts down: when to come back, and that the stream ends here.
+/// Spread over two seconds, so that not all of them come at once.
+pub fn farewell(client: u64, coding: Coding) -> Vec<u8> {
     // Any number that differs between neighbours will do; this is Knuth's multiplicative hash.
     let jitter = client.wrapping_mul(2_654_435_761) % 2_000;
-    format!("retry: {}\n\n", 1_000 + jitter).into_bytes()
+    let retry = coding.frame(format!("retry: {}\n", 1_000 + jitter).as_bytes());
+    [&retry, coding.end()].concat()
 }
 
 impl Query {
@@ -103,10 +114,14 @@ impl Query {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn farewells_are_spread() {
-        let all: std::collections::HashSet<_> = (0..200).map(super::farewell).collect();
+        let farewells = (0..200).map(|client| farewell(client, Coding::Identity));
+        let all: std::collections::HashSet<_> = farewells.collect();
         assert!(all.len() > 150, "{}", all.len());
-        assert!(all.iter().all(|one| one.starts_with(b"retry: ") && one.ends_with(b"\n\n")));
+        assert!(all.iter().all(|one| one.starts_with(b"retry: ") && one.ends_with(b"\n")));
+        assert!(farewell(1, Coding::Chunked).ends_with(b"\n\r\n0\r\n\r\n"));
     }
 }

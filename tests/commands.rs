@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::schema::Schema;
-use common::ws::{Raw, masked};
+use common::ws::{Raw, check_welcome, masked};
 use common::{Answer, Server};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
@@ -49,7 +49,7 @@ impl Client {
         let socket = tungstenite::client(request, stream).expect("a WebSocket").0;
         let schema = Schema::parse(include_str!("threadcast.v1.schema.json"));
         let mut client = Client { socket, schema, next: 0 };
-        assert_eq!(client.read(), json!({"type": "info", "message": "Welcome to WS Server"}));
+        check_welcome(&client.read());
         client
     }
 
@@ -252,6 +252,20 @@ fn what_was_missed_comes_between_the_ack_and_what_is_new() {
         client.topics(json!({"type": "unsubscribe", "topics": ["*", "a", "live"]}));
         client.topics(subscribe(&["a"], &first));
         assert_eq!((client.event(), client.event()), (event("a", "2"), event("a", "5")));
+
+        // Whoever has seen nothing but an ack comes back with its id.
+        client.topics(json!({"type": "unsubscribe", "topics": ["a"]}));
+        let subscribed = client.ask(json!({"type": "subscribe", "topics": ["e"]}));
+        let acked = subscribed["lastEventId"].as_str().expect("an id").to_owned();
+        client.topics(json!({"type": "unsubscribe", "topics": ["e"]}));
+        publish("e", "missed");
+        let back = client.ask(subscribe(&["e"], &acked));
+        assert_eq!(back["lastEventId"], acked, "until it has read what it missed");
+        assert_eq!(client.event(), event("e", "missed"));
+        let nothing_new = client.ask(subscribe(&["e"], &acked));
+        assert_eq!(nothing_new.get("lastEventId"), None);
+        client.topics(json!({"type": "unsubscribe", "topics": ["e"]}));
+        client.topics(subscribe(&["a"], &acked));
 
         // A gap is told before anything else, and not where nothing can be missing.
         client.topics(json!({"type": "unsubscribe", "topics": ["a"]}));

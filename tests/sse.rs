@@ -29,12 +29,76 @@ fn the_head_and_the_greeting() {
     assert_eq!(head.header("X-Accel-Buffering"), Some("no"));
     assert_eq!(head.header("Access-Control-Allow-Origin"), Some("*"));
     assert_eq!(head.header("Content-Length"), None);
-    assert_eq!(head.header("Transfer-Encoding"), None);
-    let retry = Block { retry: Some("2000".into()), ..Block::default() };
-    assert_eq!(sse.block(), Some(retry));
+    assert_eq!(head.header("Transfer-Encoding"), Some("chunked"));
+    assert_eq!(head.header("Connection"), Some("close"));
+    let id = server.publish_id("/publish", "x");
+    let mut later = Sse::connect(&server, "/events", "");
     let message = r#"{"message":"Connection established"}"#;
-    let greeting = Block { data: Some(message.into()), ..Block::default() };
-    assert_eq!(sse.block(), Some(greeting));
+    for (sse, seen) in [(&mut sse, None), (&mut later, Some(id))] {
+        let greeting = sse.block().unwrap();
+        assert_eq!(greeting.data.as_deref(), Some(message));
+        assert_eq!(greeting.retry.as_deref(), Some("2000"), "in one block with the data");
+        let greeted = greeting.id.expect("an id to come back with");
+        assert!(seen.is_none_or(|seen| seen == greeted), "the newest id there is");
+    }
+}
+
+/// Client libraries hand on what they read chunk by chunk (RFC 9112 section 7.1); HTTP/1.0 knows none.
+#[test]
+fn each_event_is_a_chunk_to_http_1_1_and_none_to_1_0() {
+    for fanout in FANOUTS {
+        let server =
+            Server::start(&["--fanout", fanout, "--heartbeat", "300ms", "--history", "2"]);
+        let seen = server.publish_id("/publish", "seen");
+        let ids: Vec<String> = (0..3).map(|_| server.publish_id("/publish", "missed")).collect();
+        let (mut old, mut new) = (server.connect(), server.connect());
+        old.write_all(format!("GET /events?last_event_id={seen} HTTP/1.0\r\n\r\n").as_bytes())
+            .unwrap();
+        let field = format!("Last-Event-ID: {seen}\r\n");
+        new.write_all(common::http::get("/events", &field).as_bytes()).unwrap();
+        server.wait_clients(2, 0);
+        let live = server.publish_id("/publish?event=e", "live");
+        // A heartbeat at the least, of which nobody can tell how many.
+        std::thread::sleep(Duration::from_secs(1));
+        server.signal("TERM");
+        let [old, new] = [old, new].map(|mut stream| {
+            let mut bytes = String::new();
+            stream.read_to_string(&mut bytes).expect("the server closes");
+            let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
+            (head.to_owned(), body.to_owned())
+        });
+        assert!(!old.0.contains("Transfer-Encoding"), "{}", old.0);
+        let mut chunks = Vec::new();
+        let mut rest = &*new.1;
+        while !rest.is_empty() {
+            let (length, behind) = rest.split_once("\r\n").unwrap();
+            let (chunk, behind) = behind.split_at(usize::from_str_radix(length, 16).unwrap());
+            rest = behind.strip_prefix("\r\n").expect("the end of the chunk");
+            chunks.push(chunk);
+        }
+        let beats = chunks.iter().filter(|chunk| **chunk == ":\n").count();
+        assert!((1..10).contains(&beats), "{beats} comment lines");
+        chunks.retain(|chunk| *chunk != ":\n");
+        let greeting = "data: {\"message\":\"Connection established\"}";
+        let [first, gap, replay, event, farewell, end] = chunks[..] else { panic!("{chunks:?}") };
+        assert_eq!(first, format!("id: {seen}\nretry: 2000\n{greeting}\n\n"));
+        let resumed = &ids[0];
+        let data = format!("data: {{\"resumed\":\"{resumed}\"}}");
+        assert_eq!(gap, format!("id: {resumed}\nevent: gap\n{data}\n\n"));
+        // (The history keeps two events.)
+        let missed = ids[1..].iter().map(|id| format!("id: {id}\ndata: missed\n\n"));
+        assert_eq!(replay, missed.collect::<String>());
+        assert_eq!(event, format!("id: {live}\nevent: e\ndata: live\n\n"));
+        assert!(farewell.starts_with("retry: "), "{farewell:?}");
+        assert_eq!(farewell.find('\n'), Some(farewell.len() - 1), "no block without data");
+        assert_eq!(end, "", "the last chunk");
+        // The same without chunks; the two come back at different times.
+        let lines = old.1.split_inclusive('\n').filter(|line| *line != ":\n");
+        let text: String = lines.collect();
+        let (events, farewell) = text.split_at(text.rfind("retry: ").unwrap());
+        assert_eq!(events, [first, gap, &*replay, event].concat());
+        assert_eq!(farewell.find('\n'), Some(farewell.len() - 1));
+    }
 }
 
 #[test]
@@ -243,7 +307,7 @@ fn an_address_that_comes_back_is_a_new_client() {
         let mut stream = TcpStream::from(socket);
         stream.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut seen = String::new();
-        while !seen.ends_with("established\"}\n\n") {
+        while !seen.contains("established\"}\n\n") {
             let mut buffer = [0; 1024];
             let read = stream.read(&mut buffer).expect("a greeting");
             assert!(read > 0, "the stream ended after {seen:?}");

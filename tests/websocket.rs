@@ -5,7 +5,7 @@ mod common;
 use std::io::Write;
 use std::time::Duration;
 
-use common::ws::{Frame, Raw, connect, json, masked, open};
+use common::ws::{Frame, Raw, check_welcome, connect, json, masked, open};
 use common::{Server, assert_timestamp, wait_for};
 use serde_json::json;
 use tungstenite::Message;
@@ -20,8 +20,9 @@ fn text(payload: impl AsRef<[u8]>) -> Frame {
 /// A client past the welcome.
 fn welcomed(server: &Server) -> Raw {
     let mut client = Raw::connect(server, "/ws");
-    let welcome = r#"{"type":"info","message":"Welcome to WS Server"}"#;
-    assert_eq!(client.frame(), Some(text(welcome)));
+    let welcome = client.frame().expect("a welcome");
+    assert_eq!((welcome.last, welcome.opcode), (true, 1));
+    check_welcome(&serde_json::from_slice(&welcome.payload).expect("JSON")).expect("an id");
     client
 }
 

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::coding::{Coding, Encoded};
 use super::event::Event;
 use crate::websocket::deflate::{WINDOWS, Window};
 
@@ -23,7 +24,7 @@ pub type Places = u64;
 #[derive(Debug)]
 pub struct Batch {
     events: Box<[Arc<Event>]>,
-    sse: OnceLock<Box<[u8]>>,
+    sse: OnceLock<Encoded>,
     websocket: OnceLock<Box<[u8]>>,
     /// By window.
     deflated: [OnceLock<Box<[u8]>>; WINDOWS],
@@ -53,10 +54,14 @@ impl Batch {
     }
 
     /// All of them in the form of an event stream. See [`Event::sse`].
-    pub fn sse(&self) -> &[u8] {
+    pub fn sse(&self, coding: Coding) -> &[u8] {
         match &*self.events {
-            [event] => event.sse(),
-            events => self.sse.get_or_init(|| join(events, Event::sse)),
+            [event] => event.sse(coding),
+            events => {
+                // One chunk for all of them.
+                let encode = || Encoded::new(&join(events, |event| event.sse(Coding::Identity)));
+                self.sse.get_or_init(encode).bytes(coding)
+            }
         }
     }
 
@@ -117,12 +122,16 @@ mod tests {
     fn a_batch_is_its_events_one_behind_the_other() {
         let events = events(&["a", "b\nc", "d"]);
         let batch = Arc::new(Batch::new(events.clone()));
-        let joined: Vec<u8> = events.iter().flat_map(|event| event.sse().to_vec()).collect();
-        assert_eq!(batch.sse(), joined);
+        let texts = events.iter().flat_map(|event| event.sse(Coding::Identity).to_vec());
+        let joined: Vec<u8> = texts.collect();
+        assert_eq!(batch.sse(Coding::Identity), joined);
+        assert_eq!(batch.sse(Coding::Chunked), &*Coding::Chunked.frame(&joined));
         let joined: Vec<u8> = events.iter().flat_map(|event| event.websocket().to_vec()).collect();
         assert_eq!(batch.websocket(), joined);
-        assert_eq!(batch.part(0b101).sse(), [events[0].sse(), events[2].sse()].concat());
-        assert_eq!(batch.part(0b010).sse().as_ptr(), events[1].sse().as_ptr());
+        let [first, second, third] =
+            [0, 1, 2].map(|place: usize| events[place].sse(Coding::Identity));
+        assert_eq!(batch.part(0b101).sse(Coding::Identity), [first, third].concat());
+        assert_eq!(batch.part(0b010).sse(Coding::Identity).as_ptr(), second.as_ptr());
         assert!(Arc::ptr_eq(&batch.part(0b111), &batch));
     }
 

@@ -25,10 +25,6 @@ use super::reason::Reason;
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
 
-/// A comment line: what the standard suggests to keep a silent connection open (WHATWG HTML,
-/// section 9.2.7).
-const HEARTBEAT: &[u8] = b":\n\n";
-
 /// One client as its broadcaster knows it.
 pub struct Subscriber {
     /// The client's number.
@@ -122,34 +118,27 @@ fn run(receiver: &Receiver<Message>, heartbeat: Duration, timing: &Arc<Timing>) 
 type Group = BTreeMap<u64, Member>;
 type Member = (Form, Arc<Outbox>);
 
-/// A batch in every form, ready to be offered: one chunk for all clients of a form, so that nothing
+/// A batch in the forms that were wanted so far: one chunk for all clients of a form, so that nothing
 /// shared is touched for each of them.
 struct Forms {
     batch: Arc<Batch>,
-    sse: Chunk,
-    websocket: Chunk,
-    /// The window that was wanted last; nearly all have the same.
-    deflated: Option<(Form, Chunk)>,
+    // A few at the most: a search is cheaper than a hash.
+    chunks: Vec<(Form, Chunk)>,
 }
 
 impl Forms {
     fn of(batch: &Arc<Batch>) -> Forms {
-        let chunk = |form: Form| form.chunk(Arc::clone(batch));
-        let (sse, websocket) = (chunk(Form::Sse), chunk(Form::WebSocket));
-        Forms { batch: Arc::clone(batch), sse, websocket, deflated: None }
+        Forms { batch: Arc::clone(batch), chunks: Vec::new() }
     }
 
     // One that is gone is taken out when its own thread unsubscribes.
     fn offer(&mut self, (form, outbox): &Member, now: Instant) {
-        let chunk = match form {
-            Form::Sse => &self.sse,
-            Form::WebSocket => &self.websocket,
-            Form::Deflate(_) => match &mut self.deflated {
-                Some((same, chunk)) if same == form => chunk,
-                other => &other.insert((*form, form.chunk(Arc::clone(&self.batch)))).1,
-            },
-        };
-        outbox.offer(chunk, now);
+        let place = self.chunks.iter().position(|(known, _)| known == form);
+        let place = place.unwrap_or_else(|| {
+            self.chunks.push((*form, form.chunk(Arc::clone(&self.batch))));
+            self.chunks.len() - 1
+        });
+        outbox.offer(&self.chunks[place].1, now);
     }
 }
 
@@ -308,8 +297,8 @@ impl Share {
     fn tend(&self, now: Instant) {
         for subscriber in self.subscribers.values() {
             subscriber.outbox.enforce_end(now);
-            if subscriber.form == Form::Sse {
-                subscriber.outbox.tend(HEARTBEAT, self.heartbeat, now);
+            if let Form::Sse(coding) = subscriber.form {
+                subscriber.outbox.tend(coding.heartbeat(), self.heartbeat, now);
             }
         }
     }
@@ -340,6 +329,7 @@ mod tests {
     use super::*;
     use crate::backlog::Backlog;
     use crate::clients::Clients;
+    use crate::hub::coding::Coding;
     use crate::hub::event::Draft;
     use crate::hub::outbox::{Fanout, Limits};
     use crate::listener::connection::Link;
@@ -355,7 +345,7 @@ mod tests {
             let outbox = Outbox::new(link, Fanout::Direct, limits, &[], backlog);
             outbox.drained_by_new_threads();
             outbox.release();
-            let (topics, form) = (Topics::All, Form::Sse);
+            let (topics, form) = (Topics::All, Form::Sse(Coding::Identity));
             let subscribe = Subscriber { client, outbox: Arc::clone(&outbox), topics, form };
             broadcaster.mailbox.send(Message::Subscribe(subscribe));
             (outbox, peer)

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::batch::Batch;
+use super::coding::Coding;
 use crate::websocket::deflate::Window;
 
 /// The form in which a subscriber gets its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// An event stream. The broadcaster also sends its heartbeats and looks whether it is gone.
-    Sse,
+    Sse(Coding),
     /// WebSocket frames. The client's own thread does the rest.
     WebSocket,
     /// WebSocket frames, compressed.
@@ -20,7 +21,7 @@ impl Form {
     /// `batch` in this form.
     pub fn chunk(self, batch: Arc<Batch>) -> Chunk {
         match self {
-            Form::Sse => Chunk::Sse(batch),
+            Form::Sse(coding) => Chunk::Sse(batch, coding),
             Form::WebSocket => Chunk::WebSocket(batch),
             Form::Deflate(window) => Chunk::Deflated(batch, window),
         }
@@ -31,7 +32,7 @@ impl Form {
 #[derive(Debug, Clone)]
 pub enum Chunk {
     /// Events, in the form of an event stream.
-    Sse(Arc<Batch>),
+    Sse(Arc<Batch>, Coding),
     /// Events, as WebSocket frames.
     WebSocket(Arc<Batch>),
     /// The same, compressed.
@@ -46,7 +47,7 @@ impl Chunk {
     /// The bytes as the client gets them.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Chunk::Sse(batch) => batch.sse(),
+            Chunk::Sse(batch, coding) => batch.sse(*coding),
             Chunk::WebSocket(batch) => batch.websocket(),
             Chunk::Deflated(batch, window) => batch.deflated(*window),
             Chunk::Own(bytes) => bytes,
@@ -57,7 +58,7 @@ impl Chunk {
     /// How many events it is.
     pub fn events(&self) -> usize {
         match self {
-            Chunk::Sse(batch) | Chunk::WebSocket(batch) | Chunk::Deflated(batch, _) => {
+            Chunk::Sse(batch, _) | Chunk::WebSocket(batch) | Chunk::Deflated(batch, _) => {
                 batch.events().len()
             }
             Chunk::Own(_) | Chunk::Fixed(_) => 0,

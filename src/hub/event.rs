@@ -10,6 +10,7 @@ use serde_json::Value;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 
+use super::coding::{Coding, Encoded};
 use crate::websocket::deflate::{WINDOWS, Window, compressed_frame};
 
 /// The longest topic or event name, in bytes.
@@ -151,7 +152,7 @@ pub struct Event {
     pub topic: Arc<str>,
     name: Option<Box<str>>,
     data: Box<str>,
-    sse: OnceLock<Box<[u8]>>,
+    sse: OnceLock<Encoded>,
     websocket: OnceLock<Box<[u8]>>,
     /// By window; `None` inside where compression does not pay.
     deflated: [OnceLock<Option<Box<[u8]>>>; WINDOWS],
@@ -171,10 +172,9 @@ impl Event {
     }
 
     /// The event in the form of an event stream (WHATWG HTML, section 9.2.6).
-    pub fn sse(&self) -> &[u8] {
-        self.sse.get_or_init(|| {
-            encode_sse(Some(self.id), self.name.as_deref(), &self.data).into_boxed_slice()
-        })
+    pub fn sse(&self, coding: Coding) -> &[u8] {
+        let encode = || Encoded::new(&encode_sse(Some(self.id), self.name.as_deref(), &self.data));
+        self.sse.get_or_init(encode).bytes(coding)
     }
 
     /// The event as one unmasked WebSocket text frame (RFC 6455 section 5.2) with
@@ -293,7 +293,7 @@ mod tests {
     fn line_ends_are_made_alike() {
         let draft = Draft::new("t", None, "a\r\nb\rc\nd").unwrap();
         let event = Event::new(EventId { millis: 1, sequence: 2 }, draft);
-        let text = String::from_utf8_lossy(event.sse());
+        let text = String::from_utf8_lossy(event.sse(Coding::Identity));
         assert_eq!(text, "id: 1-2\ndata: a\ndata: b\ndata: c\ndata: d\n\n");
     }
 

@@ -1,6 +1,6 @@
 //! The last events, for clients that come back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Topics;
@@ -9,9 +9,10 @@ use super::event::{Event, EventId};
 /// The most memory that the history keeps, whatever its length in events.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Of how many topics it is known when they last lost an event. Beyond it all that is known is
-/// forgotten together, on the safe side: such a topic may report a gap that was none.
-const MAX_TOPICS: usize = 1024;
+/// Of how many topics it is known when they last lost an event. Beyond that the loss that is the longest
+/// ago is taken for one on every topic, which is the safe side: a client that was away for longer may
+/// be told of a gap that was none.
+const MAX_TOPICS: usize = 16 * 1024;
 
 /// A bounded log of events.
 #[derive(Debug)]
@@ -21,13 +22,17 @@ pub struct History {
     capacity: usize,
     /// No event up to this id is certain to have been kept, on any topic.
     floor: EventId,
-    /// The newest event that each topic has lost since `floor`.
+    /// The newest event that each topic has lost since `floor`; and the same by that event.
     lost: HashMap<Arc<str>, EventId>,
+    topics_by_loss: BTreeMap<EventId, Arc<str>>,
 }
 
-/// What a client gets that comes back.
+/// What a client gets that subscribes.
 #[derive(Debug)]
 pub struct Replay {
+    /// Up to where it has seen everything before this replay: what it comes back with if the replay
+    /// does not reach it. `None` where that is not known: behind it comes a gap.
+    pub seen: Option<EventId>,
     /// Set where events it missed are no longer kept: the id from which on nothing is missing.
     pub gap: Option<EventId>,
     /// The events it missed, or those of them that are kept, oldest first.
@@ -37,7 +42,14 @@ pub struct Replay {
 impl History {
     /// A history of at most `capacity` events, beginning after `birth`.
     pub fn new(capacity: usize, birth: EventId) -> History {
-        History { events: VecDeque::new(), bytes: 0, capacity, floor: birth, lost: HashMap::new() }
+        History {
+            events: VecDeque::new(),
+            bytes: 0,
+            capacity,
+            floor: birth,
+            lost: HashMap::new(),
+            topics_by_loss: BTreeMap::new(),
+        }
     }
 
     /// Appends an event, whose id must be above all others.
@@ -49,12 +61,20 @@ impl History {
                 break;
             };
             self.bytes -= oldest.weight();
-            if self.lost.len() >= MAX_TOPICS && !self.lost.contains_key(&oldest.topic) {
-                self.lost.clear();
-                self.floor = oldest.id;
-            } else {
-                self.lost.insert(Arc::clone(&oldest.topic), oldest.id);
-            }
+            self.lose(&oldest);
+        }
+    }
+
+    fn lose(&mut self, event: &Event) {
+        if let Some(before) = self.lost.insert(Arc::clone(&event.topic), event.id) {
+            self.topics_by_loss.remove(&before);
+        }
+        self.topics_by_loss.insert(event.id, Arc::clone(&event.topic));
+        if self.lost.len() > MAX_TOPICS
+            && let Some((id, topic)) = self.topics_by_loss.pop_first()
+        {
+            self.lost.remove(&topic);
+            self.floor = id;
         }
     }
 
@@ -62,7 +82,7 @@ impl History {
     /// the id given out last; an id above it was not given out by this server.
     pub fn after(&self, last: EventId, newest: EventId, topics: &Topics) -> Replay {
         let complete_after = match topics {
-            Topics::All => self.lost.values().copied().max().unwrap_or(self.floor),
+            Topics::All => self.topics_by_loss.keys().next_back().copied().unwrap_or(self.floor),
             Topics::Some(names) => {
                 let lost = names.iter().filter_map(|name| self.lost.get(name).copied());
                 lost.max().unwrap_or(self.floor)
@@ -77,8 +97,9 @@ impl History {
             false => self.events.len(),
         };
         let gap = gap.map(|resumed| if known { resumed } else { newest });
+        let seen = known.then_some(last);
         let missed = self.events.range(from..).filter(|event| topics.match_topic(&event.topic));
-        Replay { gap, events: missed.cloned().collect() }
+        Replay { seen, gap, events: missed.cloned().collect() }
     }
 }
 
@@ -146,12 +167,22 @@ mod tests {
     }
 
     #[test]
-    fn many_topics_are_forgotten_on_the_safe_side() {
+    fn the_oldest_losses_are_forgotten_on_the_safe_side() {
         let names: Vec<String> = (0..2 * MAX_TOPICS).map(|number| number.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let history = history(1, &names);
-        assert!(history.lost.len() <= MAX_TOPICS);
-        let replay = history.after(id(101), id(101 + 2047), &Topics::named(["0"]));
-        assert!(replay.gap.is_some());
+        assert_eq!((history.lost.len(), history.topics_by_loss.len()), (MAX_TOPICS, MAX_TOPICS));
+        let newest = 100 + names.len() as u64;
+        let gap = |last, topic| history.after(id(last), id(newest), &Topics::named([topic])).gap;
+        // All are lost but the last, and it is known of the later half.
+        let forgotten = newest - 1 - MAX_TOPICS as u64;
+        assert_eq!(gap(101, "0"), Some(id(forgotten)));
+        assert_eq!(
+            gap(forgotten - 1, "quiet"),
+            Some(id(forgotten)),
+            "it may have been one of those"
+        );
+        assert_eq!(gap(forgotten, "quiet"), None);
+        assert_eq!(gap(forgotten, names[MAX_TOPICS]), Some(id(101 + MAX_TOPICS as u64)));
     }
 }

@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod broadcaster;
 pub mod chunk;
+pub mod coding;
 pub mod event;
 pub mod history;
 pub mod mailbox;
@@ -226,6 +227,11 @@ impl Hub {
         (subscription, replay)
     }
 
+    /// The id given out last, or the one that stands for 'before the first event'.
+    pub fn newest(&self) -> EventId {
+        self.order().ids.last()
+    }
+
     /// The fan-out times of each broadcaster.
     pub fn timings(&self) -> impl Iterator<Item = &Timing> {
         self.broadcasters.iter().map(|broadcaster| &*broadcaster.timing)
@@ -259,9 +265,10 @@ impl Order {
     fn replay(&self, last: LastSeen, topics: &Topics) -> Replay {
         let newest = self.ids.last();
         match last {
-            LastSeen::Nothing => Replay { gap: None, events: Vec::new() },
+            // Whoever begins here comes back with the newest id, and misses nothing in between.
+            LastSeen::Nothing => Replay { seen: Some(newest), gap: None, events: Vec::new() },
             LastSeen::Event(last) => self.history.after(last, newest, topics),
-            LastSeen::Unknown => Replay { gap: Some(newest), events: Vec::new() },
+            LastSeen::Unknown => Replay { seen: None, gap: Some(newest), events: Vec::new() },
         }
     }
 
@@ -302,7 +309,7 @@ impl Subscription {
         let join = topics.without(&self.topics);
         let before = std::mem::replace(&mut self.topics, topics);
         if leave.is_empty() && join.is_empty() {
-            return Replay { gap: None, events: Vec::new() };
+            return Replay { seen: None, gap: None, events: Vec::new() };
         }
         let mut order = self.hub.order();
         // Nothing can be missing on no topics, not even after a stranger's id.

@@ -566,7 +566,7 @@ impl Outbox {
     fn hang_up(&self) {
         // The end of a stream has to be told; a WebSocket's client has read the close frame, and its
         // session closes when it has been answered.
-        if self.link.is_one_way() {
+        if self.link.coding().is_some() {
             let _ = self.link.stream().shutdown(std::net::Shutdown::Write);
         }
         let mut state = self.lock();
@@ -691,6 +691,7 @@ mod tests {
     use super::*;
     use crate::clients::Clients;
     use crate::hub::batch::Batch;
+    use crate::hub::coding::Coding;
     use crate::hub::event::{Draft, Event};
 
     /// So many events, one behind the other, as one chunk.
@@ -700,7 +701,8 @@ mod tests {
             let id = format!("1-{n}").parse().unwrap();
             Arc::new(Event::new(id, Draft::new("t", None, &data).unwrap()))
         };
-        Chunk::Sse(Arc::new(Batch::new((0..events).map(event).collect::<Vec<_>>())))
+        let batch = Batch::new((0..events).map(event).collect::<Vec<_>>());
+        Chunk::Sse(Arc::new(batch), Coding::Identity)
     }
 
     /// A batch larger than the queue is on its way: the queue behind it is there for what comes

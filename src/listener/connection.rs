@@ -11,6 +11,7 @@ use crate::door::pending::{Pending, Socket};
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
 use crate::forwarded::ClientAddress;
 use crate::http::{Persistence, Response};
+use crate::hub::coding::Coding;
 use crate::send::{send_all, send_now};
 
 /// A request, its socket, and the duty to respond. A connection that is dropped without a response
@@ -39,7 +40,7 @@ pub enum Next {
 pub struct Link {
     socket: Arc<Socket>,
     client: ClientAddress,
-    is_one_way: bool,
+    coding: Option<Coding>,
 }
 
 impl Link {
@@ -47,12 +48,12 @@ impl Link {
     #[cfg(test)]
     pub(crate) fn pair() -> (Link, TcpStream) {
         let (socket, peer) = Socket::pair();
-        (Link { client: socket.peer().into(), socket, is_one_way: true }, peer)
+        (Link { client: socket.peer().into(), socket, coding: Some(Coding::Identity) }, peer)
     }
 
-    /// Whether this side only writes: an event stream.
-    pub fn is_one_way(&self) -> bool {
-        self.is_one_way
+    /// How an event stream is framed; `None` for another protocol.
+    pub fn coding(&self) -> Option<Coding> {
+        self.coding
     }
 
     /// The socket.
@@ -173,16 +174,25 @@ impl Connection {
         self.take_ticket().pending
     }
 
+    /// How an event stream to this client is framed.
+    pub fn coding(&self) -> Coding {
+        match self.head().is_http_1_1 {
+            true => Coding::Chunked,
+            false => Coding::Identity,
+        }
+    }
+
     /// Keeps the connection for an event stream, which is only written.
     pub fn into_event_stream(mut self) -> Link {
+        let coding = Some(self.coding());
         let (socket, _) = self.take_ticket().pending.into_client();
-        Link { socket, client: self.client, is_one_way: true }
+        Link { socket, client: self.client, coding }
     }
 
     /// Takes the connection over for another protocol, with the bytes that came behind the head.
     pub fn into_stream(mut self) -> (Link, Vec<u8>) {
         let (socket, early) = self.take_ticket().pending.into_client();
-        (Link { socket, client: self.client, is_one_way: false }, early)
+        (Link { socket, client: self.client, coding: None }, early)
     }
 }
 

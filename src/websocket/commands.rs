@@ -135,7 +135,11 @@ impl Commands {
             return Ok(());
         }
         let replay = self.subscription.change(Topics::asked_for(&self.names), last);
-        let answer = ack(reference, json!({"topics": self.names}));
+        let mut members = json!({"topics": self.names});
+        if let Some(seen) = replay.seen {
+            members["lastEventId"] = seen.to_string().into();
+        }
+        let answer = ack(reference, members);
         self.outbox.write_taken(Chunk::Own(text_message(&answer, self.deflate).into()));
         write_replay(&self.outbox, Some(replay), self.deflate);
         self.outbox.release();

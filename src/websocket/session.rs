@@ -22,7 +22,7 @@ use crate::clients::{Stay, Transport};
 use crate::hub::batch::batches;
 use crate::hub::broadcaster::Subscriber;
 use crate::hub::chunk::{Chunk, Form};
-use crate::hub::event::{frame, text_frame};
+use crate::hub::event::{EventId, frame, text_frame};
 use crate::hub::history::Replay;
 use crate::hub::outbox::{Fanout, LAST_WORDS_GRACE, Outbox};
 use crate::hub::reason::Reason;
@@ -38,8 +38,12 @@ use crate::sources::tick::timestamp;
 /// used one: what counts as memory is what was ever touched.
 const SESSION_STACK: usize = 2 * STACK_BYTES;
 
-/// The first message on `/ws`.
-const WELCOME: &str = r#"{"type":"info","message":"Welcome to WS Server"}"#;
+/// The first message on `/ws`, with the id from which on the client misses nothing if it comes back
+/// with it.
+fn welcome(seen: Option<EventId>) -> String {
+    let id = seen.map(|id| format!(r#","lastEventId":"{id}""#)).unwrap_or_default();
+    format!(r#"{{"type":"info","message":"Welcome to WS Server"{id}}}"#)
+}
 
 /// The close frame for a client that is too slow: 1013, `Try Again Later` (IANA registry of close
 /// codes). Come back, with the id of the last event.
@@ -103,7 +107,8 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         .unzip();
     let mut first = head;
     if kind != Kind::Echo {
-        first.extend_from_slice(&text_frame(WELCOME));
+        let seen = replay.as_ref().map_or_else(|| Some(app.hub.newest()), |replay| replay.seen);
+        first.extend_from_slice(&text_frame(&welcome(seen)));
     }
     outbox.write_taken(Chunk::Own(first.into()));
     write_replay(&outbox, replay, deflate);

@@ -1,13 +1,66 @@
 //! An SSE client of a few lines: the head, then one block after another. Blocks are taken apart
 //! as the WHATWG event stream rules say, for what this server sends (line feeds only).
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
 use super::{PATIENCE, Server};
 
-/// One block of a stream: an event, a comment, or a `retry`.
+/// A stream without its transfer coding (RFC 9112 section 7.1).
+struct Body {
+    reader: BufReader<TcpStream>,
+    is_chunked: bool,
+    /// Bytes of the present chunk that are still to come.
+    left: usize,
+    /// The last chunk has come.
+    is_whole: bool,
+}
+
+impl Body {
+    fn line(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        match line.strip_suffix("\r\n") {
+            Some(line) => Ok(line.to_owned()),
+            None if line.ends_with('\n') => panic!("not a line of a chunk: {line:?}"),
+            None => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl Read for Body {
+    /// What is left of a chunk at the most: never bytes of two chunks at once.
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if !self.is_chunked {
+            return self.reader.read(buffer);
+        }
+        if self.is_whole {
+            return Ok(0);
+        }
+        if self.left == 0 {
+            let length = self.line()?;
+            self.left = usize::from_str_radix(&length, 16).expect(&length);
+            if self.left == 0 {
+                assert_eq!(self.line()?, "", "no trailers");
+                self.is_whole = true;
+                return Ok(0);
+            }
+        }
+        let most = buffer.len().min(self.left);
+        let read = self.reader.read(&mut buffer[..most])?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= read;
+        if self.left == 0 {
+            assert_eq!(self.line()?, "", "the end of a chunk");
+        }
+        Ok(read)
+    }
+}
+
+/// One block of a stream, or a comment line in front of one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Block {
     pub id: Option<String>,
@@ -18,8 +71,10 @@ pub struct Block {
 }
 
 pub struct Sse {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Body>,
     pub head: String,
+    /// The last `retry` that came, in a block or not: it counts at once.
+    pub retry: Option<String>,
 }
 
 impl Sse {
@@ -31,13 +86,26 @@ impl Sse {
     fn connect_on(mut stream: TcpStream, server: &Server, target: &str, headers: &str) -> Sse {
         let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", server.address);
         stream.write_all(request.as_bytes()).unwrap();
+        Sse::read_head(stream)
+    }
+
+    /// The same in HTTP/1.0: the stream comes without chunks.
+    pub fn connect_1_0(server: &Server, target: &str) -> Sse {
+        let mut stream = server.connect();
+        stream.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        Sse::read_head(stream)
+    }
+
+    fn read_head(stream: TcpStream) -> Sse {
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             assert!(reader.read_line(&mut head).expect("a head") > 0, "ended in its head: {head}");
         }
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-        Sse { reader, head }
+        let is_chunked = head.contains("\r\nTransfer-Encoding: chunked\r\n");
+        let body = Body { reader, is_chunked, left: 0, is_whole: false };
+        Sse { reader: BufReader::new(body), head, retry: None }
     }
 
     /// Connects and reads past the greeting.
@@ -58,16 +126,16 @@ impl Sse {
 
     fn greeted(self) -> Sse {
         let mut sse = self;
-        assert_eq!(sse.block().unwrap().retry.as_deref(), Some("2000"));
         let greeting = sse.block().unwrap();
         assert_eq!(greeting.data.as_deref(), Some(r#"{"message":"Connection established"}"#));
-        assert_eq!(greeting.id, None);
+        assert_eq!(greeting.retry.as_deref(), Some("2000"));
         sse
     }
 
-    /// The next block; `None` at the end of the stream. A block that is cut off is dropped, as the
-    /// standard says.
+    /// The next block, or comment line; `None` at the end of the stream. A block that is cut off is
+    /// dropped, as the standard says.
     pub fn block(&mut self) -> Option<Block> {
+        use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
         let mut block = Block::default();
         let mut line = String::new();
         loop {
@@ -75,7 +143,9 @@ impl Sse {
             match self.reader.read_line(&mut line) {
                 Ok(0) => return None,
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) if [ConnectionReset, UnexpectedEof].contains(&error.kind()) => {
+                    return None;
+                }
                 Err(error) => panic!("nothing came: {error}"),
             }
             let line = line.strip_suffix('\n')?;
@@ -83,10 +153,16 @@ impl Sse {
             let value = value.strip_prefix(' ').unwrap_or(value);
             match (line, name) {
                 ("", _) => return Some(block),
-                (_, "") => block.comment = true,
+                (_, "") if block == Block::default() => {
+                    return Some(Block { comment: true, ..block });
+                }
+                (_, "") => panic!("a comment within a block: {line:?}"),
                 (_, "id") => block.id = Some(value.to_owned()),
                 (_, "event") => block.event = Some(value.to_owned()),
-                (_, "retry") => block.retry = Some(value.to_owned()),
+                (_, "retry") => {
+                    self.retry = Some(value.to_owned());
+                    block.retry = Some(value.to_owned());
+                }
                 (_, "data") => match &mut block.data {
                     Some(data) => *data = format!("{data}\n{value}"),
                     None => block.data = Some(value.to_owned()),
@@ -117,8 +193,13 @@ impl Sse {
         assert_eq!(event.id, Some(marker), "{cause} published {event:?}");
     }
 
+    /// Whether the stream has ended as the server meant it to (with its last chunk).
+    pub fn is_whole(&self) -> bool {
+        self.reader.get_ref().is_whole
+    }
+
     /// The socket, for tests that close it or read slowly.
     pub fn stream(&self) -> &TcpStream {
-        self.reader.get_ref()
+        self.reader.get_ref().reader.get_ref()
     }
 }

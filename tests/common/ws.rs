@@ -168,7 +168,17 @@ pub fn open_narrow(server: &Server, target: &str) -> WebSocket<TcpStream> {
 }
 
 fn welcomed(mut socket: WebSocket<TcpStream>) -> WebSocket<TcpStream> {
-    let welcome = serde_json::json!({"type": "info", "message": "Welcome to WS Server"});
-    assert_eq!(json(&mut socket), welcome);
+    check_welcome(&json(&mut socket));
     socket
+}
+
+/// Checks the first message on `/ws`; returns the id with which the client misses nothing from there on.
+pub fn check_welcome(message: &serde_json::Value) -> Option<String> {
+    let id = message["lastEventId"].as_str().map(str::to_owned);
+    let mut expected = serde_json::json!({"type": "info", "message": "Welcome to WS Server"});
+    if let Some(id) = &id {
+        expected["lastEventId"] = id.as_str().into();
+    }
+    assert_eq!(*message, expected);
+    id
 }
