@@ -60,6 +60,7 @@ class Connection:
         self.expect("open")
         found = self.event(name="message")
         assert json.loads(found["data"]) == GREETING, shorten(found)
+        return found
 
     def json(self):
         """The next thing must be a text that is JSON."""
@@ -68,8 +69,10 @@ class Connection:
     def welcome(self):
         """A WebSocket on /ws begins so. Returns what was negotiated."""
         opened = self.expect("open")
-        assert self.json() == {"type": "info", "message": "Welcome to WS Server"}
-        return opened
+        told = self.json()
+        seen = told.pop("lastEventId", None)
+        assert told == {"type": "info", "message": "Welcome to WS Server"}, shorten(told)
+        return {**opened, "lastEventId": seen}
 
     def ws_events(self, published, topic):
         """The next messages must be these events, a list of (id, data), in order."""

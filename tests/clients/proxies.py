@@ -21,7 +21,7 @@ class Proxy:
 
     name = package = configuration = ""
 
-    def __init__(self, context, *flags, extra=""):
+    def __init__(self, context, *flags, extra="", changes=None):
         self.program = tools.program(self.package.removesuffix("-light"), self.package)
         self.process, self.servers = None, []
         self.folder = tempfile.mkdtemp(prefix=f"{self.package}-", dir=tools.HOME)
@@ -30,7 +30,7 @@ class Proxy:
         try:
             self.servers = [start(context, *flags)]
             self.servers.append(start(context, *flags))
-            self.path = self.configure(extra)
+            self.path = self.configure(extra, changes or {})
             with open(os.path.join(self.folder, "output.log"), "wb") as log:
                 self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL,
                                                 stdout=log, stderr=log)
@@ -39,7 +39,7 @@ class Proxy:
             self.__exit__()
             raise
 
-    def configure(self, extra):
+    def configure(self, extra, changes):
         """Writes the configuration with this check's ports and returns where."""
         with open(os.path.join(CONFIGURATIONS, self.configuration), encoding="utf-8") as file:
             text = file.read()
@@ -47,6 +47,9 @@ class Proxy:
                   "EXTRA": extra}
         for name, value in values.items():
             text = text.replace(f"@{name}@", str(value))
+        for old, new in changes.items():
+            assert old in text, f"{old} is not in {self.configuration}"
+            text = text.replace(old, new)
         path = os.path.join(self.folder, self.configuration)
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)

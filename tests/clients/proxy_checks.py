@@ -55,11 +55,16 @@ def streams(kind, context, client):
         stream = client.open("sse", url)
         stream.greeting()
         # Nothing else is sent before it is there: a proxy that waits for more would wait for ever.
+        times = []
         for number in range(5):
             began = time.monotonic()
             one = through.publish(f"single {number}", topic="t")
             stream.event(id=one, data=f"single {number}")
-        context.notes.append(f"the last after {1000 * (time.monotonic() - began):.0f} ms")
+            times.append(time.monotonic() - began)
+        context.notes.append(f"the fastest after {1000 * min(times):.0f} ms")
+        # HAProxy gives chunks to the kernel with MSG_MORE, which holds them back for 200 ms, unless
+        # it is told not to: then all five take that long.
+        assert min(times) < 0.15, f"events took {1000 * min(times):.0f} ms"
         relay.cut()
         missed = several(through, 10, "missed", topic="t")
         stream = back_again(client, stream, url, one)
@@ -187,7 +192,7 @@ def sticky(kind, context, client):
         for number in range(2, 26):
             source, topic = f"127.0.0.{number}", f"of-{number}"
             with Curl(proxy.url, "--interface", source, topic=topic) as stream:
-                stream.until(lambda body: body.count(b"\n\n") >= 2)
+                stream.until(lambda body: b"\n\n" in body)
                 used.add(head(stream)["x-served-by"])
                 one, subscribers = publish(proxy.url, topic, source=source, topic=topic)
                 assert subscribers == 1, f"{source} published to {subscribers}"
@@ -215,10 +220,12 @@ def sticky_by_cookie(kind, context, client):
                 assert answer[1]["x-served-by"] == server, f"{cookie} from {source}"
 
 
-@behind("bytes", "without X-Accel-Buffering events would wait", proxies=(Nginx,))
+@behind("bytes", "in HTTP/1.0, without X-Accel-Buffering, events would wait", proxies=(Nginx,))
 def needs_the_field(kind, context, client):
-    """That the checks above can fail: nginx does hold events back unless it is told not to."""
-    with kind(context, extra="proxy_ignore_headers X-Accel-Buffering;") as proxy:
+    """That the checks above can fail. A bare stream, which nginx asks for where it is not told to speak
+    HTTP/1.1, it holds back unless it is told not to; chunks it hands on."""
+    changes = {"proxy_http_version 1.1;": "proxy_ignore_headers X-Accel-Buffering;"}
+    with kind(context, changes=changes) as proxy:
         with Curl(proxy.url) as curl:
             held = queue.Queue()
             reader = threading.Thread(

@@ -60,9 +60,16 @@ def chromium():
 # Name, kinds, how it is started, what is known about it.
 CLIENTS = [
     ("curl", ["sse", "bytes"], curl, {}),
-    ("httpx-sse", ["sse"], lambda: in_python("python_sse.py", "httpx-sse"), {"lacks": ENDS_LATE}),
-    ("sseclient-py", ["sse"], lambda: in_python("python_sse.py", "sseclient-py"),
-     {"lacks": ENDS_LATE}),
+    *((name, ["sse"], lambda name=name: in_python("python_sse.py", name), {"lacks": lacks})
+      for name, lacks in {
+          "httpx-sse": ENDS_LATE,
+          "sseclient-py, urllib3": ENDS_LATE,
+          "sseclient-py, requests": ENDS_LATE,
+          "requests, iter_lines": ENDS_LATE,
+          # Its lines end at U+2028 and others, too.
+          "httpx, iter_lines": {**ENDS_LATE, "rules of the standard": "splits lines elsewhere"},
+          "aiohttp": ENDS_LATE,
+      }.items()),
     ("requests", ["publish"], lambda: in_python("python_publish.py", "requests"), {}),
     ("urllib3", ["publish"], lambda: in_python("python_publish.py", "urllib3"), {}),
     ("npm eventsource", ["sse"], lambda: in_node("eventsource.js"), {"returns": True}),

@@ -119,7 +119,7 @@ def comes_back(context, client):
 
 @check("sse", "connection lost twice: misses nothing")
 def comes_back_twice(context, client):
-    """The greeting has no id. A client that took that for an empty one would lose its place."""
+    """The second time it has seen nothing but its greeting: the id in that must be its own."""
     with start(context) as server, Relay(server.port) as relay:
         url = f"{relay.url}/events?topic=t"
         stream = client.open("sse", url)
@@ -131,6 +131,32 @@ def comes_back_twice(context, client):
         relay.cut()
         missed = several(server, 5, "missed", topic="t")
         stream = back_again(client, stream, url, seen[-1][0])
+        stream.events(missed)
+
+
+@check("sse", "each event is read before the next is published")
+def one_at_a_time(context, client):
+    """No client may hold back an event until it has more."""
+    with start(context) as server:
+        stream = client.open("sse", f"{server.url}/events?topic=t")
+        stream.greeting()
+        for data in ("small", "two\nlines", "x" * 511, "x" * 512, "x" * 5000, "grüße 🦀", "y"):
+            one = server.publish(data, topic="t")
+            stream.event(id=one, data=data)
+
+
+@check("sse", "only greeted, then lost: misses nothing")
+def only_greeted(context, client):
+    """A quiet topic of a busy server: all that the client has seen is its greeting."""
+    with start(context, "--history", "20") as server, Relay(server.port) as relay:
+        url = f"{relay.url}/events?topic=quiet"
+        stream = client.open("sse", url)
+        greeted = stream.greeting()["id"]
+        assert greeted, "the greeting has an id"
+        relay.cut()
+        several(server, 40, "of no concern", topic="busy")
+        missed = several(server, 3, "missed", topic="quiet")
+        stream = back_again(client, stream, url, greeted)
         stream.events(missed)
 
 

@@ -8,10 +8,9 @@ import time
 from frame import FEW_THREADS, LEFT_BY_A_CROWD, SETTLE, course, poll, scenario
 from herd import Herd, give, take
 from target import Sampler, Server
-from wire import Events, Frames, publish, exchange, request, reset, status_of, upgrade
+from wire import GREETED, Events, Frames, publish, exchange, request, reset, status_of, upgrade
 
 ROUNDS = 200
-GREETING = b'established"}\n\n'
 
 
 @course("first connects", f"{ROUNDS} fresh servers, on each 20 SSE + 20 WebSocket + 20 plain at once")
@@ -104,13 +103,13 @@ def is_served(kind, data):
     if kind == "plain":
         return status_of(data) == 200 and b'"ok"' in data
     if kind == "sse":
-        return status_of(data) == 200 and data.endswith(GREETING)
+        return status_of(data) == 200 and data.endswith(GREETED)
     return status_of(data) == 101 and b"Welcome" in data
 
 
 def has_event(kind, data):
     if kind == "sse":
-        return any(f.get("data") == "first" for f in Events().feed(data.partition(GREETING)[2]))
+        return any(f.get("data") == "first" for f in Events().feed(data.partition(GREETED)[2]))
     frames = Frames().feed(data.partition(b"\r\n\r\n")[2])
     return len(frames) == 2 and json.loads(frames[1][1])["data"] == "first"
 

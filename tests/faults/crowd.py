@@ -130,7 +130,7 @@ def report(members, publisher, may_end):
         "worst": max((member.worst for member in members.all), default=0.0),
         "open": sum(not member.ended for member in members.all),
         "broken": sum("broken" in (member.ended or "") for member in members.all),
-        "retries": sum(member.retries > 0 for member in sse),
+        "retries": sum(member.parser.retries > 0 and member.parser.is_whole for member in sse),
         "gone away": sum(member.close_code == 1001 for member in websocket),
     }
 

@@ -35,7 +35,7 @@ def sigterm(binary, result):
         result.failures += report["problems"][:5]
         told, retried = report["gone away"], report["retries"]
         context.check(told == HALF, f"{told} of {HALF} WebSocket clients got close code 1001")
-        context.check(retried == HALF, f"{retried} of {HALF} SSE clients got a retry")
+        context.check(retried == HALF, f"{retried} of {HALF} SSE clients got a retry and the last chunk")
         context.check(report["open"] == 0, f"{report['open']} connections are still open")
         context.check(report["broken"] == 0, f"{report['broken']} connections were reset")
         check_log(context)

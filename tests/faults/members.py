@@ -18,7 +18,6 @@ class Member:
         self.complete = {}  # how many ids there were when a number came
         self.ended = None  # how the connection ended, or None
         self.close_code = None
-        self.retries = 0  # 'retry' fields after the greeting
         self.worst = 0.0  # the longest way of an event to this client, in seconds
         if kind == "sse":
             self.sock, early = open_events(address, f"/events?{topics}", timeout=20)
@@ -50,8 +49,6 @@ class Member:
 
     def take_blocks(self, blocks):
         for fields in blocks:
-            if "retry" in fields:
-                self.retries += 1
             if "data" in fields:
                 self.take_event(fields.get("id"), fields["data"])
 

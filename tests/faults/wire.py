@@ -17,6 +17,8 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 # whichever address it listens.
 TOKEN = "faults"
 AUTHORIZED = f"Authorization: Bearer {TOKEN}"
+# The end of a stream's first chunk.
+GREETED = b'Connection established"}\n\n\r\n'
 LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n")
 # How long nothing more has to come for a connection that stays open to have said everything.
 QUIET = 1.0
@@ -231,22 +233,41 @@ class Frames:
 
 
 class Events:
-    """An event stream, as far as this server writes it: whole fields, lines ended by LF."""
+    """An event stream in chunks, as far as this server writes it: whole fields, lines ended by LF.
+    It begins between two chunks."""
 
     def __init__(self):
-        self.buffer = b""
+        self.buffer = b""  # of a chunk that is not complete
+        self.line = b""
+        self.fields = {}
+        self.retries = 0
+        self.is_whole = False  # whether the last chunk has come
 
     def feed(self, data):
         """Returns the blocks that are complete now, each a dict of its fields."""
-        *blocks, self.buffer = (self.buffer + data).split(b"\n\n")
-        parsed = []
-        for block in blocks:
-            fields = {}
-            for line in block.split(b"\n"):
-                name, _, value = line.partition(b":")
-                fields[name.decode()] = value.removeprefix(b" ").decode()
-            parsed.append(fields)
-        return parsed
+        self.buffer += data
+        text, at = [], 0
+        while (end := self.buffer.find(b"\r\n", at)) >= 0:
+            start, length = end + 2, int(self.buffer[at:end], 16)
+            if len(self.buffer) < start + length + 2:
+                break
+            if self.is_whole or self.buffer[start + length : start + length + 2] != b"\r\n":
+                raise ValueError(f"no chunk: {self.buffer[at : at + 80]!r}")
+            text.append(self.buffer[start : start + length])
+            at, self.is_whole = start + length + 2, length == 0
+        self.buffer = self.buffer[at:]
+        *lines, self.line = (self.line + b"".join(text)).split(b"\n")
+        blocks = []
+        for line in lines:
+            name, _, value = line.partition(b":")
+            if not line:
+                blocks.append(self.fields)
+                self.fields = {}
+            elif name == b"retry":
+                self.retries += 1
+            elif name:
+                self.fields[name.decode()] = value.removeprefix(b" ").decode()
+        return blocks
 
 
 def open_events(address, target="/events", timeout=5.0, receive_buffer=None, source=None):
@@ -256,13 +277,13 @@ def open_events(address, target="/events", timeout=5.0, receive_buffer=None, sou
     sock = connect(address, timeout, receive_buffer, source)
     try:
         sock.sendall(request("GET", target))
-        data = read_until(sock, b"Connection established\"}\n\n", deadline)
+        data = read_until(sock, GREETED, deadline)
         if status_of(data) != 200:
             raise ConnectionError(f"{target}: {data[:80]!r}")
     except OSError:
         sock.close()
         raise
-    return sock, data.partition(b"established\"}\n\n")[2]
+    return sock, data.partition(GREETED)[2]
 
 
 def open_websocket(address, target="/ws", timeout=5.0, receive_buffer=None, source=None):

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::eventstream::Parser;
+use crate::eventstream::Chunked;
 use crate::frames::{self, opcode};
 use crate::live::Live;
 use crate::responses::{self, Reading};
@@ -14,7 +14,7 @@ const TOPIC: &str = "bystanders";
 
 /// All of them.
 pub struct Bystanders {
-    streams: [(TcpStream, Parser); 2],
+    streams: [(TcpStream, Chunked); 2],
     websocket: TcpStream,
     publisher: TcpStream,
     /// How many events each has got.
@@ -66,8 +66,8 @@ pub fn websocket_data(payload: &[u8]) -> Option<String> {
     Some(event["data"].as_str()?.to_owned())
 }
 
-fn event_stream(live: &Live) -> Result<(TcpStream, Parser), String> {
-    let (mut stream, mut parser) = (live.connect()?, Parser::default());
+fn event_stream(live: &Live) -> Result<(TcpStream, Chunked), String> {
+    let (mut stream, mut parser) = (live.connect()?, Chunked::default());
     let request = format!("GET /events?topic={TOPIC} HTTP/1.1\r\nHost: x\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|error| format!("SSE: {error}"))?;
     let head = frames::read_head(&mut stream)?;
@@ -78,14 +78,14 @@ fn event_stream(live: &Live) -> Result<(TcpStream, Parser), String> {
     Ok((stream, parser))
 }
 
-fn next_event(stream: &mut TcpStream, parser: &mut Parser) -> Result<String, String> {
+fn next_event(stream: &mut TcpStream, parser: &mut Chunked) -> Result<String, String> {
     let mut buffer = [0; 4096];
     loop {
         if let Some(event) = parser.next_event() {
             return Ok(event.data);
         }
         match stream.read(&mut buffer) {
-            Ok(read) if read > 0 => parser.push(&buffer[..read]),
+            Ok(read) if read > 0 => parser.push(&buffer[..read])?,
             other => return Err(format!("no event: {other:?}")),
         }
     }

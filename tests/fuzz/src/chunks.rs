@@ -102,9 +102,59 @@ fn line(bytes: &[u8]) -> Result<Option<&[u8]>, ()> {
     Ok(Some(line))
 }
 
+/// Decodes a body that comes in pieces, as long as it lasts.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// What came of a chunk that is not complete.
+    rest: Vec<u8>,
+    is_over: bool,
+}
+
+impl Stream {
+    /// Takes the next bytes; returns what the chunks hold that are complete now.
+    ///
+    /// # Errors
+    /// Where it is not the chunked coding (with extensions or trailers, which this server sends none).
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<u8>, String> {
+        self.rest.extend_from_slice(bytes);
+        let (mut text, mut position) = (Vec::new(), 0);
+        loop {
+            let rest = &self.rest[position..];
+            if self.is_over && !rest.is_empty() {
+                return Err(format!("behind the last chunk: {}", rest.escape_ascii()));
+            }
+            let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else { break };
+            let digits = str::from_utf8(&rest[..end]).unwrap_or("");
+            let size = usize::from_str_radix(digits, 16)
+                .map_err(|_| format!("not a chunk's length: {}", rest[..end].escape_ascii()))?;
+            let Some(chunk) = rest.get(end + 2..end + 2 + size + 2) else { break };
+            let data = chunk.strip_suffix(b"\r\n").ok_or("a chunk is longer than its length")?;
+            text.extend_from_slice(data);
+            self.is_over = size == 0;
+            position += end + 2 + chunk.len();
+        }
+        self.rest.drain(..position);
+        Ok(text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_may_be_cut_anywhere() {
+        let bytes = b"3\r\none\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n";
+        for cut in 0..=bytes.len() {
+            let mut stream = Stream::default();
+            let mut text = stream.push(&bytes[..cut]).unwrap();
+            text.extend(stream.push(&bytes[cut..]).unwrap());
+            assert_eq!(text, b"one0123456789abcdef");
+            assert!(stream.is_over && stream.push(b"x").is_err());
+        }
+        assert!(Stream::default().push(b"3\r\nthree\r\n").is_err());
+        assert!(Stream::default().push(b"x\r\n").is_err());
+    }
 
     #[test]
     fn chunks_are_put_together() {

@@ -6,9 +6,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
+use threadcast::hub::coding::Coding;
 use threadcast::hub::event::{Draft, Event, EventId};
 
 use crate::campaign::{Outcome, Plan, campaign};
+use crate::chunks::{self, Decoded};
 use crate::eventstream::{self, Parser};
 use crate::frames::{self, opcode};
 
@@ -94,18 +96,25 @@ fn normalised(data: &str) -> String {
 }
 
 fn test(case: &Case) -> Result<(), String> {
-    let mut stream = b"retry: 2000\n\ndata: greeting\n\n".to_vec();
+    let mut stream = b"retry: 2000\ndata: greeting\n\n".to_vec();
+    let mut chunks = Coding::Chunked.frame(&stream).to_vec();
     let mut expected = Vec::new();
     for (id, topic, name, data) in &case.events {
         let draft = Draft::new(topic, name.as_deref(), data).map_err(|why| why.0)?;
         let event = Event::new(*id, draft);
-        stream.extend_from_slice(event.sse());
         // A heartbeat may stand between any two.
-        stream.extend_from_slice(b":\n\n");
+        for (stream, coding) in [(&mut stream, Coding::Identity), (&mut chunks, Coding::Chunked)] {
+            stream.extend_from_slice(event.sse(coding));
+            stream.extend_from_slice(coding.heartbeat());
+        }
         let kind = name.clone().unwrap_or_else(|| "message".to_owned());
         let (id, data) = (id.to_string(), normalised(data));
         check_frame(event.websocket(), &id, topic, &kind, &data)?;
         expected.push(eventstream::Event { id, kind, data });
+    }
+    chunks.extend_from_slice(Coding::Chunked.end());
+    if chunks::decode(&chunks, usize::MAX) != Decoded::Whole(stream.clone(), chunks.len()) {
+        return Err(format!("the chunks {:?} are not {stream:?}", chunks.escape_ascii()));
     }
     let mut parser = Parser::default();
     let (first, second) = stream.split_at(case.cut % (stream.len() + 1));

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use crate::chunks;
+
 /// An event as a page would get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -89,6 +91,29 @@ impl Parser {
         data.pop(); // the line feed behind the last line
         let kind = if kind.is_empty() { "message".to_owned() } else { kind };
         self.events.push_back(Event { id: self.id.clone(), kind, data });
+    }
+}
+
+/// An event stream as HTTP/1.1 gets it: in chunks.
+#[derive(Debug, Default)]
+pub struct Chunked {
+    chunks: chunks::Stream,
+    parser: Parser,
+}
+
+impl Chunked {
+    /// Reads on.
+    ///
+    /// # Errors
+    /// Where the chunks are wrong.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.parser.push(&self.chunks.push(bytes)?);
+        Ok(())
+    }
+
+    /// The next event that is complete.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.parser.next_event()
     }
 }
 

@@ -83,7 +83,7 @@ impl World {
         Ok(event)
     }
 
-    /// The server has told this id to a client, in a `gap`.
+    /// The server has told this id to a client, in a greeting or a `gap`.
     pub fn tell(&mut self, id: EventId) {
         self.told.insert(id);
     }

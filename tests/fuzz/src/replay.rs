@@ -138,6 +138,7 @@ impl Stage<'_> {
         };
         let due = self.world.due(&last, &wanted);
         let client = Client::connect(&self.live, wish, last, due)?;
+        client.greeted.into_iter().for_each(|id| self.world.tell(id));
         self.slots[slot].client = Some(client);
         Ok(())
     }

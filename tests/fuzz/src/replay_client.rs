@@ -10,14 +10,14 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use threadcast::hub::event::EventId;
 
-use crate::eventstream::Parser;
+use crate::eventstream::Chunked;
 use crate::frames::{self, opcode};
 use crate::live::{self, Live};
 use crate::model::{Due, Last, Published, TOPICS};
 
 /// How a client is connected.
 enum Link {
-    Sse(TcpStream, Box<Parser>),
+    Sse(TcpStream, Box<Chunked>),
     WebSocket(TcpStream),
 }
 
@@ -26,6 +26,8 @@ enum Link {
 enum Received {
     /// An event. (Its topic only a WebSocket tells.)
     Event { id: String, name: String, data: String, topic: Option<String> },
+    /// A WebSocket's first message, with its id; empty where it has none.
+    Welcome { id: String },
     /// The answer to a text.
     Response(String),
     /// The end; with a status where a close frame tells it.
@@ -56,6 +58,8 @@ pub struct Client {
     pub echoes: VecDeque<String>,
     /// What it would say if it came back now.
     pub last: Last,
+    /// The id in its greeting, where it was new.
+    pub greeted: Option<EventId>,
     /// Messages and bytes that were sent since it last had read everything.
     pub outstanding: (usize, usize),
 }
@@ -96,10 +100,6 @@ impl Client {
         let query = query.join("&");
         let link = if wish.websocket {
             frames::handshake(&mut stream, &format!("/ws?{query}"), &field, &[])?;
-            match frames::read_frame(&mut stream)? {
-                Some(frame) if frame.opcode == opcode::TEXT => {}
-                other => return Err(format!("{other:?} instead of a welcome")),
-            }
             Link::WebSocket(stream)
         } else {
             let request = format!("GET /events?{query} HTTP/1.1\r\nHost: x\r\n{field}\r\n");
@@ -113,15 +113,28 @@ impl Client {
         let wanted =
             if wish.topics.is_empty() { (0..TOPICS.len()).collect() } else { wish.topics.clone() };
         let echoes = VecDeque::new();
-        let mut client = Client { link, wanted, due, echoes, last, outstanding: (0, 0) };
-        if !wish.websocket {
-            match client.next()? {
-                Received::Event { id, name, data, .. }
-                    if id.is_empty()
-                        && name == "message"
-                        && data == r#"{"message":"Connection established"}"# => {}
-                other => return Err(format!("{other:?} instead of a greeting")),
+        let mut client =
+            Client { link, wanted, due, echoes, last, greeted: None, outstanding: (0, 0) };
+        let id = match client.next()? {
+            Received::Welcome { id } if wish.websocket => id,
+            Received::Event { id, name, data, .. }
+                if !wish.websocket
+                    && name == "message"
+                    && data == r#"{"message":"Connection established"}"# =>
+            {
+                id
             }
+            other => return Err(format!("{other:?} instead of a greeting")),
+        };
+        // Whoever is cut off before anything else has come misses nothing.
+        match (&client.last, id.parse()) {
+            (Last::Nothing, Ok(id)) => {
+                client.greeted = Some(id);
+                client.last = Last::Id(id);
+            }
+            (Last::Id(last), Ok(id)) if *last == id => {}
+            (Last::Strange(_), Err(_)) if id.is_empty() => {}
+            (last, _) => return Err(format!("the greeting of {last:?} has the id {id:?}")),
         }
         Ok(client)
     }
@@ -148,6 +161,7 @@ impl Client {
         while !self.due.is_empty() || !self.echoes.is_empty() {
             match self.next()? {
                 Received::End(status) => return Ok(Progress::Ended(status)),
+                Received::Welcome { .. } => return Err("a second welcome".to_owned()),
                 Received::Response(text) => match self.echoes.pop_front() {
                     Some(asked) if asked == text => {}
                     other => return Err(format!("the answer to {text:?}, not to {other:?}")),
@@ -199,7 +213,7 @@ impl Client {
     }
 }
 
-fn next_sse(stream: &mut TcpStream, parser: &mut Parser) -> Result<Received, String> {
+fn next_sse(stream: &mut TcpStream, parser: &mut Chunked) -> Result<Received, String> {
     let mut buffer = [0; 8192];
     loop {
         if let Some(event) = parser.next_event() {
@@ -208,7 +222,7 @@ fn next_sse(stream: &mut TcpStream, parser: &mut Parser) -> Result<Received, Str
         }
         match stream.read(&mut buffer) {
             Ok(0) => return Ok(Received::End(None)),
-            Ok(read) => parser.push(&buffer[..read]),
+            Ok(read) => parser.push(&buffer[..read])?,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                 return Ok(Received::End(None));
             }
@@ -238,6 +252,7 @@ fn next_websocket(stream: &mut TcpStream) -> Result<Received, String> {
         _ => Err(format!("no {field} in {value}")),
     };
     match text("type")?.as_str() {
+        "info" => Ok(Received::Welcome { id: text("lastEventId").unwrap_or_default() }),
         "response" => Ok(Received::Response(text("original")?)),
         "event" => Ok(Received::Event {
             id: text("id")?,

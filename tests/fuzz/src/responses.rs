@@ -62,10 +62,12 @@ pub fn read(bytes: &[u8], is_to_head: bool) -> Result<Reading, String> {
     let mut response = head(&bytes[..end])?;
     let rest = &bytes[end + 4..];
     let length = response.field("Content-Length")?;
-    if response.field("Transfer-Encoding")?.is_some() {
-        return Err(format!("a response in chunks: {:?}", response.fields));
-    }
     let is_stream = response.field("Content-Type")? == Some("text/event-stream; charset=utf-8");
+    match response.field("Transfer-Encoding")? {
+        None => {}
+        Some("chunked") if is_stream && length.is_none() => {}
+        Some(_) => return Err(format!("a response in chunks: {:?}", response.fields)),
+    }
     let length = match (response.status, length) {
         (100 | 101 | 204 | 304, Some(_)) => {
             return Err(format!("{} with a length", response.status));

@@ -124,8 +124,12 @@ fn read(stream: &mut TcpStream, endpoint: Endpoint) -> Result<Transcript, String
 }
 
 fn check_welcome(text: &str) -> Result<(), String> {
-    let expected = json!({"type": "info", "message": "Welcome to WS Server"});
-    match serde_json::from_str::<Value>(text) {
+    let value = serde_json::from_str::<Value>(text);
+    let id = value.as_ref().ok().and_then(|value| value["lastEventId"].as_str());
+    let expected = json!({
+        "type": "info", "message": "Welcome to WS Server", "lastEventId": id.unwrap_or("none"),
+    });
+    match value {
         Ok(value) if value == expected => Ok(()),
         _ => Err(format!("{text:?} is no welcome")),
     }

@@ -57,12 +57,12 @@ app.get('/healthz', (_, response) => response.send('ok'));
 app.get('/events', (request, response) => {
   const { sse } = subscribers(request.query.topic ?? DEFAULT_TOPIC);
   response.writeHead(200, {
-    'Content-Type': 'text/event-stream',
+    'Content-Type': 'text/event-stream; charset=utf-8',
     'Cache-Control': 'no-cache, no-transform',
     'X-Accel-Buffering': 'no',
     'Access-Control-Allow-Origin': '*',
   });
-  response.write('retry: 2000\n\ndata: {"message":"Connection established"}\n\n');
+  response.write('retry: 2000\ndata: {"message":"Connection established"}\n\n');
   sse.add(response);
   response.on('close', () => sse.delete(response));
   response.on('error', () => {});

@@ -21,7 +21,7 @@ use threadcast::{Config, Server};
 use crate::room;
 
 /// The last bytes of a client's greeting.
-const GREETED: &[u8] = b"established\"}\n\n";
+const GREETED: &[u8] = b"established\"}\n\n\r\n";
 
 /// After how many events the clients' ends are read: their buffers hold many more of 100 bytes.
 const READ_EVERY: u64 = 16;

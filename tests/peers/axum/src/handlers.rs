@@ -59,11 +59,11 @@ fn events_default(receiver: Receiver<Event>) -> Response {
 
 /// The same bytes for everybody.
 fn events_tuned(receiver: Receiver<Event>) -> Response {
-    let first = Bytes::from(format!("retry: 2000\n\ndata: {GREETING}\n\n"));
+    let first = Bytes::from(format!("retry: 2000\ndata: {GREETING}\n\n"));
     let live = BroadcastStream::new(receiver).filter_map(Result::ok).map(|event| event.sse);
     let body = Body::from_stream(tokio_stream::once(first).chain(live).map(Ok::<_, Infallible>));
     let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
         (header::CACHE_CONTROL, "no-cache, no-transform"),
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     ];
