@@ -78,18 +78,24 @@ pub enum Full {
     Address(usize),
 }
 
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Full::Server(limit) => write!(f, "all {limit} places are taken; try again later"),
+            Full::Address(limit) => {
+                write!(f, "your address has {limit} clients, all it may have; try again later")
+            }
+        }
+    }
+}
+
 impl From<Full> for Response {
     fn from(full: Full) -> Response {
-        let (code, message) = match full {
-            Full::Server(limit) => {
-                ("full", format!("all {limit} places are taken; try again later"))
-            }
-            Full::Address(limit) => (
-                "address_full",
-                format!("your address has {limit} clients, all it may have; try again later"),
-            ),
+        let code = match full {
+            Full::Server(_) => "full",
+            Full::Address(_) => "address_full",
         };
-        Response::error(503, code, message).with("Retry-After", "5")
+        Response::error(503, code, full.to_string()).with("Retry-After", "5")
     }
 }
 
@@ -150,23 +156,29 @@ impl Clients {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let client = Arc::new(Client { number, transport, peer, since, outbox: OnceLock::new() });
-        {
-            let mut present = self.present();
-            if present.clients.len() >= self.limit {
-                return Err(Full::Server(self.limit));
-            }
-            if let Some(limit) = self.limit_per_address {
-                let address = counted_address(peer.ip);
-                let count = present.per_address.get(&address).copied().unwrap_or(0);
-                if count >= limit {
-                    return Err(Full::Address(limit));
-                }
-                present.per_address.insert(address, count + 1);
-            }
-            present.clients.insert(number, Arc::clone(&client));
+        if let Err(full) = self.add(&client) {
+            log::info!("{transport} {peer} refused: {full}");
+            return Err(full);
         }
         log::info!("{transport} {peer} connected");
         Ok(Stay { clients: Arc::clone(self), client, reason: Reason::Internal })
+    }
+
+    fn add(&self, client: &Arc<Client>) -> Result<(), Full> {
+        let mut present = self.present();
+        if present.clients.len() >= self.limit {
+            return Err(Full::Server(self.limit));
+        }
+        if let Some(limit) = self.limit_per_address {
+            let address = counted_address(client.peer.ip);
+            let count = present.per_address.get(&address).copied().unwrap_or(0);
+            if count >= limit {
+                return Err(Full::Address(limit));
+            }
+            present.per_address.insert(address, count + 1);
+        }
+        present.clients.insert(client.number, Arc::clone(client));
+        Ok(())
     }
 
     /// Waits until nobody is left, at most until `deadline`; returns whether that is so.

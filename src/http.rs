@@ -1,10 +1,13 @@
 //! A plain HTTP response (RFC 9110, RFC 9112): made, and turned into bytes.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
+
+const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 /// What a response says about its connection (RFC 9112 section 9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +49,6 @@ impl Response {
         Response { status, headers: Vec::new(), body: Some(Cow::Borrowed(&[])) }
     }
 
-    /// The head of an answer whose body, of the media type `content_type`, ends with the
-    /// connection.
-    pub fn head(status: u16, content_type: &'static str) -> Response {
-        Response { status, headers: vec![("Content-Type", content_type.into())], body: None }
-    }
-
     /// A JSON answer.
     pub fn json(status: u16, value: &Value) -> Response {
         let mut body = value.to_string().into_bytes();
@@ -69,6 +66,30 @@ impl Response {
     pub fn overloaded(why: &str) -> Response {
         Response::error(503, "overloaded", format!("{why}; try again later"))
             .with("Retry-After", "1")
+    }
+
+    /// What an `EventSource` gets where there is no stream for it now. Any status but 200 would end it
+    /// for good (WHATWG HTML, section 9.2.3): it gets a stream that says why, when to come back (in 5
+    /// to 10 seconds, so that not all come at once), and ends.
+    pub fn come_back(why: &str) -> Response {
+        // Each is keyed anew.
+        let random = RandomState::new().build_hasher().finish();
+        let retry_ms = 5_000 + random % 5_000;
+        let body = format!(": {why}\nretry: {retry_ms}\n").into_bytes();
+        Response::new(200, EVENT_STREAM, body).with_stream_fields()
+    }
+
+    /// The head of an event stream, which ends when the connection does, or with its last chunk.
+    pub fn event_stream() -> Response {
+        let headers = vec![("Content-Type", EVENT_STREAM.into())];
+        Response { status: 200, headers, body: None }.with_stream_fields()
+    }
+
+    /// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
+    fn with_stream_fields(self) -> Response {
+        self.with("Cache-Control", "no-cache, no-transform")
+            .with("X-Accel-Buffering", "no")
+            .with("Access-Control-Allow-Origin", "*")
     }
 
     /// Whether its end can be told without closing the connection.

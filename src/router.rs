@@ -116,7 +116,10 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
         Err(answer) => return connection.respond(&answer),
     };
     if app.is_draining() && path != "/healthz" {
-        return connection.respond(&draining());
+        return match connection.head().wants_event_stream() {
+            true => connection.close(),
+            false => connection.respond(&draining()),
+        };
     }
     let method = connection.method().to_owned();
     let read = matches!(&*method, "GET" | "HEAD");

@@ -20,16 +20,11 @@ use crate::hub::outbox::Outbox;
 use crate::listener::connection::{Connection, Next};
 use crate::router::Query;
 
-/// The head of every stream. `no-transform` and `X-Accel-Buffering` keep proxies from holding events
-/// back.
+/// The head of every stream.
 pub fn head(coding: Coding) -> Response {
-    let head = Response::head(200, "text/event-stream; charset=utf-8")
-        .with("Cache-Control", "no-cache, no-transform")
-        .with("X-Accel-Buffering", "no")
-        .with("Access-Control-Allow-Origin", "*");
     match coding {
-        Coding::Identity => head,
-        Coding::Chunked => head.with("Transfer-Encoding", "chunked"),
+        Coding::Identity => Response::event_stream(),
+        Coding::Chunked => Response::event_stream().with("Transfer-Encoding", "chunked"),
     }
 }
 
@@ -45,6 +40,9 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     let last = query.last_seen(&connection);
     let stay = match app.clients.enter(Transport::Sse, connection.peer()) {
         Ok(stay) => stay,
+        Err(full) if connection.head().wants_event_stream() => {
+            return connection.respond(&Response::come_back(&full.to_string()));
+        }
         Err(full) => return connection.respond(&full.into()),
     };
     let coding = connection.coding();

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use common::sse::{Block, Sse};
-use common::ws::{json, open};
+use common::ws::{Raw, json, open};
 use common::{Answer, PATIENCE, Server, assert_timestamp, wait_for};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -47,8 +47,7 @@ fn the_head_and_the_greeting() {
 #[test]
 fn each_event_is_a_chunk_to_http_1_1_and_none_to_1_0() {
     for fanout in FANOUTS {
-        let server =
-            Server::start(&["--fanout", fanout, "--heartbeat", "300ms", "--history", "2"]);
+        let server = Server::start(&["--fanout", fanout, "--heartbeat", "300ms", "--history", "2"]);
         let seen = server.publish_id("/publish", "seen");
         let ids: Vec<String> = (0..3).map(|_| server.publish_id("/publish", "missed")).collect();
         let (mut old, mut new) = (server.connect(), server.connect());
@@ -286,6 +285,45 @@ fn when_all_places_are_taken_the_next_is_told() {
     drop(first);
     server.wait_clients(0, 0);
     Sse::open(&server, "/events");
+}
+
+/// Any status but 200 ends an `EventSource` for good (WHATWG HTML, section 9.2.3). Whoever names the
+/// media type gets a stream that says when to come back, and ends.
+#[test]
+fn an_event_source_is_never_refused_for_good() {
+    let mut server = Server::start(&["--max-clients", "1", "--drain", "30s", "--log", "info"]);
+    let first = Sse::open(&server, "/events");
+    let mut delays = std::collections::HashSet::new();
+    for accept in ["text/event-stream", "text/html, Text/Event-Stream ;q=0.9", "text/event-stream"]
+    {
+        let answer = server.request("GET", "/events", &format!("Accept: {accept}\r\n"), b"");
+        assert_eq!(answer.status, 200, "{accept}");
+        assert_eq!(answer.header("Content-Type"), Some("text/event-stream; charset=utf-8"));
+        let why = answer.text().strip_prefix(": all 1 places are taken; try again later\nretry: ");
+        let retry = why.and_then(|rest| rest.strip_suffix('\n')).expect("a comment and a retry");
+        assert!((5_000..10_000).contains(&retry.parse::<u32>().unwrap()), "{retry}");
+        delays.insert(retry.to_owned());
+    }
+    assert!(delays.len() > 1, "spread: {delays:?}");
+    assert!(server.log().contains("refused: all 1 places are taken"), "{}", server.log());
+    for accept in ["", "Accept: */*\r\n", "Accept: text/event-streams\r\n"] {
+        let answer = server.request("GET", "/events", accept, b"");
+        assert_eq!((answer.status, &*answer.error_code()), (503, "full"), "{accept}");
+    }
+
+    // While the server drains a close without a response is a network error: browsers come back.
+    drop(first);
+    server.wait_clients(0, 0);
+    let deaf = Raw::connect(&server, "/echo");
+    server.signal("TERM");
+    wait_for("the drain to begin", || server.get("/healthz").status == 503);
+    let mut http = common::http::Http::connect(&server);
+    http.send(common::http::get("/events", "Accept: text/event-stream\r\n"));
+    http.expect_end();
+    let answer = server.get("/events");
+    assert_eq!((answer.status, &*answer.error_code()), (503, "draining"));
+    drop(deaf);
+    assert_eq!(server.wait_exit().code(), Some(0));
 }
 
 /// A client that was reset and is back at once from the same address is a new client: the old one,

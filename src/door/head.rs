@@ -72,6 +72,14 @@ impl Head {
         members.map(|member| member.trim_matches([' ', '\t']))
     }
 
+    /// Whether the client is one that reads event streams, such as an `EventSource`: it names their
+    /// media type.
+    pub fn wants_event_stream(&self) -> bool {
+        let mut types = self.members("Accept").filter_map(|range| range.split(';').next());
+        let is_asked_for = |name: &str| name.trim_end().eq_ignore_ascii_case("text/event-stream");
+        self.method == "GET" && types.any(is_asked_for)
+    }
+
     /// Whether one of the members of the field is `token`, without regard to case.
     pub fn has_member(&self, name: &str, token: &str) -> bool {
         self.members(name).any(|member| member.eq_ignore_ascii_case(token))

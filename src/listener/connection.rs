@@ -169,6 +169,13 @@ impl Connection {
         Next::Done
     }
 
+    /// Closes the connection without a response: to an `EventSource` that is a network error, after
+    /// which it comes back.
+    pub fn close(mut self) -> Next {
+        drop(self.take_ticket());
+        Next::Done
+    }
+
     /// The connection, without a response.
     pub(super) fn into_pending(mut self) -> Pending {
         self.take_ticket().pending

@@ -1,11 +1,13 @@
 """What must hold for every client of event streams."""
 
+import contextlib
 import json
+import socket
 import time
 import urllib.request
 
 from checks import check
-from driver import shorten
+from driver import Skip, shorten
 from relay import Relay
 from rules import NAMES, RULES
 from server import Server, publish, request, until
@@ -224,6 +226,69 @@ def killed(context, client):
         found = stream.event(name="gap")
         assert numbers(json.loads(found["data"])["resumed"]) > numbers(seen[-1][0])
         stream.events(several(server, 3, "live", topic="t"))
+
+
+@check("sse", "the server is full, then has room: comes back by itself")
+def full(context, client):
+    """Any status but 200 would end an EventSource for good (WHATWG HTML, section 9.2.3)."""
+    if not client.returns:
+        raise Skip("does not come back by itself")
+    with start(context, "--max-clients", "1") as server:
+        with urllib.request.urlopen(f"{server.url}/events", timeout=10):
+            stream = client.open("sse", f"{server.url}/events")
+            stream.expect("open")
+            stream.expect("error")
+        began = time.monotonic()
+        eventually_greeted(stream)
+        context.notes.append(f"back after {time.monotonic() - began:.0f} s")
+        one = server.publish("x")
+        stream.event(id=one, data="x")
+
+
+@check("sse", "a restart that a stalled reader delays: comes back by itself")
+def delayed_restart(context, client):
+    if not client.returns:
+        raise Skip("does not come back by itself")
+    with start(context, "--drain", "6s") as server, stalled(server):
+        port = server.port
+        stream = client.open("sse", f"{server.url}/events?topic=t")
+        stream.greeting()
+        seen = several(server, 1, "first run", topic="t")
+        stream.events(seen)
+        began = time.monotonic()
+        assert server.stop() == 0
+        drained = time.monotonic() - began
+        assert drained > 4, f"nobody delayed the end: {drained:.1f} s"
+    with start(context, port=port) as server:
+        several(server, 1, "second run", topic="t")
+        errors = eventually_greeted(stream)
+        # It was told to come back after 1 to 3 s, and found a server that was still draining.
+        assert errors >= 2, f"{errors} attempts: not one while the server drained"
+        stream.event(name="gap")
+        stream.event(data="second run 0")
+
+
+@contextlib.contextmanager
+def stalled(server):
+    """A reader that takes a few kilobytes of a long stream, and no more."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(b"GET /events?topic=long HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(1).startswith(b"H")
+        for _ in range(8):
+            server.publish("x" * 900_000, topic="long")
+        yield
+
+
+def eventually_greeted(stream):
+    """Reads on until the client is greeted; returns how often it was told of an error before."""
+    errors = 0
+    while (told := stream.next(timeout=40))["is"] != "event":
+        assert told["is"] in ("open", "error"), shorten(told)
+        errors += told["is"] == "error"
+    assert json.loads(told["data"])["message"] == "Connection established", shorten(told)
+    return errors
 
 
 def numbers(one):

@@ -217,10 +217,10 @@ def commands(context, client):
         seen = several(server, 2, "seen", topic="b")
         missed = several(server, 5, "missed", topic="b")
         ask(type="subscribe", topics=["a"], ref=1)
-        acked(1, topics=["a"])
+        acked(1, topics=["a"], lastEventId=missed[-1][0])
         socket.ws_events(several(server, 3, "live", topic="a"), "a")
         ask(type="subscribe", topics=["b"], last_event_id=seen[-1][0], ref="two")
-        acked("two", topics=["a", "b"])
+        acked("two", topics=["a", "b"], lastEventId=seen[-1][0])
         socket.ws_events(missed, "b")
         ask(type="publish", topic="a", event="e", data={"any": "json"}, ref=3)
         # One's own event may come before the ack.
