@@ -44,6 +44,7 @@ pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod listener;
+pub mod members;
 pub mod origin;
 pub mod os;
 pub mod publish;

@@ -1,6 +1,8 @@
 //! `POST /publish`: one event, or with `application/x-ndjson` one a line.
 
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+use serde_json::json;
 
 use crate::App;
 use crate::access::sends_bearer;
@@ -9,6 +11,7 @@ use crate::http::Response;
 use crate::hub::event::{DEFAULT_TOPIC, Draft};
 use crate::hub::{ALL, Stopped};
 use crate::listener::connection::{Connection, Next};
+use crate::members::Members;
 use crate::router::{Query, draining};
 
 /// The names under which a body of one JSON text a line is sent. None is registered.
@@ -80,34 +83,35 @@ fn publish_lines(
     Ok(Response::json(200, &answer))
 }
 
-/// One line: `{"topic":…,"event":…,"data":…}`, the first two optional. Data that is a string is
-/// published as it is, anything else as its JSON.
+/// One line: `{"topic":…,"event":…,"data":…}`, the first two optional.
 fn parse_line(line: &str, topic: &str, name: Option<&str>) -> Result<Draft, String> {
-    let value: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
-    let Value::Object(mut fields) = value else {
-        return Err("no JSON object with \"data\"".to_owned());
-    };
-    take_draft(&mut fields, topic, name)
+    let mut members = Members::parse(line).map_err(|error| match error.is_data() {
+        true => "no JSON object with \"data\"".to_owned(),
+        false => format!("no JSON: {error}"),
+    })?;
+    if let Some(name) = members.repeated() {
+        return Err(format!("the member {name:?} is there twice"));
+    }
+    take_draft(&mut members, topic, name)
 }
 
 /// Takes an event's members out of a JSON object; `topic` and `name` are what it has where it
-/// names none.
+/// names none. Data that is a string is published as it is, anything else as its JSON: the very
+/// bytes that were sent.
 pub(crate) fn take_draft(
-    fields: &mut Map<String, Value>,
+    members: &mut Members,
     topic: &str,
     name: Option<&str>,
 ) -> Result<Draft, String> {
-    let mut text = |field: &str| match fields.remove(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("{field:?} must be a string")),
-    };
-    let own_topic = text("topic")?;
-    let own_name = text("event")?;
-    let data = match fields.remove("data") {
+    let own_topic = members.take_string("topic")?;
+    let own_name = members.take_string("event")?;
+    let data: Cow<str> = match members.take("data") {
         None => return Err("\"data\" is missing".to_owned()),
-        Some(Value::String(text)) => text,
-        Some(other) => other.to_string(),
+        Some(text) if text.starts_with('"') => {
+            let decoded: Result<String, _> = serde_json::from_str(text);
+            decoded.map_err(|error| format!("\"data\" is no text: {error}"))?.into()
+        }
+        Some(json) => json.into(),
     };
     let topic = own_topic.as_deref().unwrap_or(topic);
     if topic == ALL {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::schema::Schema;
+use common::sse::Sse;
 use common::ws::{Raw, check_welcome, masked};
 use common::{Answer, Server};
 use serde_json::{Value, json};
@@ -205,6 +206,46 @@ fn commands_change_the_topics_and_publish() {
         server.wait_clients(0, 0);
         assert_eq!(server.publish("/publish?topic=a", "x").json()["subscribers"], 0);
     }
+}
+
+/// JSON that a parser would write back differently: `data` is published as these very bytes.
+#[test]
+fn data_that_is_no_string_is_published_as_its_bytes() {
+    let server = Server::start(&[]);
+    let mut client = Client::open(&server, "/ws");
+    let mut sse = Sse::open(&server, "/events");
+    for (data, published) in [
+        ("1.0", "1.0"),
+        ("1e400", "1e400"),
+        ("12345678901234567890123", "12345678901234567890123"),
+        (r#"{"b":1,"a":2,"a":3}"#, r#"{"b":1,"a":2,"a":3}"#),
+        ("[1,\r\n 2]", "[1,\n 2]"),
+        (r#"["\ud800"]"#, r#"["\ud800"]"#),
+    ] {
+        client.send_text(&format!(r#"{{"type":"publish","data": {data} }}"#));
+        let answer = client.read();
+        assert_eq!(answer["type"], "ack", "{answer} to {data}");
+        assert_eq!(sse.event().unwrap().data.as_deref(), Some(published));
+    }
+}
+
+/// Programs differ in which of two members of one name counts.
+#[test]
+fn a_member_that_is_there_twice_is_refused() {
+    let server = Server::start(&[]);
+    let mut client = Client::open(&server, "/ws?topic=*");
+    for text in [
+        r#"{"type":"publish","ref":7,"data":1,"data":2}"#,
+        r#"{"ref":7,"type":"ping","type":"publish","data":1}"#,
+        r#"{"ref":7,"type":"ping","\u0074ype":"ping"}"#,
+    ] {
+        client.send_text(text);
+        let answer = client.read();
+        assert_eq!((&answer["ref"], &answer["error"]["code"]), (&json!(7), &json!("bad_command")));
+    }
+    client.send_text(r#"{"type":"ping","ref":7,"ref":8}"#);
+    assert_eq!(client.error_code(), "bad_command");
+    client.expect_nothing();
 }
 
 #[test]

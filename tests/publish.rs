@@ -108,6 +108,33 @@ fn lines_become_events() {
     assert!(server.publish("/publish", body).json()["events"].is_null());
 }
 
+/// JSON that a parser would write back differently: `data` is published as these very bytes.
+#[test]
+fn data_that_is_no_string_is_published_as_its_bytes() {
+    let server = Server::start(&[]);
+    let mut sse = Sse::open(&server, "/events");
+    let mut socket = open(&server, "/ws?topic=*");
+    for data in [
+        "1.0",
+        "1e400",
+        "-0",
+        "12345678901234567890123",
+        "0.10000000000000000000000001",
+        r#"{"b":1,"a":2}"#,
+        r#"{"a":1,"a":2}"#,
+        "{ \"a\" :\t[ 1 , 2 ] }",
+        r#"["\u00fc\/",true]"#,
+        r#"["\ud800"]"#,
+        &format!("{}1{}", "[".repeat(300), "]".repeat(300)),
+    ] {
+        let line = format!("{{\"data\": {data} }}\n");
+        let answer = server.request("POST", "/publish", NDJSON, line.as_bytes());
+        assert_eq!(answer.status, 200, "{data}: {}", answer.text());
+        assert_eq!(sse.event().unwrap().data.as_deref(), Some(data));
+        assert_eq!(common::ws::json(&mut socket)["data"], data);
+    }
+}
+
 #[test]
 fn one_bad_line_keeps_all_others_back() {
     let server = Server::start(&[]);
@@ -119,6 +146,10 @@ fn one_bad_line_keeps_all_others_back() {
         "{}",
         "{\"topic\":\"a\"}",
         "{\"data\":\"x\",\"topic\":7}",
+        "{\"data\":1,\"data\":2}",
+        "{\"data\":1,\"topic\":\"a\",\"topic\":\"a\"}",
+        "{\"data\":01}",
+        "{\"data\":\"\\ud800\"}",
         "{\"data\":\"x\",\"topic\":\"\"}",
         "{\"data\":\"x\",\"topic\":\"*\"}",
         "{\"data\":\"x\",\"event\":\"a\\nb\"}",

@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::deflate::Window;
 use super::session::{text_message, write_replay};
@@ -24,6 +24,7 @@ use crate::hub::chunk::Chunk;
 use crate::hub::event::{DEFAULT_TOPIC, Draft, MAX_NAME, check_name};
 use crate::hub::outbox::Outbox;
 use crate::hub::{LastSeen, Stopped, Subscription, Topics};
+use crate::members::Members;
 use crate::publish::{NOT_HERE, Right, right, take_draft};
 
 /// The subprotocol's name (RFC 6455 section 1.9).
@@ -184,40 +185,50 @@ impl Commands {
 
 /// Reads a command. The reference is found even where the rest is wrong.
 fn parse(text: &str) -> (Reference, Result<Command, Refusal>) {
-    // Nested more than 128 levels deep is an error too: serde_json's limit.
-    let mut fields = match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(_) => return (None, bad("a command is a JSON object with a \"type\"")),
-        Err(error) => return (None, Err(Refusal::new("bad_json", format!("no JSON: {error}")))),
+    let no_json = |error| Err(Refusal::new("bad_json", format!("no JSON: {error}")));
+    let mut members = match Members::parse(text) {
+        Ok(members) => members,
+        Err(error) if error.is_data() => {
+            return (None, bad("a command is a JSON object with a \"type\""));
+        }
+        Err(error) => return (None, no_json(error)),
     };
-    let reference = match fields.remove("ref") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) if text.len() <= MAX_NAME => Some(Value::String(text)),
-        Some(Value::Number(number)) => Some(Value::Number(number)),
-        Some(_) => {
+    // With two of them nobody can tell which one the answer is known by.
+    if members.repeated() == Some("ref") {
+        return (None, bad("the member \"ref\" is there twice"));
+    }
+    let reference = match serde_json::from_str(members.take("ref").unwrap_or("null")) {
+        Ok(Value::Null) => None,
+        Ok(Value::String(text)) if text.len() <= MAX_NAME => Some(Value::String(text)),
+        Ok(Value::Number(number)) => Some(Value::Number(number)),
+        Ok(_) => {
             let message = format!("\"ref\" must be a number, or a string of {MAX_NAME} bytes");
             return (None, bad(message));
         }
+        // A number too large, or half a surrogate pair: it could not be repeated. Nested too deep.
+        Err(error) => return (None, no_json(error)),
     };
-    (reference, parse_fields(&mut fields))
+    (reference, parse_members(&mut members))
 }
 
-fn parse_fields(fields: &mut Map<String, Value>) -> Result<Command, Refusal> {
-    let kind = match fields.remove("type") {
-        Some(Value::String(kind)) => kind,
-        _ => return bad("\"type\" is missing or no string"),
+fn parse_members(members: &mut Members) -> Result<Command, Refusal> {
+    if let Some(name) = members.repeated() {
+        return bad(format!("the member {:?} is there twice", shortened(name)));
+    }
+    let Ok(Some(kind)) = members.take_string("type") else {
+        return bad("\"type\" is missing or no string");
     };
     let command = match &*kind {
         "subscribe" => {
-            Command::Subscribe { topics: take_topics(fields)?, last: take_last(fields)? }
+            Command::Subscribe { topics: take_topics(members)?, last: take_last(members)? }
         }
-        "unsubscribe" => Command::Unsubscribe { topics: take_topics(fields)? },
+        "unsubscribe" => Command::Unsubscribe { topics: take_topics(members)? },
         "publish" => Command::Publish(
-            take_draft(fields, DEFAULT_TOPIC, None)
+            take_draft(members, DEFAULT_TOPIC, None)
                 .map_err(|why| Refusal::new("bad_event", why))?,
         ),
-        "authorize" => match fields.remove("token") {
-            Some(Value::String(token)) => Command::Authorize { token },
+        "authorize" => match members.take_string("token") {
+            Ok(Some(token)) => Command::Authorize { token },
             _ => return bad("\"token\" is missing or no string"),
         },
         "ping" => Command::Ping,
@@ -227,35 +238,36 @@ fn parse_fields(fields: &mut Map<String, Value>) -> Result<Command, Refusal> {
         }
     };
     // Whoever mistypes last_event_id must not lose events silently.
-    match fields.keys().next() {
-        Some(name) => {
-            let name: String = name.chars().take(64).collect();
-            bad(format!("{kind} knows no member {name:?}"))
-        }
+    match members.rest() {
+        Some(name) => bad(format!("{kind} knows no member {:?}", shortened(name))),
         None => Ok(command),
     }
 }
 
-fn take_topics(fields: &mut Map<String, Value>) -> Result<BTreeSet<String>, Refusal> {
-    let Some(Value::Array(values)) = fields.remove("topics") else {
+/// As much of a member's name as an answer should repeat.
+fn shortened(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+fn take_topics(members: &mut Members) -> Result<BTreeSet<String>, Refusal> {
+    let names: Option<Vec<String>> =
+        members.take("topics").and_then(|topics| serde_json::from_str(topics).ok());
+    let Some(names) = names else {
         return bad("\"topics\" is missing or no array of strings");
     };
-    let names = values.into_iter().map(|value| match value {
-        Value::String(name) => match check_name("topic", &name) {
-            Ok(()) => Ok(name),
-            Err(why) => Err(Refusal::new("bad_topic", why.0)),
-        },
-        _ => bad("\"topics\" holds something other than strings"),
+    let checked = names.into_iter().map(|name| match check_name("topic", &name) {
+        Ok(()) => Ok(name),
+        Err(why) => Err(Refusal::new("bad_topic", why.0)),
     });
-    let names = names.collect::<Result<BTreeSet<_>, _>>()?;
+    let names = checked.collect::<Result<BTreeSet<_>, _>>()?;
     if names.is_empty() { bad("\"topics\" is empty; name at least one") } else { Ok(names) }
 }
 
-fn take_last(fields: &mut Map<String, Value>) -> Result<LastSeen, Refusal> {
-    match fields.remove("last_event_id") {
-        None | Some(Value::Null) => Ok(LastSeen::Nothing),
-        Some(Value::String(id)) => Ok(LastSeen::parse(Some(&id))),
-        Some(_) => bad("\"last_event_id\" must be a string"),
+fn take_last(members: &mut Members) -> Result<LastSeen, Refusal> {
+    match members.take_string("last_event_id") {
+        Ok(None) => Ok(LastSeen::Nothing),
+        Ok(Some(id)) => Ok(LastSeen::parse(Some(&id))),
+        Err(why) => bad(why),
     }
 }
 
@@ -340,8 +352,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told() {
-        let deep =
-            format!(r#"{{"type":"publish","data":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+        let deep = format!(r#"{{"type":"ping","ref":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
         for bad in ["", "x", "{", r#"{"type":"ping"}{}"#, r#"{"ref":1e999}"#, r#""\ud800""#, &deep]
         {
             assert_eq!(code(bad), "bad_json", "{bad}");
