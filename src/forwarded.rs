@@ -8,6 +8,9 @@
 //!
 //! The address found is for people and for limits: logs, `/stats`, thread names,
 //! `--max-clients-per-ip`. Nothing is allowed because of it.
+//!
+//! The host that the client used is named in the same way, by `host=` or `X-Forwarded-Host`. It is
+//! what a page's origin is compared with (see [`crate::origin`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -146,14 +149,42 @@ impl Proxies {
         // The lines of one field are one list (RFC 9110 section 5.3); the last entry is the nearest.
         let lines = |name: &'static str| head.values(name).rev().peekable();
         let (mut standard, mut usual) = (lines("Forwarded"), lines("X-Forwarded-For"));
-        let by_standard =
-            standard.peek().is_some().then(|| self.walk(peer, standard.flat_map(forwarded)));
+        let by_standard = standard
+            .peek()
+            .is_some()
+            .then(|| self.walk(peer, standard.flat_map(forwarded).map(|one| one.address)));
         let by_usage =
             usual.peek().is_some().then(|| self.walk(peer, usual.flat_map(x_forwarded_for)));
         match (by_standard, by_usage) {
             (Some(one), Some(other)) if one.ip != other.ip => peer,
             (Some(client), _) | (None, Some(client)) => client,
             (None, None) => peer,
+        }
+    }
+
+    /// The host that the client used to reach the outermost trusted proxy, if one is named to
+    /// `peer`. Where the two fields name different ones, none is believed, as with addresses.
+    pub fn host(&self, peer: SocketAddr, head: &Head) -> Option<String> {
+        if !self.trust(peer.ip()) {
+            return None;
+        }
+        // The last entry is the nearest proxy's. Each trusted address in the list is one more proxy
+        // that has added an entry.
+        let trusts = |node: &Option<ClientAddress>| node.is_some_and(|one| self.trust(one.ip));
+        let elements: Vec<_> = head.values("Forwarded").rev().flat_map(forwarded).collect();
+        let passed = elements.iter().take_while(|element| trusts(&element.address)).count();
+        let by_standard = elements.get(passed).or(elements.last()).and_then(|one| one.host.clone());
+
+        let nodes = head.values("X-Forwarded-For").rev().flat_map(x_forwarded_for);
+        let passed = nodes.take_while(trusts).count();
+        let lines = head.values("X-Forwarded-Host").rev();
+        let entries = lines.flat_map(|line| line.rsplit(',').map(str::trim));
+        let hosts: Vec<_> = entries.filter(|host| !host.is_empty()).collect();
+        // A proxy that passes the field on adds nothing to it: the list may be the shorter one.
+        let by_usage = hosts.get(passed).or(hosts.last()).map(|host| (*host).to_owned());
+        match (by_standard, by_usage) {
+            (Some(one), Some(other)) if !one.eq_ignore_ascii_case(&other) => None,
+            (one, other) => one.or(other),
         }
     }
 
@@ -181,22 +212,29 @@ fn x_forwarded_for(line: &str) -> Vec<Option<ClientAddress>> {
     entries.map(node).collect()
 }
 
-/// The `for=` of each element in a line of `Forwarded`, the last one first; `None` for what is
-/// no address. A line that is malformed is one element that nothing is known of: from where on it
-/// can be trusted, nobody can tell.
-fn forwarded(line: &str) -> Vec<Option<ClientAddress>> {
-    match elements(line) {
-        Some(elements) => elements.iter().rev().map(|value| node(value.as_deref()?)).collect(),
-        None => vec![None],
-    }
+/// What a proxy says about the request that it got.
+#[derive(Debug, Default)]
+struct Element {
+    /// `for=`; `None` where that is no address.
+    address: Option<ClientAddress>,
+    /// `host=`.
+    host: Option<String>,
 }
 
-/// The value of `for` in each element (RFC 7239 section 4), in order; `None` where the line breaks
-/// the grammar. Values that need quotes are taken without them too, as some proxies send them.
-fn elements(line: &str) -> Option<Vec<Option<Cow<'_, str>>>> {
+/// The elements in a line of `Forwarded`, the last one first. A line that is malformed is one
+/// element that nothing is known of: from where on it can be trusted, nobody can tell.
+fn forwarded(line: &str) -> Vec<Element> {
+    let mut elements = elements(line).unwrap_or_else(|| vec![Element::default()]);
+    elements.reverse();
+    elements
+}
+
+/// The elements of a line (RFC 7239 section 4), in order; `None` where it breaks the grammar. Values
+/// that need quotes are taken without them too, as some proxies send them.
+fn elements(line: &str) -> Option<Vec<Element>> {
     const SPACE: [char; 2] = [' ', '\t'];
     let (mut elements, mut rest) = (Vec::new(), line);
-    let (mut is_empty, mut found) = (true, None);
+    let (mut is_empty, mut client, mut host) = (true, None, None);
     loop {
         rest = rest.trim_start_matches(SPACE);
         if !rest.is_empty() && !rest.starts_with([',', ';']) {
@@ -206,7 +244,12 @@ fn elements(line: &str) -> Option<Vec<Option<Cow<'_, str>>>> {
             }
             let (value, after) = value(after)?;
             // Each parameter at most once in an element.
-            if name.eq_ignore_ascii_case("for") && found.replace(value).is_some() {
+            let earlier = match &*name.to_ascii_lowercase() {
+                "for" => client.replace(value),
+                "host" => host.replace(value),
+                _ => None,
+            };
+            if earlier.is_some() {
                 return None;
             }
             is_empty = false;
@@ -216,7 +259,8 @@ fn elements(line: &str) -> Option<Vec<Option<Cow<'_, str>>>> {
         if separator != Some(';') {
             // Empty elements of a list are passed over (RFC 9110 section 5.6.1).
             if !is_empty {
-                elements.push(found.take());
+                let address = client.take().and_then(|value| node(&value));
+                elements.push(Element { address, host: host.take().map(Cow::into_owned) });
             }
             is_empty = true;
         }

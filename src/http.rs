@@ -97,6 +97,12 @@ impl Response {
         self.body.is_some()
     }
 
+    /// The message of an [error](Response::error), for the log.
+    pub fn error_message(&self) -> Option<String> {
+        let body: Value = serde_json::from_slice(self.body.as_deref()?).ok()?;
+        body["error"]["message"].as_str().map(str::to_owned)
+    }
+
     /// The same answer with one more header field. Values come from this crate's code, or from
     /// header fields of the request, which cannot hold a line break.
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {

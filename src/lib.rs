@@ -48,6 +48,7 @@ pub mod members;
 pub mod origin;
 pub mod os;
 pub mod publish;
+pub mod refusals;
 pub mod router;
 pub mod send;
 pub mod sources;
@@ -76,6 +77,7 @@ use hub::outbox::Limits;
 use hub::reason::Reason;
 use listener::Listener;
 use origin::Origins;
+use refusals::Refusals;
 use sources::tick::Tick;
 
 /// The bytes that may wait for one client, unless messages may be longer.
@@ -98,6 +100,8 @@ pub struct App {
     pub assets: Assets,
     /// Which pages may connect.
     pub origins: Origins,
+    /// Those that may not, in the log.
+    pub refusals: Refusals,
     /// Who may read.
     pub access: Access,
     /// Who notices event streams' clients that hang up.
@@ -185,12 +189,14 @@ impl Server {
                 outbox.finish(Reason::Closed, None);
             }
         });
+        let proxies = Proxies::new(config.trust_proxy.clone());
         let app = Arc::new(App {
             hub,
             backlog: Backlog::new(config.max_backlog_bytes, Arc::clone(&clients)),
             clients,
             assets: Assets::new(config.www.clone()),
-            origins: Origins::new(config.allow_origin.clone()),
+            origins: Origins::new(config.allow_origin.clone(), proxies.clone()),
+            refusals: Refusals::default(),
             access: Access::new(config.subscribe_token.clone()),
             hangups: hangups.map_err(StartError::Threads)?,
             is_loopback: is_loopback(address.ip()),
@@ -205,7 +211,6 @@ impl Server {
         };
         let handled = Arc::clone(&app);
         let handler = Box::new(move |connection| router::route(&handled, connection));
-        let proxies = Proxies::new(app.config.trust_proxy.clone());
         let options = listener::Options { door: options, proxies };
         let listener = Listener::start(door, options, handler).map_err(StartError::Threads)?;
         tell_room(app.config.max_clients, &scarcest);

@@ -4,19 +4,33 @@
 //! header field which page it was. It cannot be forged from a page, so it is worth checking (RFC
 //! 6455 section 10.2). Programs send none.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::forwarded::Proxies;
 use crate::http::Response;
 use crate::listener::connection::{Connection, Next};
+
+/// How many refused origins are warned of. Whoever makes origins up would fill the log.
+const MAX_WARNINGS: usize = 100;
+
+/// The longest origin that is warned of, in bytes: a host's name has 253 at most.
+const MAX_ORIGIN: usize = 300;
 
 /// The origins allowed besides the server's own.
 #[derive(Debug)]
 pub struct Origins {
     allowed: Vec<String>,
+    /// Who is believed about the host that a client used.
+    proxies: Proxies,
+    /// The refused origins that were warned of.
+    warned: Mutex<BTreeSet<String>>,
 }
 
 impl Origins {
     /// `allowed` as in [`crate::Config::allow_origin`].
-    pub fn new(allowed: Vec<String>) -> Origins {
-        Origins { allowed }
+    pub fn new(allowed: Vec<String>, proxies: Proxies) -> Origins {
+        Origins { allowed, proxies, warned: Mutex::default() }
     }
 
     /// Checks a request. Returns the origin where it is a foreign one that is allowed: the answer
@@ -25,19 +39,35 @@ impl Origins {
     /// # Errors
     /// The 403 that says which origin was refused.
     pub fn check(&self, connection: &Connection) -> Result<Option<String>, Response> {
+        let Some(origin) = connection.header("Origin") else { return Ok(None) };
         let host = connection.header("Host").unwrap_or_default();
-        match connection.header("Origin") {
-            None => Ok(None),
-            Some(origin) if is_own(origin, host) => Ok(None),
-            Some(origin) if self.allows(origin) => Ok(Some(origin.to_owned())),
-            Some(origin) => {
-                log::info!(
-                    "{}: origin {origin} is neither {host:?} nor allowed",
-                    connection.peer()
-                );
-                let message = format!("origin {origin} is not allowed; see --allow-origin");
-                Err(Response::error(403, "forbidden_origin", message))
-            }
+        // A page cannot send the fields that name it: browsers ask by a preflight whether it may.
+        let named = || self.proxies.host(connection.socket_peer(), connection.head());
+        if is_own(origin, host) || named().is_some_and(|named| is_own(origin, &named)) {
+            return Ok(None);
+        }
+        if self.allows(origin) {
+            return Ok(Some(origin.to_owned()));
+        }
+        self.warn_once(origin, host);
+        let message = format!(
+            "origin {origin} is neither this request's host, {host}, nor allowed; see --allow-origin"
+        );
+        Err(Response::error(403, "forbidden_origin", message))
+    }
+
+    /// Behind a proxy that names another host, the server's own page is refused. Only the operator
+    /// can tell that from a page of a stranger.
+    fn warn_once(&self, origin: &str, host: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_bounded = origin.len() <= MAX_ORIGIN && warned.len() < MAX_WARNINGS;
+        if is_bounded && warned.insert(normalized_origin(origin)) {
+            log::warn!(
+                "refused a page of the origin {origin:?}, since its request names the host {host:?}. If \
+                 the page is this server's own, behind a proxy, then the proxy must pass the host on: in \
+                 nginx 'proxy_set_header Host $http_host;', or in X-Forwarded-Host to a server with \
+                 --trust-proxy. If it is another's and may connect: --allow-origin"
+            );
         }
     }
 
@@ -127,12 +157,13 @@ mod tests {
 
     #[test]
     fn allowed_origins_match_whole() {
-        let origins = Origins::new(vec!["https://a.example".into()]);
+        let origins = Origins::new(vec!["https://a.example".into()], Proxies::default());
         assert!(origins.allows("https://A.example"));
         assert!(!origins.allows("https://a.example.evil"));
         assert!(!origins.allows("null"));
         assert!(origins.allows("https://a.example:443"));
-        assert!(Origins::new(vec!["*".into()]).allows("null"));
-        assert!(Origins::new(vec!["file://".into()]).allows("file://"));
+        let only = |origin: &str| Origins::new(vec![origin.into()], Proxies::default());
+        assert!(only("*").allows("null"));
+        assert!(only("file://").allows("file://"));
     }
 }

@@ -113,12 +113,12 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
     };
     let query = match Query::parse(query) {
         Ok(query) => query,
-        Err(answer) => return connection.respond(&answer),
+        Err(answer) => return refuse(app, connection, &answer),
     };
     if app.is_draining() && path != "/healthz" {
         return match connection.head().wants_event_stream() {
             true => connection.close(),
-            false => connection.respond(&draining()),
+            false => refuse(app, connection, &draining()),
         };
     }
     let method = connection.method().to_owned();
@@ -166,10 +166,18 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
     }
 }
 
+/// Responds to what is refused whatever it asks for. Handshakes are logged.
+fn refuse(app: &App, connection: Connection, answer: &Response) -> Next {
+    match handshake::is_asked_for(&connection) {
+        true => app.refusals.respond(connection, answer),
+        false => connection.respond(answer),
+    }
+}
+
 fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
     match app.origins.check(&connection).and_then(|_| app.access.check(&connection, query)) {
         Ok(()) => session::start(app, connection, kind, query),
-        Err(answer) => connection.respond(&answer),
+        Err(answer) => app.refusals.respond(connection, &answer),
     }
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::sse::Sse;
-use common::ws::{Raw, upgrade_lines};
+use common::ws::{Raw, masked, upgrade_lines};
 use common::{Answer, Server, wait_for};
 
 /// The addresses that `/stats` shows.
@@ -104,5 +104,49 @@ fn a_named_address_gives_no_right() {
         let header = format!("Forwarded: for={client}\r\nX-Forwarded-For: {client}\r\n");
         let publish = |server: &Server| server.request("POST", "/publish", &header, b"x").status;
         assert_eq!((publish(&open), publish(&closed)), (200, 403), "{client}");
+    }
+}
+
+/// Behind a proxy that puts its own name in for the host, as nginx does without
+/// `proxy_set_header Host`, the page's origin is compared with the host that the proxy names.
+#[test]
+fn the_host_that_a_trusted_proxy_names_is_the_servers_own() {
+    let trusting = Server::start(&["--trust-proxy", "127.0.0.0/8,10.0.0.0/8"]);
+    let plain = Server::start(&[]);
+    let status = |server: &Server, headers: &str| {
+        let head = format!(
+            "GET /ws HTTP/1.1\r\nHost: backend\r\n{}Origin: https://pub.example\r\n{headers}\r\n",
+            upgrade_lines()
+        );
+        let closing = [head.as_bytes(), &masked(0x88, b"")].concat();
+        Answer::parse(&server.exchange(&closing)).status
+    };
+    for headers in [
+        "X-Forwarded-Host: pub.example\r\n",
+        "X-Forwarded-Host: Pub.example:443\r\n",
+        "X-Forwarded-Host: evil.example, pub.example\r\n",
+        "X-Forwarded-Host: evil.example\r\nX-Forwarded-Host: pub.example\r\n",
+        "Forwarded: for=192.0.2.7;host=pub.example\r\n",
+        "Forwarded: host=evil.example, for=192.0.2.7;host=\"pub.example:443\";proto=https\r\n",
+        // Two proxies: the outer one has seen the client, and the host that the client used.
+        "Forwarded: for=192.0.2.7;host=pub.example, for=10.0.0.2;host=inner\r\n",
+        "X-Forwarded-Host: pub.example, inner\r\nX-Forwarded-For: 192.0.2.7, 10.0.0.2\r\n",
+        "X-Forwarded-Host: pub.example\r\nX-Forwarded-For: 192.0.2.7, 10.0.0.2\r\n",
+        "X-Forwarded-Host: pub.example\r\nForwarded: host=pub.example\r\n",
+        "X-Forwarded-Host: pub.example,\r\nX-Forwarded-Host:\r\n",
+    ] {
+        assert_eq!((status(&trusting, headers), status(&plain, headers)), (101, 403), "{headers}");
+    }
+    for headers in [
+        "",
+        "X-Forwarded-Host:\r\n",
+        "X-Forwarded-Host: pub.example, other.example\r\n",
+        "X-Forwarded-Host: pub.example.evil.example\r\n",
+        "Forwarded: for=192.0.2.7;host=pub.example, for=192.0.2.8\r\n",
+        "Forwarded: host=pub.example;host=pub.example\r\n",
+        // One of the two may be what the client has sent.
+        "X-Forwarded-Host: pub.example\r\nForwarded: host=other.example\r\n",
+    ] {
+        assert_eq!(status(&trusting, headers), 403, "{headers}");
     }
 }

@@ -6,7 +6,7 @@ mod common;
 use std::io::Write;
 
 use common::ws::{ACCEPT, Frame, KEY, Raw, masked, open, upgrade_lines};
-use common::{Answer, Server};
+use common::{Answer, Server, wait_for};
 
 /// The answer to an upgrade request with one more header line.
 fn upgrade(server: &Server, target: &str, line: &str) -> Answer {
@@ -149,6 +149,72 @@ fn only_allowed_pages_may_connect() {
             }
         }
     }
+}
+
+/// The one who reads the log is the one who can mend the proxy.
+#[test]
+fn a_refused_origin_is_warned_of_once_with_what_mends_it() {
+    let server = Server::start(&["--log", "warn"]);
+    let refuse = |origin: &str| {
+        let answer = upgrade(&server, "/ws", &format!("Origin: {origin}\r\n"));
+        assert_eq!(answer.status, 403);
+        let post = server.request("POST", "/publish", &format!("Origin: {origin}\r\n"), b"x");
+        assert_eq!(post.status, 403);
+    };
+    for _ in 0..3 {
+        refuse("https://pub.example");
+        refuse("HTTPS://Pub.example:443/");
+    }
+    refuse("null");
+    wait_for("both warnings", || server.log().lines().count() == 2);
+    let log = server.log();
+    let host = server.address.to_string();
+    for part in ["WARN", "pub.example", &host, "proxy_set_header Host $http_host;"] {
+        assert!(log.lines().next().unwrap().contains(part), "{part} is not in {log}");
+    }
+    // However many there are: bounded.
+    for number in 0..200 {
+        refuse(&format!("https://{number}.example"));
+    }
+    refuse("https://last.example");
+    let warnings = server.log().lines().count();
+    assert!((50..150).contains(&warnings), "{warnings} warnings");
+}
+
+#[test]
+fn refused_handshakes_are_logged_and_a_flood_of_them_is_not() {
+    let flags = ["--subscribe-token", "s3cret", "--max-clients", "1"];
+    let server = Server::start(&flags);
+    let bearer = "Authorization: Bearer s3cret\r\n";
+    let _client = Raw::connect_with(&server, "/ws", bearer, b"");
+    for (lines, reason) in [
+        ("", "401"),
+        ("Authorization: Bearer s3cret\r\nOrigin: https://evil.example\r\n", "403"),
+        (bearer, "503"),
+    ] {
+        let answer = upgrade(&server, "/ws", lines);
+        assert_eq!(answer.status.to_string(), reason);
+    }
+    assert_eq!(upgrade(&server, "/ws?topics=a", bearer).status, 400);
+    let no_key = format!("{bearer}Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    assert_eq!(server.request("GET", "/ws", &no_key, b"").status, 400);
+    let refused = || server.log().matches(" refused with ").count();
+    wait_for("five lines", || refused() == 5);
+    let log = server.log();
+    for part in [
+        "refused with 401: reading needs",
+        "refused with 403: origin https://evil.example is",
+        "refused with 503: ",
+        "refused with 400: there is no parameter",
+        "refused with 400: Sec-WebSocket-Version is missing",
+    ] {
+        assert!(log.contains(part), "{part} is not in {log}");
+    }
+    assert!(!log.contains("s3cret"), "{log}");
+    for _ in 0..200 {
+        upgrade(&server, "/ws", "");
+    }
+    assert!(refused() < 100, "{} lines", refused());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One request with the socket it came on: what a handler works with.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,16 @@ impl Connection {
     /// the one that it names. Nothing may be allowed because of it.
     pub fn peer(&self) -> ClientAddress {
         self.client
+    }
+
+    /// The other end of the connection itself: a proxy's, where there is one.
+    pub fn socket_peer(&self) -> SocketAddr {
+        let ticket = self.ticket.as_ref();
+        ticket
+            .expect("taken only by the methods that consume the connection")
+            .pending
+            .socket()
+            .peer()
     }
 
     /// The value of the first field line of that name.

@@ -76,14 +76,14 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let accepted = handshake::check(&connection, protocol, app.config.deflate);
     let Accepted { head, deflate } = match accepted {
         Ok(accepted) => accepted,
-        Err(answer) => return connection.respond(&answer),
+        Err(answer) => return app.refusals.respond(connection, &answer),
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
     let right = publish::right(app, |token| sends_bearer(&connection, token));
     let stay = match app.clients.enter(Transport::WebSocket, peer) {
         Ok(stay) => stay,
-        Err(full) => return connection.respond(&full.into()),
+        Err(full) => return app.refusals.respond(connection, &full.into()),
     };
     let (link, early) = connection.into_stream();
     let topics = match kind {
