@@ -4,7 +4,7 @@
 //! wins over a variable.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use log::LevelFilter;
 
 use crate::forwarded::Cidr;
 use crate::hub::outbox::Fanout;
+use crate::limits::descriptor_limit;
 use crate::origin::normalized_origin;
 
 /// Everything that can be set.
@@ -124,8 +125,8 @@ Usage: threadcast [FLAGS]
   --listen ADDR:PORT         where to listen; port 0 lets the system choose [127.0.0.1:3000]
   --www DIR                  serve this folder instead of the built-in page
   --tick DURATION            how often system metrics are published, 0 = never [2s]
-  --heartbeat DURATION       comment line to an SSE client after this long without an event [15s]
-  --ping DURATION            ping to a WebSocket client; silent for two of these, it is dropped [30s]
+  --heartbeat DURATION       comment line to an SSE client this long without an event, 0 = never [15s]
+  --ping DURATION            ping to a WebSocket client; silent for two, it is dropped; 0 = never [30s]
   --history N                events kept for clients that come back [1000]
   --queue N                  messages that may wait for a slow client [256]
   --max-backlog-bytes BYTES  that may wait for all; above it the most behind go [268435456]
@@ -177,6 +178,19 @@ const FLAGS: &[&str] = &[
     "fanout",
     "log",
 ];
+
+/// What happens more often than this keeps a processor busy with nothing else.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Whoever is waited for less than this is dropped before a packet is there and back.
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The longest message that can be allowed. A published one is kept three times: as it came, and in
+/// its encodings.
+const MOST_MESSAGE: usize = 1 << 30;
+
+/// The longest head that can be allowed: pending connections may have one each.
+const MOST_HEAD: usize = 16 << 20;
 
 /// Those of [`FLAGS`] that need no value.
 const SWITCHES: &[&str] = &["deflate"];
@@ -235,23 +249,23 @@ impl Config {
         match flag {
             "listen" => self.listen = address(value)?,
             "www" => self.www = Some(folder(value)?),
-            "tick" => self.tick = duration(value)?,
-            "heartbeat" => self.heartbeat = duration(value)?,
-            "ping" => self.ping = duration(value)?,
+            "tick" => self.tick = interval(value, LEAST_INTERVAL)?,
+            "heartbeat" => self.heartbeat = interval(value, LEAST_INTERVAL)?,
+            "ping" => self.ping = interval(value, LEAST_PATIENCE)?,
             "history" => self.history = number(value, 0)?,
             "queue" => self.queue = number(value, 1)?,
             "max-backlog-bytes" => self.max_backlog_bytes = bytes(value, 1)?,
-            "max-clients" => self.max_clients = Some(number(value, 1)?),
+            "max-clients" => self.max_clients = Some(clients(value)?),
             "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
-            "max-message" => self.max_message = bytes(value, 1)?,
+            "max-message" => self.max_message = at_most(MOST_MESSAGE, value, bytes(value, 1)?)?,
             "deflate" => match switch(value)? {
                 true if cfg!(not(feature = "deflate")) => {
                     return Err("not in this build: its cargo feature 'deflate' is off".into());
                 }
                 on => self.deflate = on,
             },
-            "max-head" => self.max_head = bytes(value, 1024)?,
-            "header-timeout" => match duration(value)? {
+            "max-head" => self.max_head = at_most(MOST_HEAD, value, bytes(value, 1024)?)?,
+            "header-timeout" => match interval(value, LEAST_PATIENCE)? {
                 Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
                 timeout => self.header_timeout = timeout,
             },
@@ -324,6 +338,33 @@ fn duration(value: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration that is 0 or not too short.
+fn interval(value: &str, least: Duration) -> Result<Duration, String> {
+    match duration(value)? {
+        short if !short.is_zero() && short < least => Err(format!(
+            "{value:?} is too short; the least is {}",
+            humantime::format_duration(least)
+        )),
+        interval => Ok(interval),
+    }
+}
+
+fn at_most(most: usize, value: &str, number: usize) -> Result<usize, String> {
+    if number <= most { Ok(number) } else { Err(format!("{value:?} is above {most} bytes")) }
+}
+
+/// A number of clients. Each takes a descriptor, and the server needs some too: as many as there are
+/// cannot work. (Fewer may still be too many; the log tells.)
+fn clients(value: &str) -> Result<usize, String> {
+    let clients = number(value, 1)?;
+    match descriptor_limit() {
+        Some(limit) if clients as u64 >= limit => Err(format!(
+            "{clients} clients need a descriptor each, and this process may open {limit} (ulimit -Hn)"
+        )),
+        _ => Ok(clients),
+    }
+}
+
 fn number(value: &str, least: usize) -> Result<usize, String> {
     match value.parse() {
         Ok(number) if number >= least => Ok(number),
@@ -360,16 +401,36 @@ fn switch(value: &str) -> Result<bool, String> {
 fn checked_origin(origin: &str) -> Result<String, String> {
     // Browsers send neither a trailing slash nor a scheme's own port.
     let origin = normalized_origin(origin);
-    let host = origin.split_once("://").map(|(_, host)| host).unwrap_or_default();
-    let plain = origin.bytes().all(|byte| byte.is_ascii_graphic());
+    let (scheme, authority) = origin.split_once("://").unwrap_or_default();
     match &*origin {
         "*" | "null" | "file://" => Ok(origin),
-        _ if host.contains('*') => {
+        _ if authority.contains('*') => {
             Err(format!("{origin:?}: origins are compared whole; name each, or * for all"))
         }
-        _ if plain && !host.is_empty() && !host.contains(['/', '?', '#', '@']) => Ok(origin),
+        _ if is_scheme(scheme) && is_authority(authority) => Ok(origin),
         _ => Err(format!("{origin:?} is no origin such as https://example.org:8443")),
     }
+}
+
+/// RFC 3986 section 3.1, in lower case.
+fn is_scheme(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(is_part)
+}
+
+/// A host with a port or without. Names that are not ASCII are sent as punycode.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(is_part),
+    };
+    // Without leading zeros, as browsers send it.
+    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|one| one.to_string() == port))
 }
 
 /// What can stand in `Authorization: Bearer` (RFC 6750 section 2.1, in effect).
@@ -421,7 +482,7 @@ mod tests {
             let config = read(&["--listen", text], &[]).unwrap();
             assert_eq!(config.listen.to_string(), address);
         }
-        for (text, bytes) in [("1000", 1000), ("64k", 65_536), ("1MiB", 1 << 20), ("2 GB", 2 << 30)]
+        for (text, bytes) in [("1000", 1000), ("64k", 65_536), ("1MiB", 1 << 20), ("1 GB", 1 << 30)]
         {
             assert_eq!(read(&["--max-message", text], &[]).unwrap().max_message, bytes);
         }
@@ -475,6 +536,16 @@ mod tests {
             (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
             (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
             (&["--max-backlog-bytes", "256X"], "--max-backlog-bytes"),
+            (&["--tick", "1ms"], "--tick"),
+            (&["--heartbeat", "1us"], "--heartbeat"),
+            (&["--ping", "50ms"], "--ping"),
+            (&["--header-timeout", "1ms"], "--header-timeout"),
+            (&["--max-message", "2GiB"], "--max-message"),
+            (&["--max-message", "18446744073709551615"], "--max-message"),
+            (&["--max-message", "0"], "--max-message"),
+            (&["--max-head", "1GiB"], "--max-head"),
+            (&["--max-head", "1000"], "--max-head"),
+            (&["--max-clients", "18446744073709551615"], "--max-clients"),
             (&["--deflate=yes"], "--deflate"),
             (&["--deflate=0", "true"], "true"),
             (&["--header-timeout", "0"], "--header-timeout"),
@@ -490,17 +561,47 @@ mod tests {
             (&["--allow-origin", "example.org/path"], "--allow-origin"),
             (&["--allow-origin", "https://*.example.org"], "--allow-origin"),
             (&["--allow-origin", "http://localhost:*"], "--allow-origin"),
+            (&["--allow-origin", "https://example.org:99999"], "--allow-origin"),
+            (&["--allow-origin", "https://example.org:"], "--allow-origin"),
+            (&["--allow-origin", "https://example.org:0443"], "--allow-origin"),
+            (&["--allow-origin", "https://:8443"], "--allow-origin"),
+            (&["--allow-origin", "https://a;b"], "--allow-origin"),
+            (&["--allow-origin", "http://::1"], "--allow-origin"),
+            (&["--allow-origin", "http://[::1"], "--allow-origin"),
+            (&["--allow-origin", "1http://example.org"], "--allow-origin"),
+            (&["--allow-origin", "://example.org"], "--allow-origin"),
+            (&["--allow-origin", ""], "--allow-origin"),
             (&["--trust-proxy", "proxy.example"], "--trust-proxy"),
             (&["--trust-proxy", "10.0.0.1/8"], "--trust-proxy"),
             (&["--nonsense"], "--nonsense"),
             (&["extra\nline"], "extra"),
         ];
         for (arguments, name) in cases {
-            let error = read(arguments, &[]).unwrap_err();
+            let error = read(arguments, &[]).map(|_| *arguments).unwrap_err();
             assert!(error.contains(name) && !error.contains('\n'), "{arguments:?}: {error}");
         }
         let error = read(&[], &[("THREADCAST_PING", "x")]).unwrap_err();
         assert!(error.starts_with("THREADCAST_PING: "), "{error}");
+    }
+
+    #[test]
+    fn origins_of_every_kind_can_be_named() {
+        for (given, kept) in [
+            ("https://Example.org:443/", "https://example.org"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://my_host.example.:1", "http://my_host.example.:1"),
+            ("wss://example.org:65535", "wss://example.org:65535"),
+            (
+                "chrome-extension://mhfbmdgcfjbbpaeojofohoefgiehjai",
+                "chrome-extension://mhfbmdgcfjbbpaeojofohoefgiehjai",
+            ),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("file:///", "file://"),
+            ("NULL", "null"),
+            ("*", "*"),
+        ] {
+            assert_eq!(read(&["--allow-origin", given], &[]).unwrap().allow_origin, [kept]);
+        }
     }
 
     #[cfg(feature = "deflate")]

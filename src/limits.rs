@@ -88,6 +88,11 @@ pub fn scarcest(fanout: Fanout) -> Supply {
     )
 }
 
+/// The most descriptors that this process may ever have open; `None`: as many as the system allows.
+pub fn descriptor_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}
+
 /// Raises the soft limit of open descriptors to the hard one: every client costs one or two.
 ///
 /// Returns the limit in force, or `None` where there is none.

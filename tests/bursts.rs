@@ -61,7 +61,7 @@ fn every_client_of_a_first_burst_is_answered() {
 
 #[test]
 fn after_descriptor_exhaustion_new_clients_are_served() {
-    let server = Server::start_with_descriptors(128, &["--max-clients", "1000"]);
+    let server = Server::start_with_descriptors(128, &["--max-clients", "127"]);
     let mut first = Sse::open(&server, "/events");
     let before = server.stats();
     // Streams are no connections that could be closed to make room.

@@ -117,6 +117,18 @@ fn a_bad_flag_is_named_in_one_line() {
     assert!(line.contains("THREADCAST_HEADER_TIMEOUT"), "{line}");
 }
 
+/// Fewer than the descriptors are only warned of: see tests/capacity.rs.
+#[test]
+fn more_clients_than_descriptors_are_refused() {
+    let script = "ulimit -n 200; exec timeout 20 \"$0\" --listen 127.0.0.1:0 --max-clients 200";
+    let output = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_threadcast")]).output();
+    let output = output.expect("the shell starts");
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{line}");
+    assert!(line.contains("--max-clients: ") && line.contains("200"), "{line}");
+    assert_eq!(line.matches('\n').count(), 1, "one line: {line:?}");
+}
+
 /// Who mistypes a token should not find it in a log collector.
 #[test]
 fn a_bad_token_is_not_repeated() {
