@@ -1,8 +1,10 @@
-"""nginx and HAProxy with the configurations of tests/proxies, each in front of two servers."""
+"""nginx and HAProxy: with the configurations of tests/proxies, each in front of two servers, and with
+those of the README, in front of one."""
 
 import contextlib
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -10,27 +12,37 @@ import tempfile
 import time
 
 import tools
-from server import request
-from sse_checks import start
+from server import Server, request
 
 CONFIGURATIONS = os.path.join(tools.ROOT, "tests", "proxies")
 
 
 class Proxy:
-    """A proxy and the two servers behind it, for one check."""
+    """A proxy and the servers behind it, for one check."""
 
     name = package = configuration = ""
+    count = 2
 
-    def __init__(self, context, *flags, extra="", changes=None):
+    def __init__(self, context, *flags, extra="", change=None):
+        """`extra` is put in for @EXTRA@; of `change`, a dictionary, each part must be there and is
+        replaced."""
         self.program = tools.program(self.package.removesuffix("-light"), self.package)
         self.process, self.servers = None, []
         self.folder = tempfile.mkdtemp(prefix=f"{self.package}-", dir=tools.HOME)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         try:
-            self.servers = [start(context, *flags)]
-            self.servers.append(start(context, *flags))
-            self.path = self.configure(extra, changes or {})
+            flags = ("--log", "warn", *context.flags, *flags)
+            for number in range(self.count):
+                with open(self.log_of(number), "wb") as log:
+                    self.servers.append(Server(context.binary, *flags, log=log))
+            text = self.text(extra)
+            for part, other in (change or {}).items():
+                assert part in text, f"{part} is not in {self.configuration}"
+                text = text.replace(part, other)
+            self.path = os.path.join(self.folder, self.configuration)
+            with open(self.path, "w", encoding="utf-8") as file:
+                file.write(text)
             with open(os.path.join(self.folder, "output.log"), "wb") as log:
                 self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL,
                                                 stdout=log, stderr=log)
@@ -39,21 +51,23 @@ class Proxy:
             self.__exit__()
             raise
 
-    def configure(self, extra, changes):
-        """Writes the configuration with this check's ports and returns where."""
+    def text(self, extra):
+        """The configuration with this check's ports."""
         with open(os.path.join(CONFIGURATIONS, self.configuration), encoding="utf-8") as file:
             text = file.read()
         values = {"PORT": self.port, "FIRST": self.servers[0].port, "SECOND": self.servers[1].port,
                   "EXTRA": extra}
         for name, value in values.items():
             text = text.replace(f"@{name}@", str(value))
-        for old, new in changes.items():
-            assert old in text, f"{old} is not in {self.configuration}"
-            text = text.replace(old, new)
-        path = os.path.join(self.folder, self.configuration)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-        return path
+        return text
+
+    def log_of(self, number):
+        return os.path.join(self.folder, f"server-{number}.log")
+
+    def logged(self, number=0):
+        """What a server has logged: warnings and worse."""
+        with open(self.log_of(number), encoding="utf-8") as file:
+            return file.read()
 
     def command(self):
         raise NotImplementedError
@@ -102,6 +116,48 @@ class HAProxy(Proxy):
 
     def command(self):
         return [self.program, "-db", "-f", self.path]
+
+
+def of_readme(language, ports):
+    """The README's code in a language, with other ports."""
+    with open(os.path.join(tools.ROOT, "README.md"), encoding="utf-8") as file:
+        found = re.search(rf"^ *```{language}\n(.*?)^ *```$", file.read(), re.MULTILINE | re.DOTALL)
+    text = found[1]
+    for port, other in ports.items():
+        assert port in text, f"{port} is not in the README's {language}"
+        text = text.replace(port, other)
+    return text
+
+
+class NginxOfReadme(Nginx):
+    name, count = "nginx as in the README", 1
+    # What Debian's nginx.conf has around the files in conf.d; and folders of this check's own.
+    AROUND = """
+daemon off;
+pid nginx.pid;
+error_log error.log;
+events {}
+http {
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+"""
+
+    def text(self, extra):
+        ports = {"listen 80;": f"listen 127.0.0.1:{self.port};",
+                 "127.0.0.1:3000": f"127.0.0.1:{self.servers[0].port}"}
+        return f"{self.AROUND}{of_readme('nginx', ports)}}}\n"
+
+
+class HAProxyOfReadme(HAProxy):
+    name, count = "HAProxy as in the README", 1
+
+    def text(self, extra):
+        return of_readme("haproxy", {"bind :80": f"bind 127.0.0.1:{self.port}",
+                                     "127.0.0.1:3000": f"127.0.0.1:{self.servers[0].port}"})
 
 
 def free_port():

@@ -1,4 +1,5 @@
-"""What must hold behind reverse proxies: two servers, sticky sessions, buffering as by default."""
+"""What must hold behind reverse proxies: two servers, sticky sessions, buffering as by default; and with
+the README's configurations."""
 
 import functools
 import http.client
@@ -11,11 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from bytes_checks import Curl
 from checks import check
 from page_checks import LIVE, Page
-from proxies import HAProxy, Nginx
+from proxies import HAProxy, HAProxyOfReadme, Nginx, NginxOfReadme
 from relay import Relay
 from server import publish, request, until
 from sse_checks import back_again, numbers, several
 from ws_checks import echo_all
+
+
+ALL = (Nginx, HAProxy, NginxOfReadme, HAProxyOfReadme)
 
 
 def behind(kind, what, proxies=(Nginx, HAProxy)):
@@ -48,7 +52,7 @@ def serving(proxy, transport):
     return until(find, f"one of the servers has the one client of {transport}")
 
 
-@behind("sse", "events at once, none lost")
+@behind("sse", "events at once, none lost", proxies=ALL)
 def streams(kind, context, client):
     with kind(context) as proxy, Relay(proxy.port) as relay:
         through, url = Through(proxy), f"{relay.url}/events?topic=t"
@@ -88,7 +92,7 @@ def fails_over(kind, context, client):
         assert numbers(gap["id"]) < numbers(live[0][0]), gap
 
 
-@behind("ws", "echo, events, replay, 1001")
+@behind("ws", "echo, events, replay, 1001", proxies=ALL)
 def sockets(kind, context, client):
     flags = ("--deflate",) if context.compresses else ()
     with kind(context, *flags) as proxy:
@@ -129,7 +133,7 @@ def closes(kind, context, client):
         socket.expect("closed", code=1009)
 
 
-@behind("page", "the page connects, from an origin that is the proxy's")
+@behind("page", "the page connects, from an origin that is the proxy's", proxies=ALL)
 def page(kind, context, client):
     with kind(context) as proxy:
         shown = Page(client, proxy.url)
@@ -137,6 +141,33 @@ def page(kind, context, client):
         shown.submit("publish-form", **{"publish-topic": "p", "publish-body": "from the page"})
         until(lambda: shown.rows("sse", "from the page"), "what it publishes comes back")
         shown.leave()
+
+
+HOST = "proxy_set_header Host $http_host;"
+NAMED = {HOST: "", 'proxy_set_header X-Forwarded-Host "";': "proxy_set_header X-Forwarded-Host $http_host;"}
+
+
+@behind("page", "without its Host line: refused, and the log names it", proxies=(NginxOfReadme,))
+def names_what_mends_it(kind, context, client):
+    # Without trust the named host is not believed either.
+    for change in ({HOST: ""}, NAMED):
+        with kind(context, change=change) as proxy:
+            shown = Page(client, proxy.url)
+            shown.value(f"new WebSocket('ws://127.0.0.1:{proxy.port}/ws').onclose = () => window.lost = true")
+            until(lambda: shown.value("window.lost"), "the WebSocket is refused")
+            shown.leave()
+            lines = [line for line in proxy.logged().splitlines() if "WARN" in line]
+            parts = (HOST, f"http://127.0.0.1:{proxy.port}", '"threadcast"')
+            assert len(lines) == 1 and all(part in lines[0] for part in parts), lines
+
+
+@behind("page", "X-Forwarded-Host from a trusted proxy is the own host", proxies=(NginxOfReadme,))
+def believes_the_named_host(kind, context, client):
+    with kind(context, "--trust-proxy", "127.0.0.1", change=NAMED) as proxy:
+        shown = Page(client, proxy.url)
+        until(lambda: shown.value(LIVE), "both connections are live")
+        shown.leave()
+        assert proxy.logged() == "", proxy.logged()
 
 
 PUBLISHERS, EACH = 4, 50
@@ -224,8 +255,8 @@ def sticky_by_cookie(kind, context, client):
 def needs_the_field(kind, context, client):
     """That the checks above can fail. A bare stream, which nginx asks for where it is not told to speak
     HTTP/1.1, it holds back unless it is told not to; chunks it hands on."""
-    changes = {"proxy_http_version 1.1;": "proxy_ignore_headers X-Accel-Buffering;"}
-    with kind(context, changes=changes) as proxy:
+    change = {"proxy_http_version 1.1;": "proxy_ignore_headers X-Accel-Buffering;"}
+    with kind(context, change=change) as proxy:
         with Curl(proxy.url) as curl:
             held = queue.Queue()
             reader = threading.Thread(

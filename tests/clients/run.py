@@ -23,6 +23,7 @@ import parser as standard  # noqa: E402
 import proxy_checks  # noqa: E402, F401
 import publish_checks  # noqa: E402, F401
 import sse_checks  # noqa: E402, F401
+import tab_checks  # noqa: E402, F401
 import tools  # noqa: E402
 import ws_checks  # noqa: E402, F401
 from checks import CHECKS, Context, Result, perform  # noqa: E402
