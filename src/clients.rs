@@ -78,24 +78,18 @@ pub enum Full {
     Address(usize),
 }
 
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Full::Server(limit) => write!(f, "all {limit} places are taken; try again later"),
-            Full::Address(limit) => {
-                write!(f, "your address has {limit} clients, all it may have; try again later")
-            }
-        }
-    }
-}
-
 impl From<Full> for Response {
     fn from(full: Full) -> Response {
-        let code = match full {
-            Full::Server(_) => "full",
-            Full::Address(_) => "address_full",
+        let (code, message) = match full {
+            Full::Server(limit) => {
+                ("full", format!("all {limit} places are taken; try again later"))
+            }
+            Full::Address(limit) => (
+                "address_full",
+                format!("your address has {limit} clients, all it may have; try again later"),
+            ),
         };
-        Response::error(503, code, full.to_string()).with("Retry-After", "5")
+        Response::error(503, code, message).with("Retry-After", "5")
     }
 }
 
@@ -156,10 +150,7 @@ impl Clients {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let client = Arc::new(Client { number, transport, peer, since, outbox: OnceLock::new() });
-        if let Err(full) = self.add(&client) {
-            log::info!("{transport} {peer} refused: {full}");
-            return Err(full);
-        }
+        self.add(&client)?;
         log::info!("{transport} {peer} connected");
         Ok(Stay { clients: Arc::clone(self), client, reason: Reason::Internal })
     }

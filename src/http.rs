@@ -68,10 +68,11 @@ impl Response {
             .with("Retry-After", "1")
     }
 
-    /// What an `EventSource` gets where there is no stream for it now. Any status but 200 would end it
+    /// What an `EventSource` gets instead of a `refusal` with 503. Any status but 200 would end it
     /// for good (WHATWG HTML, section 9.2.3): it gets a stream that says why, when to come back (in 5
     /// to 10 seconds, so that not all come at once), and ends.
-    pub fn come_back(why: &str) -> Response {
+    pub fn come_back(refusal: &Response) -> Response {
+        let why = refusal.error_message().unwrap_or_default();
         // Each is keyed anew.
         let random = RandomState::new().build_hasher().finish();
         let retry_ms = 5_000 + random % 5_000;

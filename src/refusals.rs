@@ -1,4 +1,4 @@
-//! Refused handshakes in the log: each a line, and a flood of them not a flood of lines.
+//! Refused clients in the log: each a line, and a flood of them not a flood of lines.
 //!
 //! Whoever looks for why a page does not connect finds it here. Anybody can be refused as often as they
 //! like, so lines are limited; how many were left out is told with the next.
@@ -6,6 +6,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clients::Transport;
+use crate::forwarded::ClientAddress;
 use crate::http::Response;
 use crate::listener::connection::{Connection, Next};
 
@@ -25,9 +27,15 @@ pub struct Refusals(Mutex<Counts>);
 impl Refusals {
     /// Responds to a request for a WebSocket that is refused, and logs why.
     pub fn respond(&self, connection: Connection, response: &Response) -> Next {
+        self.log(Transport::WebSocket, connection.peer(), response);
+        connection.respond(response)
+    }
+
+    /// Logs why somebody is refused.
+    pub fn log(&self, transport: Transport, peer: ClientAddress, response: &Response) {
         let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner).add(Instant::now());
         if let Some(left_out) = counted {
-            let (peer, status) = (connection.peer(), response.status);
+            let status = response.status;
             let message = response.error_message().unwrap_or_default();
             let printable = |letter: char| if letter.is_control() { '?' } else { letter };
             let message: String = message.chars().take(MAX_MESSAGE).map(printable).collect();
@@ -35,9 +43,8 @@ impl Refusals {
                 0 => String::new(),
                 count => format!(" ({count} more were refused before, without a line)"),
             };
-            log::info!("websocket {peer} refused with {status}: {message}{before}");
+            log::info!("{transport} {peer} refused with {status}: {message}{before}");
         }
-        connection.respond(response)
     }
 }
 

@@ -40,10 +40,14 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     let last = query.last_seen(&connection);
     let stay = match app.clients.enter(Transport::Sse, connection.peer()) {
         Ok(stay) => stay,
-        Err(full) if connection.head().wants_event_stream() => {
-            return connection.respond(&Response::come_back(&full.to_string()));
+        Err(full) => {
+            let refusal = full.into();
+            app.refusals.log(Transport::Sse, connection.peer(), &refusal);
+            return match connection.head().wants_event_stream() {
+                true => connection.respond(&Response::come_back(&refusal)),
+                false => connection.respond(&refusal),
+            };
         }
-        Err(full) => return connection.respond(&full.into()),
     };
     let coding = connection.coding();
     let link = connection.into_event_stream();

@@ -95,7 +95,7 @@ fn each_event_is_a_chunk_to_http_1_1_and_none_to_1_0() {
         let lines = old.1.split_inclusive('\n').filter(|line| *line != ":\n");
         let text: String = lines.collect();
         let (events, farewell) = text.split_at(text.rfind("retry: ").unwrap());
-        assert_eq!(events, [first, gap, &*replay, event].concat());
+        assert_eq!(events, [first, gap, replay, event].concat());
         assert_eq!(farewell.find('\n'), Some(farewell.len() - 1));
     }
 }
@@ -305,7 +305,7 @@ fn an_event_source_is_never_refused_for_good() {
         delays.insert(retry.to_owned());
     }
     assert!(delays.len() > 1, "spread: {delays:?}");
-    assert!(server.log().contains("refused: all 1 places are taken"), "{}", server.log());
+    assert!(server.log().contains("refused with 503: all 1 places are taken"), "{}", server.log());
     for accept in ["", "Accept: */*\r\n", "Accept: text/event-streams\r\n"] {
         let answer = server.request("GET", "/events", accept, b"");
         assert_eq!((answer.status, &*answer.error_code()), (503, "full"), "{accept}");
