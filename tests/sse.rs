@@ -332,7 +332,8 @@ fn an_event_source_is_never_refused_for_good() {
 fn an_address_that_comes_back_is_a_new_client() {
     let server = Server::start(&[]);
     // On an address that nobody else on this machine connects from, a port stays free meanwhile.
-    let mut address = SocketAddr::from(([127, 0, 0, 77], 0));
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let mut address = SocketAddr::from(([127, 77, high, low], 0));
     for _ in 0..30 {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();

@@ -345,6 +345,7 @@ class SocketChannel extends Channel {
       if (isMetric(metric)) this.log.add('metric', 'metric', metricLine(metric));
       else this.log.add('event', message.event || 'message', `${message.topic}: ${message.data}`);
     } else {
+      if (message?.lastEventId) this.lastId = message.lastEventId;
       this.log.add('note', 'info', String(message?.message ?? data));
     }
   }
