@@ -37,6 +37,7 @@ pub mod assets;
 pub mod backlog;
 pub mod client;
 pub mod clients;
+pub mod coding;
 pub mod config;
 pub mod door;
 pub mod forwarded;

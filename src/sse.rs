@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use crate::App;
 use crate::clients::Transport;
+use crate::coding::Coding;
 use crate::http::{Persistence, Response};
 use crate::hub::LastSeen;
 use crate::hub::batch::batches;
 use crate::hub::broadcaster::Subscriber;
 use crate::hub::chunk::{Chunk, Form};
-use crate::hub::coding::Coding;
 use crate::hub::event::{EventId, encode_sse};
 use crate::hub::history::Replay;
 use crate::hub::outbox::Outbox;

@@ -6,8 +6,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::coding::{Coding, Encoded};
 use super::event::Event;
+use crate::coding::{Coding, Encoded};
 use crate::websocket::deflate::{WINDOWS, Window};
 
 /// The most events in a batch: one bit each in [`Places`].

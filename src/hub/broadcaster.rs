@@ -329,7 +329,7 @@ mod tests {
     use super::*;
     use crate::backlog::Backlog;
     use crate::clients::Clients;
-    use crate::hub::coding::Coding;
+    use crate::coding::Coding;
     use crate::hub::event::Draft;
     use crate::hub::outbox::{Fanout, Limits};
     use crate::listener::connection::Link;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::coding::Coding;
+use crate::coding::Coding;
 use crate::websocket::deflate::Window;
 
 /// The form in which a subscriber gets its events.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 
-use super::coding::{Coding, Encoded};
+use crate::coding::{Coding, Encoded};
 use crate::websocket::deflate::{WINDOWS, Window, compressed_frame};
 
 /// The longest topic or event name, in bytes.

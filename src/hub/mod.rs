@@ -7,7 +7,6 @@
 pub mod batch;
 pub mod broadcaster;
 pub mod chunk;
-pub mod coding;
 pub mod event;
 pub mod history;
 pub mod mailbox;

@@ -690,8 +690,8 @@ mod tests {
 
     use super::*;
     use crate::clients::Clients;
+    use crate::coding::Coding;
     use crate::hub::batch::Batch;
-    use crate::hub::coding::Coding;
     use crate::hub::event::{Draft, Event};
 
     /// So many events, one behind the other, as one chunk.

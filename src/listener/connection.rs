@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::tickets::Ticket;
+use crate::coding::Coding;
 use crate::door::body::{self, BodyError};
 use crate::door::head::{Framing, Head};
 use crate::door::pending::{Pending, Socket};
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
 use crate::forwarded::ClientAddress;
 use crate::http::{Persistence, Response};
-use crate::hub::coding::Coding;
 use crate::send::{send_all, send_now};
 
 /// A request, its socket, and the duty to respond. A connection that is dropped without a response

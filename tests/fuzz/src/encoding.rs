@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use threadcast::hub::coding::Coding;
+use threadcast::coding::Coding;
 use threadcast::hub::event::{Draft, Event, EventId};
 
 use crate::campaign::{Outcome, Plan, campaign};
