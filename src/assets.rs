@@ -1,10 +1,20 @@
 //! The page: inside the binary, or from the folder given with `--www`.
+//!
+//! A file of the folder is opened, and sent by [`crate::download`]; here its length and its time of
+//! modification are all that is looked at. What the client has already (RFC 9110 section 13), and
+//! which part of the file it asks for (section 14), is decided by them.
 
 use std::collections::hash_map::DefaultHasher;
+use std::fs::{File, Metadata};
 use std::hash::Hasher;
+use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::door::head::percent_decode;
+use http_range_header::{RangeUnsatisfiableError, parse_range_header};
+
+use crate::door::head::{Head, percent_decode};
+use crate::download::FilePart;
 use crate::http::Response;
 
 /// The files inside the binary, by path.
@@ -24,52 +34,62 @@ pub struct Assets {
     folder: Option<PathBuf>,
 }
 
+/// What a path leads to.
+enum Found {
+    /// A file inside the binary: its name and content.
+    Embedded(&'static str, &'static [u8]),
+    /// A file of the folder.
+    File(PathBuf),
+    /// A folder with an `index.html`, without the slash at the end.
+    Folder,
+}
+
 impl Assets {
     /// `folder` as in [`crate::Config::www`], canonical.
     pub fn new(folder: Option<PathBuf>) -> Assets {
         Assets { folder }
     }
 
-    /// Whether there is a file at `path`.
+    /// Whether there is a file or a folder at `path`.
     pub fn has(&self, path: &str) -> bool {
-        self.load(path).is_some()
+        self.find(path).is_some()
     }
 
-    /// The file at `path`, 304 where the client has it already (`If-None-Match`), or 404.
-    pub fn answer(&self, path: &str, if_none_match: Option<&str>) -> Response {
-        let Some((name, body)) = self.load(path) else {
-            return not_found();
+    /// The response to a GET or HEAD request: the file, the part of it that is asked for, 304 where
+    /// the client has it already, the way to a folder's page, or 404.
+    pub fn answer(&self, head: &Head) -> Response {
+        let (path, query) = match head.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (&*head.target, None),
         };
-        let etag = etag(&body);
-        let known = if_none_match.is_some_and(|tags| {
-            tags.trim() == "*"
-                || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
-        });
-        let answer = match known {
-            true => Response::empty(304),
-            false => Response::new(200, media_type(&name), body),
+        let answer = match self.find(path) {
+            None => return not_found(),
+            Some(Found::Embedded(name, content)) => return embedded(name, content, head),
+            Some(Found::Folder) => redirect(path, query),
+            Some(Found::File(name)) => match File::open(&name).and_then(|file| {
+                let metadata = file.metadata()?;
+                Ok((file, metadata))
+            }) {
+                Ok((file, metadata)) => whole_or_part(&name, file, &metadata, head),
+                Err(error) => {
+                    log::warn!("{}: {error}", name.display());
+                    return not_found();
+                }
+            },
         };
-        // `no-cache` means: ask each time, with the ETag.
-        let answer = answer.with("ETag", etag).with("Cache-Control", "no-cache");
-        match &self.folder {
-            // The folder is the user's, and so is the policy of its pages.
-            Some(_) => answer,
-            None => answer
-                .with("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-                .with("Referrer-Policy", "no-referrer"),
-        }
+        answer.with("Cache-Control", ASK_EACH_TIME)
     }
 
-    /// The file's name and content.
-    fn load(&self, path: &str) -> Option<(PathBuf, Vec<u8>)> {
+    fn find(&self, path: &str) -> Option<Found> {
         let name = relative(path)?;
         let Some(folder) = &self.folder else {
             let name = if name.as_os_str().is_empty() { Path::new("index.html") } else { &name };
             let found = EMBEDDED.iter().find(|(known, _)| Path::new(known) == name);
-            return found.map(|(name, body)| (PathBuf::from(name), body.to_vec()));
+            return found.map(|(name, content)| Found::Embedded(name, content));
         };
         let mut file = folder.join(name);
-        if file.is_dir() {
+        let is_folder = file.is_dir();
+        if is_folder {
             file.push("index.html");
         }
         // A symbolic link must not lead out of the folder either.
@@ -78,9 +98,139 @@ impl Assets {
         if !file.is_file() {
             return None;
         }
-        let body = std::fs::read(&file).ok()?;
-        Some((file, body))
+        match is_folder && !path.ends_with('/') {
+            true => Some(Found::Folder),
+            false => Some(Found::File(file)),
+        }
     }
+}
+
+/// `Cache-Control` of files: ask each time whether they have changed.
+const ASK_EACH_TIME: &str = "no-cache";
+
+fn embedded(name: &str, content: &'static [u8], head: &Head) -> Response {
+    let etag = hash_etag(content);
+    let answer = match names_etag(head, &etag) {
+        true => Response::empty(304),
+        false => Response::new(200, media_type(Path::new(name)), content),
+    };
+    answer
+        .with("ETag", etag)
+        .with("Cache-Control", ASK_EACH_TIME)
+        .with("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        .with("Referrer-Policy", "no-referrer")
+}
+
+/// Relative links of a folder's page need the slash. The reference begins with `./`: whatever the
+/// name is, it is neither another host nor another scheme, and proxies may have cut the path.
+fn redirect(path: &str, query: Option<&str>) -> Response {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Response::empty(301).with("Location", format!("./{name}/{query}"))
+}
+
+/// The folder is the user's, and so is the policy of its pages: none of ours.
+fn whole_or_part(name: &Path, file: File, metadata: &Metadata, head: &Head) -> Response {
+    let (length, modified) = (metadata.len(), modified(metadata));
+    let etag = file_etag(metadata);
+    let validated = |answer: Response| {
+        let answer = answer.with("ETag", etag.clone()).with("Accept-Ranges", "bytes");
+        match modified {
+            Some(time) => answer.with("Last-Modified", httpdate::fmt_http_date(time)),
+            None => answer,
+        }
+    };
+    // A tag tells more than a date: where there is one, the date does not count (section 13.2.2).
+    let is_known = match head.values("If-None-Match").next() {
+        Some(_) => names_etag(head, &etag),
+        None => match (modified, head.values("If-Modified-Since").next().and_then(date)) {
+            (Some(modified), Some(since)) => modified <= since,
+            _ => false,
+        },
+    };
+    if is_known {
+        return validated(Response::empty(304));
+    }
+    match range(head, length, &etag, modified) {
+        Range::Whole => {
+            let part = FilePart { file, start: 0, length };
+            validated(Response::file(200, media_type(name), part))
+        }
+        Range::Part(bytes) => {
+            let (start, last) = bytes.into_inner();
+            let part = FilePart { file, start, length: last - start + 1 };
+            validated(Response::file(206, media_type(name), part))
+                .with("Content-Range", format!("bytes {start}-{last}/{length}"))
+        }
+        Range::OutOfBounds => {
+            let message = format!("the file has {length} bytes; ask for some of them");
+            validated(Response::error(416, "bad_range", message))
+                .with("Content-Range", format!("bytes */{length}"))
+        }
+    }
+}
+
+/// What a request asks for of a file.
+enum Range {
+    Whole,
+    /// The first and the last byte of the part.
+    Part(RangeInclusive<u64>),
+    /// Nothing that the file has.
+    OutOfBounds,
+}
+
+/// What `Range` asks for (section 14.2). It only counts for GET, and where `If-Range` names the file
+/// as it is. Several parts are more than anybody needs: then, and where the field is malformed, it
+/// is ignored, as it may be.
+fn range(head: &Head, length: u64, etag: &str, modified: Option<SystemTime>) -> Range {
+    let mut fields = head.values("Range");
+    let (Some(field), None) = (fields.next(), fields.next()) else { return Range::Whole };
+    // The comparison is the strong one: `W/` matches nothing (section 13.1.5).
+    let is_current = head
+        .values("If-Range")
+        .all(|validator| validator == etag || modified.is_some() && modified == date(validator));
+    if head.method != "GET" || !is_current {
+        return Range::Whole;
+    }
+    let Ok(parsed) = parse_range_header(field) else { return Range::Whole };
+    if parsed.len() != 1 {
+        return Range::Whole;
+    }
+    match parsed.validate(length) {
+        Ok(mut parts) => parts.pop().map_or(Range::Whole, Range::Part),
+        Err(RangeUnsatisfiableError::Unsatisfiable) => Range::OutOfBounds,
+        Err(_) => Range::Whole,
+    }
+}
+
+/// Whether `If-None-Match` names this tag; the comparison is the weak one (section 13.1.2).
+fn names_etag(head: &Head, etag: &str) -> bool {
+    let mut tags = head.values("If-None-Match").flat_map(|tags| tags.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+}
+
+/// A date in one of the three forms of HTTP (section 5.6.7).
+fn date(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text).ok()
+}
+
+/// When the file was modified, in whole seconds. `None` for a time that is to come, which must not
+/// be told (section 8.8.2.1), or that no HTTP date can hold.
+fn modified(metadata: &Metadata) -> Option<SystemTime> {
+    let time = metadata.modified().ok()?;
+    let seconds = Duration::from_secs(time.duration_since(UNIX_EPOCH).ok()?.as_secs());
+    Some(UNIX_EPOCH + seconds).filter(|time| *time <= SystemTime::now())
+}
+
+/// A validator that needs no reading: the time of modification, in nanoseconds, and the length. It
+/// counts as strong, as with other servers; a file changed twice within one tick of the system's
+/// clock, to the same length, would be taken for the same.
+fn file_etag(metadata: &Metadata) -> String {
+    let nanos = match metadata.modified().unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
+    };
+    format!("\"{nanos:x}-{:x}\"", metadata.len())
 }
 
 /// The answer for a path that leads nowhere.
@@ -106,7 +256,7 @@ fn media_type(name: &Path) -> String {
 }
 
 /// A strong validator: a hash of the content.
-fn etag(body: &[u8]) -> String {
+fn hash_etag(body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(body);
     format!("\"{:016x}\"", hasher.finish())

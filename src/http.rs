@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::download::FilePart;
+
 const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 /// What a response says about its connection (RFC 9112 section 9).
@@ -20,14 +22,35 @@ pub enum Persistence {
     KeepAlive,
 }
 
+/// A header field's name and value.
+pub type Field = (&'static str, Cow<'static, str>);
+
 /// Status, header fields and body of one response.
 #[derive(Debug)]
 pub struct Response {
     /// The status code, for example 404.
     pub status: u16,
-    headers: Vec<(&'static str, Cow<'static, str>)>,
-    /// `None` for the head of a body whose length nobody knows.
-    body: Option<Cow<'static, [u8]>>,
+    headers: Vec<Field>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Bytes(Cow<'static, [u8]>),
+    /// Not part of [`Response::to_bytes`]: it is sent piece by piece.
+    File(FilePart),
+    /// Nobody knows its length; it ends with the connection.
+    Endless,
+}
+
+impl Body {
+    fn length(&self) -> Option<u64> {
+        match self {
+            Body::Bytes(bytes) => Some(bytes.len() as u64),
+            Body::File(part) => Some(part.length),
+            Body::Endless => None,
+        }
+    }
 }
 
 impl Response {
@@ -40,13 +63,23 @@ impl Response {
         Response {
             status,
             headers: vec![("Content-Type", content_type.into())],
-            body: Some(body.into()),
+            body: Body::Bytes(body.into()),
         }
+    }
+
+    /// An answer with a part of a file.
+    pub fn file(
+        status: u16,
+        content_type: impl Into<Cow<'static, str>>,
+        part: FilePart,
+    ) -> Response {
+        let headers = vec![("Content-Type", content_type.into())];
+        Response { status, headers, body: Body::File(part) }
     }
 
     /// An answer without a body.
     pub fn empty(status: u16) -> Response {
-        Response { status, headers: Vec::new(), body: Some(Cow::Borrowed(&[])) }
+        Response { status, headers: Vec::new(), body: Body::Bytes(Cow::Borrowed(&[])) }
     }
 
     /// A JSON answer.
@@ -83,7 +116,7 @@ impl Response {
     /// The head of an event stream, which ends when the connection does, or with its last chunk.
     pub fn event_stream() -> Response {
         let headers = vec![("Content-Type", EVENT_STREAM.into())];
-        Response { status: 200, headers, body: None }.with_stream_fields()
+        Response { status: 200, headers, body: Body::Endless }.with_stream_fields()
     }
 
     /// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
@@ -95,12 +128,21 @@ impl Response {
 
     /// Whether its end can be told without closing the connection.
     pub fn has_end(&self) -> bool {
-        self.body.is_some()
+        self.body.length().is_some()
+    }
+
+    /// The part of a file that follows the response's bytes.
+    pub fn file_part(&self) -> Option<&FilePart> {
+        match &self.body {
+            Body::File(part) => Some(part),
+            _ => None,
+        }
     }
 
     /// The message of an [error](Response::error), for the log.
     pub fn error_message(&self) -> Option<String> {
-        let body: Value = serde_json::from_slice(self.body.as_deref()?).ok()?;
+        let Body::Bytes(bytes) = &self.body else { return None };
+        let body: Value = serde_json::from_slice(bytes).ok()?;
         body["error"]["message"].as_str().map(str::to_owned)
     }
 
@@ -113,20 +155,33 @@ impl Response {
         self
     }
 
-    /// The answer as it goes over the wire. For a HEAD request the body is left out, its length
-    /// is not (RFC 9110 section 9.3.2).
+    /// The answer as it goes over the wire, but for a [file](Response::file_part). For a HEAD
+    /// request the body is left out, its length is not (RFC 9110 section 9.3.2).
     pub fn to_bytes(&self, head_only: bool, persistence: Persistence) -> Vec<u8> {
-        let body = self.body.as_deref();
-        let mut bytes = Vec::with_capacity(256 + body.map_or(0, <[u8]>::len));
+        self.to_bytes_with(&[], head_only, persistence)
+    }
+
+    /// The same with more header fields.
+    pub fn to_bytes_with(
+        &self,
+        more: &[Field],
+        head_only: bool,
+        persistence: Persistence,
+    ) -> Vec<u8> {
+        let body: &[u8] = match &self.body {
+            Body::Bytes(body) if !head_only => body,
+            _ => &[],
+        };
+        let mut bytes = Vec::with_capacity(256 + body.len());
         let status = self.status;
         let _ = write!(bytes, "HTTP/1.1 {status} {}\r\n", reason(status));
         let _ = write!(bytes, "Date: {}\r\n", httpdate::fmt_http_date(SystemTime::now()));
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().chain(more) {
             let _ = write!(bytes, "{name}: {value}\r\n");
         }
         // RFC 9110 section 8.6: no length where there cannot be a body, and none that lies.
-        if let Some(body) = body.filter(|_| !matches!(status, 204 | 304)) {
-            let _ = write!(bytes, "Content-Length: {}\r\n", body.len());
+        if let Some(length) = self.body.length().filter(|_| !matches!(status, 204 | 304)) {
+            let _ = write!(bytes, "Content-Length: {length}\r\n");
         }
         // What the media type says, whatever the body looks like to a browser.
         bytes.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
@@ -141,9 +196,7 @@ impl Response {
             (Persistence::Default, true) => b"Connection: upgrade\r\n",
         });
         bytes.extend_from_slice(b"\r\n");
-        if let Some(body) = body.filter(|_| !head_only) {
-            bytes.extend_from_slice(body);
-        }
+        bytes.extend_from_slice(body);
         bytes
     }
 }
@@ -153,6 +206,8 @@ fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -163,6 +218,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",

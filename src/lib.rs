@@ -40,6 +40,7 @@ pub mod clients;
 pub mod coding;
 pub mod config;
 pub mod door;
+pub mod download;
 pub mod forwarded;
 pub mod http;
 pub mod hub;

@@ -132,6 +132,9 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
         return connection.respond(&answer);
     }
     match (&*path, &*method) {
+        (path, "OPTIONS") if !matches!(path, "/publish" | "/ticket") => {
+            connection.respond(&Response::empty(204).with("Allow", allowed_methods(path)))
+        }
         ("/ws" | "/ws/", _) => websocket(app, connection, Kind::Client, &query),
         ("/echo", _) => websocket(app, connection, Kind::Echo, &query),
         ("/", _) if handshake::is_asked_for(&connection) => {
@@ -148,19 +151,21 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
         }
         ("/publish", "POST" | "OPTIONS") => publish::serve(app, connection, &query),
         ("/ticket", "POST" | "OPTIONS") => access::serve(app, connection),
-        ("/publish" | "/ticket", _) => connection.respond(&method_not_allowed("POST, OPTIONS")),
+        ("/publish" | "/ticket", _) => {
+            connection.respond(&method_not_allowed(allowed_methods(&path)))
+        }
         ("/healthz", _) if read => connection.respond(&health(app)),
         ("/metrics", _) if read => connection.respond(&stats::metrics(app)),
         ("/stats", _) if read => {
             let response = stats::stats(app, stats::may_list_clients(app, &connection));
             connection.respond(&response)
         }
-        (path, _) if read => {
-            let answer = app.assets.answer(path, connection.header("If-None-Match"));
+        _ if read => {
+            let answer = app.assets.answer(connection.head());
             connection.respond(&answer)
         }
         (path, _) if is_known(path) || app.assets.has(path) => {
-            connection.respond(&method_not_allowed("GET, HEAD"))
+            connection.respond(&method_not_allowed(allowed_methods(path)))
         }
         _ => connection.respond(&assets::not_found()),
     }
@@ -183,6 +188,17 @@ fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
 
 fn is_known(path: &str) -> bool {
     matches!(path, "/events" | "/healthz" | "/metrics" | "/stats")
+}
+
+/// What `Allow` says of a path (RFC 9110 section 10.2.1), also of one that leads nowhere: HAProxy's
+/// check asks for any.
+fn allowed_methods(path: &str) -> &'static str {
+    match path {
+        "/publish" | "/ticket" => "POST, OPTIONS",
+        "/ws" | "/ws/" | "/echo" => "GET, OPTIONS",
+        "*" => "GET, HEAD, POST, OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    }
 }
 
 fn method_not_allowed(allow: &'static str) -> Response {

@@ -228,7 +228,7 @@ fn other_methods_are_refused() {
         }
         for path in ["/events", "/stats"] {
             let answer = server.request("POST", path, "", b"");
-            assert_eq!((answer.status, answer.header("Allow")), (405, Some("GET, HEAD")));
+            assert_eq!((answer.status, answer.header("Allow")), (405, Some("GET, HEAD, OPTIONS")));
         }
     }
 }

@@ -85,7 +85,6 @@ fn a_wrong_handshake_is_told_why() {
         ("GET", lines.clone() + "Transfer-Encoding: chunked\r\n", 400),
         ("POST", lines.clone(), 405),
         ("HEAD", lines.clone(), 405),
-        ("OPTIONS", lines.clone(), 405),
     ] {
         for target in ["/ws", "/echo"] {
             let answer = server.request(method, target, &headers, b"");

@@ -173,7 +173,11 @@ impl Scanner {
 pub fn parse(bytes: &[u8]) -> Result<Head, Response> {
     let line_end = bytes.windows(2).position(|two| two == b"\r\n").unwrap_or(bytes.len());
     let (method, target, version) = split_request_line(&bytes[..line_end])?;
-    let (target, authority) = origin_form(target)?;
+    let (target, authority) = match (method, target) {
+        // The asterisk form (section 3.2.4): the server as a whole.
+        ("OPTIONS", b"*") => ("*".to_owned(), None),
+        _ => origin_form(target)?,
+    };
     let mut lines = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let rest = bytes.get(line_end + 2..).unwrap_or_default();
     let lines = match httparse::parse_headers(rest, &mut lines) {

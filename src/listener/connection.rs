@@ -164,7 +164,22 @@ impl Connection {
         };
         let bytes = response.to_bytes(head.method == "HEAD", persistence);
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
-        if send_all(pending.socket().stream(), &bytes, deadline).is_err() {
+        let part = response.file_part().filter(|_| head.method != "HEAD");
+        let is_sent = match part {
+            None => send_all(pending.socket().stream(), &bytes, deadline).is_ok(),
+            Some(part) => match part.send(pending.socket().stream(), bytes) {
+                Ok(()) => true,
+                Err((sent, why)) => {
+                    let (client, path) = (self.client, head.target);
+                    log::info!(
+                        "{client}: {path}: cut short after {sent} of {} bytes: {why}",
+                        part.length
+                    );
+                    false
+                }
+            },
+        };
+        if !is_sent {
             return Next::Done;
         }
         if keeps {
