@@ -1,6 +1,8 @@
-"""The server's own page, as a browser shows it."""
+"""Pages as a browser shows them: the server's own, a user's, and one of another origin."""
 
 import json
+import os
+import tempfile
 
 from checks import check
 from driver import shorten
@@ -77,3 +79,52 @@ def restarts(context, client):
         rows = page.rows("sse", "no longer kept")
         assert len(rows) == 1, f"the gap must be shown once: {shorten(rows)}"
         page.leave()
+
+
+# The page of an article about live data: everything in one file, and nothing of ours in it.
+PLAIN_PAGE = """<!DOCTYPE html>
+<html><head><title>Live</title>
+<style>body { background: rgb(1, 2, 3) } .line { color: rgb(4, 5, 6) }</style></head>
+<body style="margin: 7px">
+<button id="send" onclick="ws.send('from the button')">Send</button>
+<div id="sse"></div><div id="ws"></div>
+<script>
+  function show(id, text) {
+    const line = document.createElement('p');
+    line.className = 'line';
+    line.textContent = text;
+    document.getElementById(id).appendChild(line);
+  }
+  const events = new EventSource('/events');
+  events.onmessage = (event) => show('sse', JSON.parse(event.data).message);
+  const ws = new WebSocket(`ws://${location.host}`);
+  ws.onopen = () => document.body.dataset.state = 'open';
+  ws.onmessage = (event) => {
+    const message = JSON.parse(event.data);
+    show('ws', message.message || message.original);
+  };
+</script></body></html>
+"""
+
+
+@check("page", "a folder's plain page runs: inline style and script, both kinds, onclick")
+def runs_a_plain_page(context, client):
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "index.html"), "w", encoding="utf-8") as file:
+            file.write(PLAIN_PAGE)
+        with start(context, "--www", folder) as server:
+            page = Page(client, server.url)
+            until(lambda: "Connection established" in page.text("sse"), "the stream's greeting")
+            until(lambda: page.value("document.body.dataset.state") == "open", "the WebSocket")
+            until(lambda: "Welcome" in page.text("ws"), "its welcome")
+            server.publish(json.dumps({"message": "published"}))
+            until(lambda: "published" in page.text("sse"), "a published event")
+            page.value("document.getElementById('send').click()")
+            until(lambda: "from the button" in page.text("ws"), "the answer to the button's message")
+            style = "getComputedStyle(document.querySelector('{}')).{}"
+            for selector, name, value in [("body", "backgroundColor", "rgb(1, 2, 3)"),
+                                          ("body", "marginLeft", "7px"),
+                                          ("#sse .line", "color", "rgb(4, 5, 6)")]:
+                found = page.value(style.format(selector, name))
+                assert found == value, f"{name} of {selector} is {found}, not {value}"
+            page.leave()
