@@ -39,6 +39,11 @@ impl Access {
         Access { token, tickets: Mutex::default() }
     }
 
+    /// Whether anybody may read.
+    pub fn is_public(&self) -> bool {
+        self.token.is_none()
+    }
+
     /// Checks that a request may read. This uses its ticket up, whatever becomes of it then.
     ///
     /// # Errors

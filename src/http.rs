@@ -121,9 +121,7 @@ impl Response {
 
     /// `no-transform` and `X-Accel-Buffering` keep proxies from holding events back.
     fn with_stream_fields(self) -> Response {
-        self.with("Cache-Control", "no-cache, no-transform")
-            .with("X-Accel-Buffering", "no")
-            .with("Access-Control-Allow-Origin", "*")
+        self.with("Cache-Control", "no-cache, no-transform").with("X-Accel-Buffering", "no")
     }
 
     /// Whether its end can be told without closing the connection.

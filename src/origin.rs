@@ -1,14 +1,19 @@
-//! Which web pages may connect and publish.
+//! Which web pages may connect and publish, and what pages of other origins may read.
 //!
 //! A browser lets any page open a WebSocket to any server and post to it, and says in the `Origin`
 //! header field which page it was. It cannot be forged from a page, so it is worth checking (RFC
 //! 6455 section 10.2). Programs send none.
+//!
+//! What comes back, a browser shows to a page of another origin only where the response allows it,
+//! and it asks before it sends anything unusual (CORS: WHATWG Fetch section 3.3). All of these
+//! fields are decided here: [`Origins::cors`] and [`preflight`].
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use crate::door::head::{Head, is_token};
 use crate::forwarded::Proxies;
-use crate::http::Response;
+use crate::http::{Field, Response};
 use crate::listener::connection::{Connection, Next};
 
 /// How many refused origins are warned of. Whoever makes origins up would fill the log.
@@ -16,6 +21,12 @@ const MAX_WARNINGS: usize = 100;
 
 /// The longest origin that is warned of, in bytes: a host's name has 253 at most.
 const MAX_ORIGIN: usize = 300;
+
+/// How long a browser may remember what it was told before it sent a request, in seconds.
+const PREFLIGHT_SECONDS: &str = "600";
+
+/// The most bytes of names of fields that are repeated to a browser.
+const MAX_REQUESTED_BYTES: usize = 1024;
 
 /// The origins allowed besides the server's own.
 #[derive(Debug)]
@@ -33,22 +44,28 @@ impl Origins {
         Origins { allowed, proxies, warned: Mutex::default() }
     }
 
-    /// Checks a request. Returns the origin where it is a foreign one that is allowed: the answer
-    /// must then carry it in `Access-Control-Allow-Origin`.
-    ///
-    /// # Errors
-    /// The 403 that says which origin was refused.
-    pub fn check(&self, connection: &Connection) -> Result<Option<String>, Response> {
-        let Some(origin) = connection.header("Origin") else { return Ok(None) };
+    /// Whether a request comes from a program, or from a page of the server's own host or of an
+    /// allowed origin.
+    pub fn permit(&self, connection: &Connection) -> bool {
+        let Some(origin) = connection.header("Origin") else { return true };
         let host = connection.header("Host").unwrap_or_default();
         // A page cannot send the fields that name it: browsers ask by a preflight whether it may.
         let named = || self.proxies.host(connection.socket_peer(), connection.head());
-        if is_own(origin, host) || named().is_some_and(|named| is_own(origin, &named)) {
-            return Ok(None);
+        is_own(origin, host)
+            || named().is_some_and(|named| is_own(origin, &named))
+            || self.allows(origin)
+    }
+
+    /// Checks the same.
+    ///
+    /// # Errors
+    /// The 403 that says which origin was refused.
+    pub fn check(&self, connection: &Connection) -> Result<(), Response> {
+        if self.permit(connection) {
+            return Ok(());
         }
-        if self.allows(origin) {
-            return Ok(Some(origin.to_owned()));
-        }
+        let origin = connection.header("Origin").unwrap_or_default();
+        let host = connection.header("Host").unwrap_or_default();
         self.warn_once(origin, host);
         let message = format!(
             "origin {origin} is neither this request's host, {host}, nor allowed; see --allow-origin"
@@ -71,40 +88,71 @@ impl Origins {
         }
     }
 
-    /// Serves a POST that pages of allowed origins may send, and the OPTIONS that their browsers ask
-    /// before (the CORS preflight). Credentials are not allowed: a foreign page must know the token
-    /// itself, its reader's cookie does not help it to read the answer.
+    /// Serves a POST that pages of allowed origins may send.
     pub fn serve_post(
         &self,
         mut connection: Connection,
         accept: impl FnOnce(&mut Connection) -> Result<Response, Response>,
     ) -> Next {
-        let origin = match self.check(&connection) {
-            Ok(origin) => origin,
-            Err(answer) => return connection.respond(&answer),
-        };
-        let answer = match connection.method() {
-            "OPTIONS" => Response::empty(204)
-                .with("Allow", "POST, OPTIONS")
-                .with("Access-Control-Allow-Methods", "POST")
-                .with("Access-Control-Allow-Headers", "authorization, content-type")
-                .with("Access-Control-Max-Age", "600"),
-            _ => match accept(&mut connection) {
-                Ok(answer) | Err(answer) => answer,
-            },
-        };
-        // Errors too: without the field a page could not read what is wrong.
-        connection.respond(&match origin {
-            Some(origin) => {
-                answer.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin")
+        let result = self.check(&connection).and_then(|()| accept(&mut connection));
+        let (Ok(answer) | Err(answer)) = result;
+        connection.respond(&answer)
+    }
+
+    /// The fields of every response to a request for an endpoint, also of errors: without them a
+    /// page could not read what is wrong. `is_public` says that anybody may read.
+    pub fn cors(&self, head: &Head, is_public: bool) -> Vec<Field> {
+        let mut fields: Vec<Field> = Vec::new();
+        let named = head.values("Origin").next().filter(|origin| self.names(origin));
+        if let Some(origin) = named {
+            fields.push(("Access-Control-Allow-Origin", origin.to_owned().into()));
+            // Any page can make itself one of origin `null`, in a sandboxed frame: not with cookies.
+            if origin != "null" {
+                fields.push(("Access-Control-Allow-Credentials", "true".into()));
             }
-            None => answer,
-        })
+        } else if is_public || self.allows_all() {
+            // Browsers give no page that was let in by `*` what takes a cookie.
+            fields.push(("Access-Control-Allow-Origin", "*".into()));
+        }
+        if !fields.is_empty() {
+            fields.push(("Access-Control-Expose-Headers", "Retry-After".into()));
+        }
+        // Caches must know that a page of another origin gets another response.
+        if self.allowed.iter().any(|one| one != "*") {
+            fields.push(("Vary", "Origin".into()));
+        }
+        fields
+    }
+
+    /// Whether an origin is allowed by its name.
+    fn names(&self, origin: &str) -> bool {
+        let origin = normalized_origin(origin);
+        origin != "*" && self.allowed.contains(&origin)
+    }
+
+    fn allows_all(&self) -> bool {
+        self.allowed.iter().any(|one| one == "*")
     }
 
     fn allows(&self, origin: &str) -> bool {
-        let origin = normalized_origin(origin);
-        self.allowed.iter().any(|one| one == "*" || *one == origin)
+        self.allows_all() || self.names(origin)
+    }
+}
+
+/// Adds what a browser asks before it sends a request (a preflight): that `methods` may be used, and
+/// whatever fields it names. Polyfills and tracing libraries send fields that nobody can list here,
+/// and `*` would leave `Authorization` out.
+pub fn preflight(answer: Response, head: &Head, methods: &'static str) -> Response {
+    let answer = answer
+        .with("Access-Control-Allow-Methods", methods)
+        .with("Access-Control-Max-Age", PREFLIGHT_SECONDS);
+    let is_list = |names: &&str| {
+        let mut members = names.split(',').map(|name| name.trim_matches([' ', '\t']));
+        names.len() <= MAX_REQUESTED_BYTES && members.all(is_token)
+    };
+    match head.values("Access-Control-Request-Headers").next().filter(is_list) {
+        Some(names) => answer.with("Access-Control-Allow-Headers", names.to_owned()),
+        None => answer,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::hub::{ALL, Topics};
 use crate::listener::connection::{Connection, Next};
 use crate::websocket::handshake;
 use crate::websocket::session::{self, Kind};
-use crate::{App, access, assets, publish, sse, stats};
+use crate::{App, access, assets, origin, publish, sse, stats};
 
 /// The query parameters that any handler understands. Others are ignored, unless they are nearly
 /// one of these.
@@ -105,15 +105,37 @@ fn nearly(name: &str) -> Option<&'static str> {
 }
 
 /// Serves one request, in its own thread.
-pub fn route(app: &Arc<App>, connection: Connection) -> Next {
+pub fn route(app: &Arc<App>, mut connection: Connection) -> Next {
     let target = &connection.head().target;
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path.to_owned(), query),
         None => (target.to_owned(), ""),
     };
-    let query = match Query::parse(query) {
+    let query = Query::parse(query);
+    // Before anything is answered: an error, too, says which pages of other origins may read it.
+    let readers = match &*path {
+        "/events" | "/stats" => Some(app.access.is_public()),
+        "/publish" | "/ticket" => Some(false),
+        _ => None,
+    };
+    if let Some(is_public) = readers {
+        let fields = app.origins.cors(connection.head(), is_public);
+        connection.set_fields(fields);
+    }
+    // Whatever is wrong with the request to come, or with the server: a page sees nothing of it
+    // where the preflight fails. Proxies that check by OPTIONS must see that the server is draining.
+    let is_preflight = connection.header("Access-Control-Request-Method").is_some();
+    if connection.method() == "OPTIONS" && (is_preflight || !app.is_draining()) {
+        let answer = options(app, &connection, &path);
+        return connection.respond(&answer);
+    }
+    let query = match query {
         Ok(query) => query,
-        Err(answer) => return refuse(app, connection, &answer),
+        Err(answer) if is_endpoint(&path) || handshake::is_asked_for(&connection) => {
+            return refuse(app, connection, &answer);
+        }
+        // The query of a page is the page's.
+        Err(_) => Query::default(),
     };
     if app.is_draining() && path != "/healthz" {
         return match connection.head().wants_event_stream() {
@@ -132,9 +154,6 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
         return connection.respond(&answer);
     }
     match (&*path, &*method) {
-        (path, "OPTIONS") if !matches!(path, "/publish" | "/ticket") => {
-            connection.respond(&Response::empty(204).with("Allow", allowed_methods(path)))
-        }
         ("/ws" | "/ws/", _) => websocket(app, connection, Kind::Client, &query),
         ("/echo", _) => websocket(app, connection, Kind::Echo, &query),
         ("/", _) if handshake::is_asked_for(&connection) => {
@@ -149,8 +168,8 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
             let head = sse::head(connection.coding());
             connection.respond(&head)
         }
-        ("/publish", "POST" | "OPTIONS") => publish::serve(app, connection, &query),
-        ("/ticket", "POST" | "OPTIONS") => access::serve(app, connection),
+        ("/publish", "POST") => publish::serve(app, connection, &query),
+        ("/ticket", "POST") => access::serve(app, connection),
         ("/publish" | "/ticket", _) => {
             connection.respond(&method_not_allowed(allowed_methods(&path)))
         }
@@ -164,7 +183,7 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
             let answer = app.assets.answer(connection.head());
             connection.respond(&answer)
         }
-        (path, _) if is_known(path) || app.assets.has(path) => {
+        (path, _) if is_endpoint(path) || app.assets.has(path) => {
             connection.respond(&method_not_allowed(allowed_methods(path)))
         }
         _ => connection.respond(&assets::not_found()),
@@ -179,6 +198,22 @@ fn refuse(app: &App, connection: Connection, answer: &Response) -> Next {
     }
 }
 
+/// What may be done with a path, and by which pages of other origins.
+fn options(app: &App, connection: &Connection, path: &str) -> Response {
+    let methods = allowed_methods(path);
+    // Who may not post is told before the browser sends anything.
+    if matches!(path, "/publish" | "/ticket")
+        && let Err(answer) = app.origins.check(connection)
+    {
+        return answer;
+    }
+    let answer = Response::empty(204).with("Allow", methods);
+    match connection.header("Access-Control-Request-Method") {
+        Some(_) => origin::preflight(answer, connection.head(), methods),
+        None => answer,
+    }
+}
+
 fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
     match app.origins.check(&connection).and_then(|_| app.access.check(&connection, query)) {
         Ok(()) => session::start(app, connection, kind, query),
@@ -186,8 +221,20 @@ fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     }
 }
 
-fn is_known(path: &str) -> bool {
-    matches!(path, "/events" | "/healthz" | "/metrics" | "/stats")
+/// Whether a path is one of the contract's own, and no file.
+fn is_endpoint(path: &str) -> bool {
+    matches!(
+        path,
+        "/events"
+            | "/ws"
+            | "/ws/"
+            | "/echo"
+            | "/publish"
+            | "/ticket"
+            | "/healthz"
+            | "/metrics"
+            | "/stats"
+    )
 }
 
 /// What `Allow` says of a path (RFC 9110 section 10.2.1), also of one that leads nowhere: HAProxy's

@@ -50,6 +50,7 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
         }
     };
     let coding = connection.coding();
+    let mut first = head(coding).to_bytes_with(connection.fields(), false, Persistence::Close);
     let link = connection.into_event_stream();
     let socket = Arc::clone(link.socket());
     let backlog = Arc::clone(&app.backlog);
@@ -69,7 +70,6 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     };
     // Before the greeting: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = app.hub.subscribe(subscriber, last);
-    let mut first = head(coding).to_bytes(false, Persistence::Close);
     first.extend_from_slice(&coding.frame(greeting(replay.seen).as_bytes()));
     outbox.write_taken(Chunk::Own(first.into()));
     write_replay(&outbox, replay, coding);

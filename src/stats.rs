@@ -62,9 +62,10 @@ fn fan_out(app: &App) -> FanOut {
 }
 
 /// Whether somebody may see the clients' addresses: on a server that only this machine reaches, where
-/// reading takes a token, or with the publishers' token.
+/// reading takes a token, or with the publishers' token. A page of any other origin can ask this
+/// machine, too, but does not belong to it.
 pub fn may_list_clients(app: &App, connection: &Connection) -> bool {
-    app.is_loopback
+    (app.is_loopback && app.origins.permit(connection))
         || app.config.subscribe_token.is_some()
         || app.config.token.as_deref().is_some_and(|token| sends_bearer(connection, token))
 }

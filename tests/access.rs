@@ -193,10 +193,13 @@ fn what_holds_nothing_of_any_client_stays_open() {
 fn pages_of_allowed_origins_get_tickets() {
     let server = protected(&["--allow-origin", "https://app.example"]);
     let allowed = "Origin: https://app.example\r\n";
-    let preflight = format!("{allowed}Access-Control-Request-Method: POST\r\n");
+    let preflight = format!(
+        "{allowed}Access-Control-Request-Method: POST\r\n\
+         Access-Control-Request-Headers: authorization,content-type\r\n"
+    );
     let preflight = server.request("OPTIONS", "/ticket", &preflight, b"");
     assert_eq!((preflight.status, preflight.header("Allow")), (204, Some("POST, OPTIONS")));
-    assert_eq!(preflight.header("Access-Control-Allow-Methods"), Some("POST"));
+    assert_eq!(preflight.header("Access-Control-Allow-Methods"), Some("POST, OPTIONS"));
     let headers = preflight.header("Access-Control-Allow-Headers").unwrap();
     assert!(headers.contains("authorization"), "{headers}");
     let good = server.request("POST", "/ticket", &format!("{allowed}{BEARER}"), b"");
@@ -205,8 +208,8 @@ fn pages_of_allowed_origins_get_tickets() {
     for answer in [preflight, good, bad] {
         assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("https://app.example"));
         assert_eq!(answer.header("Vary"), Some("Origin"));
-        // A page that does not know the token itself gets nothing by its reader's cookie.
-        assert_eq!(answer.header("Access-Control-Allow-Credentials"), None);
+        // An origin that is named is trusted with its reader's cookie.
+        assert_eq!(answer.header("Access-Control-Allow-Credentials"), Some("true"));
     }
     for foreign in ["https://evil.example", "null"] {
         let origin = format!("Origin: {foreign}\r\n{COOKIE}");

@@ -132,6 +132,23 @@ fn a_folder_of_the_users_has_the_users_policy() {
     assert!(Server::start(&[]).get("/").header("Content-Security-Policy").is_some());
 }
 
+/// The query of a page is the page's: its script reads it.
+#[test]
+fn a_page_may_have_any_query() {
+    let folder = Folder::new("query");
+    folder.write("index.html", "my page");
+    folder.write("sub/index.html", "below");
+    let server = Server::start(&["--www", folder.path.to_str().unwrap()]);
+    for query in ["topics=a", "channel=7", "topic=caf%E9", "topic=", "event=a%0Ab"] {
+        assert_eq!(server.get(&format!("/?{query}")).text(), "my page", "{query}");
+        let location = format!("./sub/?{query}");
+        assert_eq!(server.get(&format!("/sub?{query}")).header("Location"), Some(&*location));
+        // A WebSocket's is ours.
+        let upgrade = common::ws::upgrade_lines();
+        assert_eq!(server.request("GET", &format!("/?{query}"), &upgrade, b"").status, 400);
+    }
+}
+
 #[test]
 fn no_path_leads_out_of_the_folder() {
     let folder = Folder::new("http-out");

@@ -227,10 +227,13 @@ fn pages_of_allowed_origins_may_publish() {
     let server = Server::start(&["--allow-origin", "https://app.example"]);
     let mut sse = Sse::open(&server, "/events");
     let allowed = "Origin: https://app.example\r\n";
-    let preflight = format!("{allowed}Access-Control-Request-Method: POST\r\n");
+    let preflight = format!(
+        "{allowed}Access-Control-Request-Method: POST\r\n\
+         Access-Control-Request-Headers: authorization,content-type\r\n"
+    );
     let answer = server.request("OPTIONS", "/publish", &preflight, b"");
     assert_eq!((answer.status, answer.text()), (204, ""));
-    assert_eq!(answer.header("Access-Control-Allow-Methods"), Some("POST"));
+    assert_eq!(answer.header("Access-Control-Allow-Methods"), Some("POST, OPTIONS"));
     let headers = answer.header("Access-Control-Allow-Headers").unwrap();
     assert!(headers.contains("authorization") && headers.contains("content-type"), "{headers}");
     // Errors too: without the field a page could not read what is wrong.

@@ -11,7 +11,7 @@ use crate::door::head::{Framing, Head};
 use crate::door::pending::{Pending, Socket};
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
 use crate::forwarded::ClientAddress;
-use crate::http::{Persistence, Response};
+use crate::http::{Field, Persistence, Response};
 use crate::send::{send_all, send_now};
 
 /// A request, its socket, and the duty to respond. A connection that is dropped without a response
@@ -24,6 +24,8 @@ pub struct Connection {
     body_timeout: Duration,
     /// Whether nothing of the body is left on the connection.
     is_read: bool,
+    /// What every response to the request says, whatever it is about.
+    fields: Vec<Field>,
 }
 
 /// What becomes of a connection after its response.
@@ -79,7 +81,7 @@ impl Connection {
         body_timeout: Duration,
     ) -> Connection {
         let is_read = ticket.head.framing == Framing::Length(0);
-        Connection { ticket: Some(ticket), client, body_timeout, is_read }
+        Connection { ticket: Some(ticket), client, body_timeout, is_read, fields: Vec::new() }
     }
 
     fn take_ticket(&mut self) -> Box<Ticket> {
@@ -115,6 +117,16 @@ impl Connection {
     /// The value of the first field line of that name.
     pub fn header(&self, name: &'static str) -> Option<&str> {
         self.head().values(name).next()
+    }
+
+    /// Has every response say this, also those that report an error.
+    pub fn set_fields(&mut self, fields: Vec<Field>) {
+        self.fields = fields;
+    }
+
+    /// What every response says: for those that are not written by [`Connection::respond`].
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
     }
 
     /// Whether the request has a body.
@@ -162,7 +174,7 @@ impl Connection {
             (true, true) => Persistence::Default,
             (true, false) => Persistence::KeepAlive,
         };
-        let bytes = response.to_bytes(head.method == "HEAD", persistence);
+        let bytes = response.to_bytes_with(&self.fields, head.method == "HEAD", persistence);
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         let part = response.file_part().filter(|_| head.method != "HEAD");
         let is_sent = match part {
@@ -232,7 +244,8 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(Ticket { pending, head }) = self.ticket.as_deref() {
             let response = Response::error(500, "internal", "the server failed; its log says how");
-            let bytes = response.to_bytes(head.method == "HEAD", Persistence::Close);
+            let is_head = head.method == "HEAD";
+            let bytes = response.to_bytes_with(&self.fields, is_head, Persistence::Close);
             let _ = send_now(pending.socket().stream(), &bytes);
         }
     }

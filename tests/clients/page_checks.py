@@ -128,3 +128,85 @@ def runs_a_plain_page(context, client):
                 found = page.value(style.format(selector, name))
                 assert found == value, f"{name} of {selector} is {found}, not {value}"
             page.leave()
+
+
+# What a page of another origin does with a server. Each promise becomes something JSON can hold.
+FOREIGN = """(async () => {
+  const [url, token] = %s;
+  const fields = {'Last-Event-ID': '0-0', 'Cache-Control': 'no-cache', 'X-Requested-With': 'fetch',
+                  'traceparent': '00-0-0-00', ...(token && {Authorization: `Bearer ${token}`})};
+  const ask = async (path, options) => {
+    try {
+      const answer = await fetch(url + path, options);
+      const type = answer.headers.get('Content-Type');
+      if (!type.startsWith('text/event-stream')) {
+        const body = await answer.json();
+        return `${answer.status} ${body.error ? body.error.code : 'json'}`;
+      }
+      const {value} = await answer.body.getReader().read();
+      return `${answer.status} stream of ${value.length > 0}`;
+    } catch (error) {
+      return error.name;
+    }
+  };
+  const source = (path, options) => new Promise((resolve) => {
+    const events = new EventSource(url + path, options);
+    events.onmessage = () => { events.close(); resolve('message'); };
+    events.onerror = () => { events.close(); resolve('error'); };
+  });
+  return {
+    stream: await ask('/events', {headers: fields}),
+    streamWithCookie: await ask('/events', {credentials: 'include'}),
+    stats: await ask('/stats', {headers: fields}),
+    publish: await ask('/publish', {method: 'POST', body: '1', headers: fields}),
+    ticket: await ask('/ticket', {method: 'POST', credentials: 'include'}),
+    misspelt: await ask('/events?topics=a', {headers: fields}),
+    source: await source('/events', {}),
+    sourceWithCookie: await source('/events', {withCredentials: true}),
+  };
+})()"""
+
+
+def seen_from(client, page_url, server, token=None, cookie=None):
+    """What a page at page_url gets from a server, with these credentials."""
+    page = Page(client, f"{page_url}/healthz")
+    if cookie:
+        page.value(f"document.cookie = 'threadcast_token={cookie}; SameSite=Strict'")
+    found = page.value(FOREIGN % json.dumps([server.url, token]))
+    page.leave()
+    return found
+
+
+@check("page", "another origin: any fields, cookies where it is named, errors can be read")
+def other_origin(context, client):
+    with start(context) as home:
+        named = ["--allow-origin", home.url]
+        # A browser holds `localhost` for another origin, which nobody has named.
+        stranger = home.url.replace("127.0.0.1", "localhost")
+        stream = "200 stream of true"
+        with start(context, *named) as public:
+            everything = {"stream": stream, "streamWithCookie": stream, "stats": "200 json",
+                          "publish": "200 json", "ticket": "404 not_protected",
+                          "misspelt": "400 bad_query", "source": "message",
+                          "sourceWithCookie": "message"}
+            expect_seen(seen_from(client, home.url, public), everything)
+            # Who is not named may read what is public, without cookies, and nothing else.
+            expect_seen(seen_from(client, stranger, public),
+                        {**everything, "streamWithCookie": "TypeError", "publish": "TypeError",
+                         "ticket": "TypeError", "sourceWithCookie": "error"})
+        with start(context, *named, "--token", "p", "--subscribe-token", "s") as protected:
+            refused = {"stream": "401 unauthorized", "streamWithCookie": "401 unauthorized",
+                       "stats": "401 unauthorized", "publish": "401 unauthorized",
+                       "ticket": "401 unauthorized", "misspelt": "400 bad_query",
+                       "source": "error", "sourceWithCookie": "error"}
+            expect_seen(seen_from(client, home.url, protected), refused)
+            expect_seen(seen_from(client, home.url, protected, token="s", cookie="s"),
+                        {**refused, "stream": stream, "streamWithCookie": stream,
+                         "stats": "200 json", "ticket": "200 json", "sourceWithCookie": "message"})
+            nothing = {name: "error" if "source" in name else "TypeError" for name in refused}
+            expect_seen(seen_from(client, stranger, protected, token="s", cookie="s"), nothing)
+
+
+def expect_seen(found, wanted):
+    different = {name: (found[name], wanted[name]) for name in wanted if found[name] != wanted[name]}
+    assert not different, f"got and wanted: {different}"
