@@ -241,10 +241,10 @@ impl Server {
         self.listener.disturb_pipe(Some(bytes));
     }
 
-    /// Shuts down: says goodbye to every client, waits for them up to the drain time, cuts the
-    /// others, and ends the threads. While clients are leaving, new requests get 503.
+    /// Shuts down: says goodbye to every client, waits for them and for downloads up to the drain
+    /// time, cuts the others, and ends the threads. While clients are leaving, new requests get 503.
     ///
-    /// Returns whether every client left in time.
+    /// Returns whether every client left in time, and every response was written.
     pub fn shutdown(&self) -> bool {
         if self.app.draining.swap(true, Ordering::SeqCst) {
             return true;
@@ -256,7 +256,7 @@ impl Server {
         }
         self.listener.close_idle();
         self.app.hub.close();
-        let gone = self.see_clients_off(deadline);
+        let gone = self.see_clients_off(deadline) && self.listener.wait_served(deadline);
         self.listener.stop();
         for client in self.app.clients.list() {
             if let Some(outbox) = client.outbox() {

@@ -121,6 +121,18 @@ fn shutdown_ends_a_download() {
     assert!(server.wait_exit().success());
 }
 
+#[test]
+fn shutdown_waits_for_a_download_that_gets_on() {
+    let (mut server, folder) = serve("files-drain", &["--drain", "15s"]);
+    large_file(&folder);
+    let (mut stream, answer) = begin_download(server.connect());
+    server.signal("TERM");
+    wait_for("the drain to begin", || server.get("/healthz").status == 503);
+    let rest = std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+    assert_eq!(answer.body.len() as u64 + rest, LARGE);
+    assert!(server.wait_exit().success());
+}
+
 /// A download is a request that is being served, not an idle connection that makes room.
 #[test]
 fn a_slow_download_outlives_a_crowd_of_silent_connections() {

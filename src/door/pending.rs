@@ -225,6 +225,11 @@ impl PendingTable {
         }
     }
 
+    /// Whether any request is being served.
+    pub fn is_serving(&self) -> bool {
+        self.entries().values().any(|socket| socket.stage() == Stage::Exchange)
+    }
+
     /// Closes all of them.
     pub fn close_all(&self) {
         self.is_closing.store(true, Ordering::SeqCst);

@@ -49,6 +49,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before another pipe is tried, where one could not be made.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often the shutdown checks whether the last request has been served.
+const SERVED_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// What is done with a request, in its own thread.
 pub type Handler = dyn Fn(Connection) -> Next + Send + Sync;
 
@@ -147,6 +150,18 @@ impl Listener {
     /// ones are still accepted.
     pub fn close_idle(&self) {
         self.shared.door.table.close_idle();
+    }
+
+    /// Waits until no request is being served, so that no download is cut short; returns whether that
+    /// is so at the deadline.
+    pub fn wait_served(&self, deadline: Instant) -> bool {
+        while self.shared.door.table.is_serving() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(SERVED_CHECK_INTERVAL);
+        }
+        true
     }
 
     /// Refuses new connections, closes those that are no clients, and ends the listener's threads.
