@@ -1,7 +1,9 @@
-"""What event streams are made of, byte by byte, as curl prints them."""
+"""What event streams are made of, byte by byte, as curl prints them; and files."""
 
+import os
 import re
 import subprocess
+import tempfile
 import time
 
 from checks import check
@@ -117,3 +119,33 @@ def strange_ids(context, client):
                 body = curl.until(lambda body: b"event: gap" in body and body.endswith(b"\n\n"))
                 gap = f'id: {newest}\nevent: gap\ndata: {{"resumed":"{newest}"}}\n\n'
                 assert body.endswith(gap.encode()), f"{strange}: {body!r}"
+
+
+@check("bytes", "a file: a part of it, resumed, not sent again")
+def files(context, client):
+    content = bytes(range(256)) * 4096
+    with tempfile.TemporaryDirectory() as folder:
+        www, copy = os.path.join(folder, "www"), os.path.join(folder, "copy")
+        os.mkdir(www)
+        with open(os.path.join(www, "file.bin"), "wb") as file:
+            file.write(content)
+        with start(context, "--www", www) as server:
+            url = f"{server.url}/file.bin"
+
+            def curl(*arguments):
+                command = ["curl", "-sS", "--max-time", "20", "-w", "%{http_code}", "-o", copy]
+                done = subprocess.run([*command, *arguments, url], capture_output=True, text=True,
+                                      check=False)
+                assert done.returncode == 0, f"{arguments}: {done.stderr}"
+                with open(copy, "rb") as file:
+                    return int(done.stdout), file.read()
+
+            assert curl("-r", "1000-1999") == (206, content[1000:2000])
+            assert curl("-r", "-256") == (206, content[-256:])
+            with open(copy, "wb") as file:
+                file.write(content[:700_000])
+            assert curl("-C", "-") == (206, content), "resumed where it was interrupted"
+            tags = os.path.join(folder, "tags")
+            assert curl("--etag-save", tags) == (200, content)
+            assert curl("--etag-compare", tags)[0] == 304
+            assert curl("-z", os.path.join(www, "file.bin"))[0] == 304

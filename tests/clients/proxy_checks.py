@@ -251,6 +251,16 @@ def sticky_by_cookie(kind, context, client):
                 assert answer[1]["x-served-by"] == server, f"{cookie} from {source}"
 
 
+@behind("bytes", "its default check finds the servers", proxies=(HAProxy,))
+def default_check(kind, context, client):
+    """`OPTIONS / HTTP/1.0`, where the configuration does not say what else to send."""
+    with kind(context, change={"option httpchk GET /healthz\n": "option httpchk\n"}) as proxy:
+        # HAProxy takes a server for well until two checks have failed; one comes every 500 ms.
+        time.sleep(2)
+        status, _, text = request(f"{proxy.url}/healthz")
+        assert status == 200, f"{status} {text[:100]}"
+
+
 @behind("bytes", "in HTTP/1.0, without X-Accel-Buffering, events would wait", proxies=(Nginx,))
 def needs_the_field(kind, context, client):
     """That the checks above can fail. A bare stream, which nginx asks for where it is not told to speak
