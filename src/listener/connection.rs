@@ -175,21 +175,18 @@ impl Connection {
             (true, false) => Persistence::KeepAlive,
         };
         let bytes = response.to_bytes_with(&self.fields, head.method == "HEAD", persistence);
-        let deadline = Instant::now() + RESPONSE_TIMEOUT;
-        let part = response.file_part().filter(|_| head.method != "HEAD");
-        let is_sent = match part {
-            None => send_all(pending.socket().stream(), &bytes, deadline).is_ok(),
-            Some(part) => match part.send(pending.socket().stream(), bytes) {
-                Ok(()) => true,
-                Err((sent, why)) => {
-                    let (client, path) = (self.client, head.target);
-                    log::info!(
-                        "{client}: {path}: cut short after {sent} of {} bytes: {why}",
-                        part.length
-                    );
-                    false
-                }
-            },
+        let stream = pending.socket().stream();
+        let is_sent = match response.file_part().filter(|_| head.method != "HEAD") {
+            None => send_all(stream, &bytes, Instant::now() + RESPONSE_TIMEOUT).is_ok(),
+            Some(part) => part
+                .send(stream, bytes)
+                .inspect_err(|(sent, why)| {
+                    // Without the query, which may hold a ticket.
+                    let path = head.target.split('?').next().unwrap_or_default();
+                    let (client, length) = (self.client, part.length);
+                    log::info!("{client}: {path}: cut short after {sent} of {length} bytes: {why}");
+                })
+                .is_ok(),
         };
         if !is_sent {
             return Next::Done;
