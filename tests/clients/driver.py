@@ -104,13 +104,13 @@ class Driver:
     """A client library in a process of its own.
 
     `returns`: its event streams come back by themselves. `lacks`: the checks it has no means for,
-    and why.
+    and why. `misreads`: what it reads otherwise than the standard says (`Rule.what`), and why.
     """
 
     def __init__(self, name, kinds, command, environment=None, returns=False, lacks=None,
-                 log=subprocess.DEVNULL):
+                 misreads=None, log=subprocess.DEVNULL):
         self.name, self.kinds, self.returns = name, kinds, returns
-        self.lacks = lacks or {}
+        self.lacks, self.misreads = lacks or {}, misreads or {}
         self.numbers = itertools.count(1)
         self.connections = {0: Connection(self, 0)}
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE,

@@ -61,15 +61,15 @@ def chromium():
 # Name, kinds, how it is started, what is known about it.
 CLIENTS = [
     ("curl", ["sse", "bytes"], curl, {}),
-    *((name, ["sse"], lambda name=name: in_python("python_sse.py", name), {"lacks": lacks})
-      for name, lacks in {
-          "httpx-sse": ENDS_LATE,
-          "sseclient-py, urllib3": ENDS_LATE,
-          "sseclient-py, requests": ENDS_LATE,
-          "requests, iter_lines": ENDS_LATE,
-          # Its lines end at U+2028 and others, too.
-          "httpx, iter_lines": {**ENDS_LATE, "rules of the standard": "splits lines elsewhere"},
-          "aiohttp": ENDS_LATE,
+    *((name, ["sse"], lambda name=name: in_python("python_sse.py", name),
+       {"lacks": ENDS_LATE, "misreads": misreads})
+      for name, misreads in {
+          "httpx-sse": {},
+          "sseclient-py, urllib3": {},
+          "sseclient-py, requests": {},
+          "requests, iter_lines": {},
+          "httpx, iter_lines": {"VT, FF, FS, NEL, LS and PS are none": "its lines end there, too"},
+          "aiohttp": {},
       }.items()),
     ("requests", ["publish"], lambda: in_python("python_publish.py", "requests"), {}),
     ("urllib3", ["publish"], lambda: in_python("python_publish.py", "urllib3"), {}),

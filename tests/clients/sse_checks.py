@@ -37,14 +37,14 @@ def reads_back(context, client):
     with start(context, "--queue", "4096") as server:
         stream = client.open("sse", f"{server.url}/events?topic=rules", names=NAMES)
         stream.greeting()
-        wrong = []
+        wrong = {}
         count = 0
         for rule in RULES:
             query = {"topic": "rules", **({"event": rule.name} if rule.name else {})}
             if rule.read is None:
                 try:
                     server.publish(rule.published, **query)
-                    wrong.append(f"{rule.what}: was published")
+                    wrong[rule.what] = "was published"
                 except RuntimeError as error:
                     assert "answered 400" in str(error), str(error)
                 continue
@@ -54,10 +54,14 @@ def reads_back(context, client):
             assert found["id"] == one, f"{rule.what}: id {found['id']} instead of {one}"
             count += 1
             if (found["name"], found["data"]) != rule.wanted():
-                wrong.append(f"{rule.what}: wanted {shorten(rule.wanted())}, got "
-                             f"{shorten((found['name'], found['data']))}")
-        assert not wrong, "; ".join(wrong)
-        context.notes.append(f"{count} events read back, {len(RULES) - count} refused")
+                wrong[rule.what] = (f"wanted {shorten(rule.wanted())}, got "
+                                    f"{shorten((found['name'], found['data']))}")
+        # What a library is known to misread it must misread: else the reason in run.py is not true.
+        known = {what: wrong.pop(what, None) for what in client.misreads}
+        assert not wrong, "; ".join(f"{what}: {found}" for what, found in wrong.items())
+        assert all(known.values()), f"not misread: {[what for what in known if not known[what]]}"
+        context.notes.append(f"{count - len(known)} events read back, {len(RULES) - count} refused")
+        context.notes.extend(f"misread: {what} ({why})" for what, why in client.misreads.items())
 
 
 @check("sse", "500 events in order")
