@@ -52,10 +52,10 @@ def curl():
     return {"command": [sys.executable, "-B", script("curl.py")]}
 
 
-def chromium():
+def chromium(*library):
     profile = os.path.join(tools.HOME, "profile")
     shutil.rmtree(profile, ignore_errors=True)
-    return in_node("chromium.js", tools.chromium(), profile)
+    return in_node("chromium.js", tools.chromium(), profile, *library)
 
 
 # Name, kinds, how it is started, what is known about it.
@@ -83,6 +83,18 @@ CLIENTS = [
      {"returns": True,
       "lacks": {"ping": NO_API,
                 "compression: not where the client does not offer it": "always offers it"}}),
+    # In a page in Chromium.
+    *((f"npm {library}", ["sse"], lambda library=library: chromium(library), {"returns": True, **known})
+      for library, known in {
+          "fetch-event-source": {"misreads": {
+              **{what: "forgets empty lines before the first that is not" for what in
+                 ("empty lines around", "nothing but LF", "nothing but three LFs")},
+              **{what: "decodes each line by itself: drops a byte order mark at its start" for what in
+                 ("at the start of data", "in the middle, and in the next line")},
+          }},
+          "sse.js": {},
+          "event-source-polyfill": {},
+      }.items()),
 ]
 
 

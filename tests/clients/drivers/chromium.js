@@ -1,10 +1,11 @@
 // Chromium's EventSource and WebSocket, in pages that the server itself has served; and its page.
-// Arguments: where chromium is, and a folder for the profile.
+// Arguments: where chromium is, a folder for the profile, and the library that a page uses instead, if any.
 'use strict';
 const { chromium } = require('playwright-core');
 const { serve, tell } = require('./lines.js');
+const libraries = require('./page_libraries.js');
 
-const [executablePath, profile] = process.argv.slice(2);
+const [executablePath, profile, library] = process.argv.slice(2);
 // Nothing but the pages' own requests: a browser phones home otherwise.
 const args = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'];
 const browser = chromium.launchPersistentContext(profile, { executablePath, args, headless: true });
@@ -19,12 +20,24 @@ async function pageOf(origin) {
       await (await browser).clearCookies();
       const page = await (await browser).newPage();
       await page.exposeFunction('tell', tell);
-      await page.goto(`${origin}/healthz`);
+      if (library) await visitPageOf(library, page, origin);
+      else await page.goto(`${origin}/healthz`);
       await page.evaluate(() => { window.open = {}; });
       return page;
     })());
   }
   return pages.get(origin);
+}
+
+/** A page that loads a library, as if the server had both. The library's own requests go to the server. */
+async function visitPageOf(library, page, origin) {
+  await page.route(`${origin}/page`, (route) => route.fulfill({ contentType: 'text/html', body: libraries[library].page }));
+  await page.route(`${origin}/node_modules/**`, (route) => route.fulfill({
+    contentType: 'text/javascript',
+    path: process.env.NODE_PATH + new URL(route.request().url()).pathname.replace('/node_modules', ''),
+  }));
+  await page.goto(`${origin}/page`);
+  await page.unrouteAll();
 }
 
 function openSource({ n, url, names }) {
@@ -64,16 +77,16 @@ serve({
   async open(command) {
     const origin = new URL(command.url).origin.replace(/^ws/, 'http');
     homes.set(command.n, pageOf(origin));
-    await inPage(command.n, command.kind === 'sse' ? openSource : openSocket, command);
+    const openStream = library ? libraries[library].open : openSource;
+    await inPage(command.n, command.kind === 'sse' ? openStream : openSocket, command);
   },
   text: ({ n, data }) => inPage(n, ([n, data]) => window.open[n].send(data), [n, data]),
   binary: ({ n, data }) => inPage(n, ([n, data]) => window.open[n].send(Uint8Array.from(atob(data), (c) => c.charCodeAt(0))), [n, data]),
   close: ({ n, code, reason }) => inPage(n, ([n, code, reason]) => {
     const one = window.open[n];
-    if (one instanceof EventSource) {
-      one.close();
-      tell(n, 'closed');
-    } else one.close(code, reason);
+    if (one instanceof WebSocket) return one.close(code, reason);
+    one.close();
+    tell(n, 'closed');
   }, [n, code, reason]),
 
   // The server's own page, as a reader sees it.
