@@ -47,9 +47,17 @@ def in_python(name, *arguments):
     return {"command": [tools.python(), "-B", script(name), *arguments]}
 
 
+def printing(*command):
+    return {"command": [sys.executable, "-B", script("programs.py"), *command]}
+
+
 def curl():
-    tools.program("curl", "curl")
-    return {"command": [sys.executable, "-B", script("curl.py")]}
+    # -N: not to wait for more; -f: an answer that is an error is no stream.
+    return printing(tools.program("curl", "curl"), "-sSNf")
+
+
+def java():
+    return printing(*tools.java(), "EventStream")
 
 
 def chromium(*library):
@@ -74,6 +82,7 @@ CLIENTS = [
     ("requests", ["publish"], lambda: in_python("python_publish.py", "requests"), {}),
     ("urllib3", ["publish"], lambda: in_python("python_publish.py", "urllib3"), {}),
     ("npm eventsource", ["sse"], lambda: in_node("eventsource.js"), {"returns": True}),
+    ("Java HttpClient", ["sse"], java, {}),
     ("npm ws", ["ws"], lambda: in_node("ws.js"), {}),
     ("websockets, sync", ["ws"], lambda: in_python("websockets_sync.py"), {}),
     ("websockets, asyncio", ["ws"], lambda: in_python("websockets_asyncio.py"), {}),

@@ -127,6 +127,15 @@ def tokio():
     return os.path.join(target, "debug", "tokio-client")
 
 
+def java():
+    """Java, and the classes of drivers/EventStream.java."""
+    compiler = program("javac", "default-jdk-headless")
+    source = os.path.join(HERE, "drivers", "EventStream.java")
+    folder = once(os.path.join(HOME, "java"),
+                  lambda folder: run([compiler, "-d", folder, source], "javac"), source)
+    return program("java", "default-jdk-headless"), "-cp", folder
+
+
 def chromium():
     """Debian's chromium, which Playwright drives."""
     return program("chromium", "chromium")

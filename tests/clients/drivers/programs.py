@@ -1,4 +1,5 @@
-"""curl, and a parser of event streams written from the standard (parser.py)."""
+"""Programs that print a stream as it comes, and a parser of event streams written from the standard
+(parser.py). The arguments are the program and its own; `-H FIELD` and the URL are added."""
 
 import os
 import subprocess
@@ -13,10 +14,8 @@ processes = {}
 
 
 def read(n, url, last):
-    # -N: not to wait for more; -f: an answer that is an error is no stream.
-    command = ["curl", "-sSNf", *(["-H", f"Last-Event-ID: {last}"] if last else []), url]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT)
+    command = [*sys.argv[1:], *(["-H", f"Last-Event-ID: {last}"] if last else []), url]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     processes[n] = process
     parser = Parser()
     opened = False
@@ -30,7 +29,7 @@ def read(n, url, last):
     if code < 0:  # by a signal: ours
         tell(n, "closed")
     else:
-        tell(n, "error", detail=f"curl ended with {code}")
+        tell(n, "error", detail=f"{sys.argv[1]} ended with {code}")
 
 
 for command in commands():
