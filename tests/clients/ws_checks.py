@@ -228,7 +228,7 @@ def commands(context, client):
         one = both[0]["id"]
         assert both[0] == {"type": "ack", "ref": 3, "id": one, "subscribers": 1}, both
         assert both[1] == {"type": "event", "id": one, "topic": "a", "event": "e",
-                           "data": '{"any":"json"}'}, both
+                           "data": '{"any": "json"}'}, both  # its JSON as it was sent
         ask(type="unsubscribe", topics=["a"], ref=4)
         acked(4, topics=["b"])
         several(server, 2, "of no concern", topic="a")
