@@ -172,7 +172,11 @@ fn head(
     lines: &[&[u8]],
     faults: &mut Vec<Fault>,
 ) -> Head {
-    let (target, authority) = origin_form(target, faults);
+    let (target, authority) = match (method, target) {
+        // The asterisk form (section 3.2.4).
+        (b"OPTIONS", b"*") => ("*".to_owned(), None),
+        _ => origin_form(target, faults),
+    };
     let mut head = Head {
         method: String::from_utf8_lossy(method).into_owned(),
         target,
