@@ -160,23 +160,23 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: Config) -> Result<Server, StartError> {
-        let scarcest = limits::scarcest(config.fanout);
+        let room = limits::room(config.fanout);
         let options = door::Options {
             address: config.listen,
             header_timeout: config.header_timeout,
             max_head: config.max_head,
-            max_pending: limits::max_pending(),
+            max_pending: room.max_pending,
             counters: Arc::default(),
         };
         let bind_error = |error| StartError::Bind(config.listen, error);
-        let door = Door::bind(options.clone()).map_err(bind_error)?;
+        let door = Door::bind(options).map_err(bind_error)?;
         let address = door.address().map_err(bind_error)?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // One broadcaster for each processor. Half as many would take 7 % less CPU time for a delivery,
         // and a tenth longer until it is there.
         let hub = Hub::start(config.history, cores, config.heartbeat, hub::event::wall_clock)
             .map_err(StartError::Threads)?;
-        let limit = config.max_clients.unwrap_or(scarcest.clients());
+        let limit = config.max_clients.unwrap_or(room.scarcest.clients());
         let clients = Clients::new(limit, config.max_clients_per_ip);
         let present = Arc::clone(&clients);
         let hangups = Watcher::start(move |client| {
@@ -194,7 +194,7 @@ impl Server {
             hangups: hangups.map_err(StartError::Threads)?,
             is_loopback: is_loopback(address.ip()),
             started: Instant::now(),
-            counters: Arc::clone(&options.counters),
+            counters: Arc::clone(&door.options.counters),
             draining: AtomicBool::new(false),
             config,
         });
@@ -205,9 +205,8 @@ impl Server {
         let handled = Arc::clone(&app);
         let handler = Box::new(move |connection| router::route(&handled, connection));
         let proxies = Proxies::new(app.config.trust_proxy.clone());
-        let options = listener::Options { door: options, proxies };
-        let listener = Listener::start(door, options, handler).map_err(StartError::Threads)?;
-        tell_room(app.config.max_clients, &scarcest);
+        let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
+        tell_room(app.config.max_clients, &room.scarcest);
         Ok(Server { app, listener, tick: Mutex::new(tick), address })
     }
 

@@ -45,7 +45,7 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     outbox.drained_by_this_thread();
     stay.show(&outbox);
     if let Err(error) = app.hangups.watch(&socket, stay.number()) {
-        log::warn!("sse {}: a hang-up will not be noticed: {error}", socket.peer());
+        log::warn!("sse {}: a hang-up will not be noticed: {error}", outbox.link().peer());
     }
     drop(socket);
 

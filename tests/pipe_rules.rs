@@ -21,9 +21,9 @@ fn receive(pipe: &Pipe, most: usize) -> Vec<(u64, String)> {
     let mut received = Vec::new();
     let mut patience = PATIENCE;
     while received.len() < most {
-        match pipe.server().recv_timeout(patience) {
+        match pipe.server.recv_timeout(patience) {
             Ok(Some(request)) => {
-                received.push((pipe::ticket(&request).unwrap_or(0), request.url().to_owned()));
+                received.push((pipe.ticket(&request).unwrap_or(0), request.url().to_owned()));
                 pipe::discard(request);
             }
             // tiny_http's accept thread has ended, as it should.

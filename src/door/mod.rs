@@ -1,21 +1,28 @@
 //! The door: the listening socket, and every connection until its request is read and checked.
 //!
-//! One thread is blocked in `accept` and cannot die: what `accept` reports is ignored or waited
-//! out, by kind ([`Door::accept`]). A connection then has a place in the [`PendingTable`]. Where
-//! `TCP_DEFER_ACCEPT` has brought the whole head already, the accept thread takes it without
-//! waiting; otherwise another thread reads it ([`Door::read_head`]), blocked in `poll` until the deadline.
-//! A peer that closes, the table that needs the place, and the shutdown all wake it.
+//! The way of a connection:
 //!
-//! What is wrong is answered here ([`refuse`]), in the one form of all errors, and lingers: our end
-//! is closed, and what the peer still sends is read, because a socket closed with unread bytes in
-//! it resets the connection, and the peer may never see the response (RFC 9112 section 9.6).
+//! 1. The accept thread, blocked in `accept`, takes it ([`Door::accept`]). It gets a place in the
+//!    [`PendingTable`], which may evict another one for it, or 503.
+//! 2. Its head is read. Where `TCP_DEFER_ACCEPT` has brought the whole head already, the accept
+//!    thread takes it without waiting; otherwise another thread reads it ([`Door::read_head`]),
+//!    blocked in `poll`. A peer that closes, the deadline, the table that needs the place, and the
+//!    shutdown all wake it.
+//! 3. The head is checked ([`head`]). What is wrong is answered here ([`refuse`]).
+//! 4. [`crate::listener`] takes it from here: through tiny_http to a thread that serves it. That
+//!    thread may read a body ([`body`]). A client gives its place in the table up and keeps the
+//!    socket; a connection that is kept open begins again at 2.
+//!
+//! A last response lingers: our end is closed, and what the peer still sends is read, because a
+//! socket closed with unread bytes in it resets the connection, and the peer may never see the
+//! response (RFC 9112 section 9.6).
 
 pub mod body;
 pub mod head;
 pub mod pending;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,8 +32,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use crate::http::{Persistence, Response};
 use crate::os::sys;
 use crate::send::{linger, send_all, send_now};
-use head::{Head, Refusal, Scanner};
-use pending::{Filled, Pending, PendingTable, Stage};
+use head::{Head, Scanner};
+use pending::{Pending, PendingTable, Stage};
 
 /// Connections that the kernel keeps ready for `accept` (its own limit, `somaxconn`, applies too).
 const LISTEN_QUEUE: i32 = 4096;
@@ -51,12 +58,12 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 << 20);
 
 /// How a door is set up.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
     /// Address and port; port 0 lets the system choose. An IPv6 address accepts IPv6 only, but for
     /// `[::]`, which accepts IPv4 as well (dual stack), whatever the system's default is.
     pub address: SocketAddr,
-    /// How long a head may take, from `accept` on.
+    /// How long a head may take, from `accept` on, and a body.
     pub header_timeout: Duration,
     /// How long a head may be, in bytes.
     pub max_head: usize,
@@ -89,19 +96,11 @@ impl Counters {
 /// The listening socket and its pending connections.
 pub struct Door {
     listener: TcpListener,
-    options: Options,
+    /// How it is set up.
+    pub options: Options,
     /// All pending connections.
     pub table: Arc<PendingTable>,
     is_stopped: AtomicBool,
-}
-
-/// Why there is no request.
-#[derive(Debug)]
-pub enum NoHead {
-    /// The connection is over: the peer has closed, or said nothing in time.
-    Gone,
-    /// The response that says what is wrong.
-    Refused(Response),
 }
 
 impl Door {
@@ -145,33 +144,31 @@ impl Door {
     }
 
     /// Accepts until [`Door::stop`]. `admitted` gets each connection, and its head if that is here
-    /// and right; it must not block. The body of the accept thread.
+    /// and right; it must not block. The body of the accept thread, which nothing but `stop` ends.
     pub fn accept(&self, admitted: impl Fn(Pending, Option<Head>)) {
         loop {
-            let error = match self.listener.accept() {
-                Ok((stream, peer)) => {
-                    match self.table.admit(stream, peer) {
-                        Ok(mut pending) => {
-                            let head = self.head_that_is_here(&mut pending);
-                            admitted(pending, head);
-                        }
-                        Err(stream) => {
-                            log::debug!("no place for {peer}");
-                            let response = Response::overloaded("all connections are busy");
-                            let _ =
-                                send_now(&stream, &response.to_bytes(false, Persistence::Close));
-                        }
+            match self.listener.accept() {
+                Ok((stream, peer)) => match self.table.admit(stream, peer) {
+                    Ok(mut pending) => {
+                        let head = self.head_that_is_here(&mut pending);
+                        admitted(pending, head);
                     }
-                    continue;
-                }
-                Err(_) if self.is_stopped.load(Ordering::SeqCst) => return,
-                Err(error) => error,
-            };
-            match error.kind() {
+                    Err(stream) => {
+                        log::debug!("no place for {peer}");
+                        let response = Response::overloaded("all connections are busy");
+                        // Not lingering: this thread must not wait for a peer.
+                        let _ = send_now(&stream, &response.to_bytes(false, Persistence::Close));
+                    }
+                },
+                Err(_) if self.is_stopped() => return,
                 // The connection went before it was accepted, or a signal came.
-                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                    ) => {}
                 // No descriptor or no memory: nothing tells when there is one again.
-                _ => {
+                Err(error) => {
                     log::debug!("accept: {error}");
                     self.table.make_room();
                     std::thread::sleep(EXHAUSTED_PAUSE);
@@ -183,26 +180,41 @@ impl Door {
     /// Refuses new connections, and closes all pending ones. Ends the accept thread.
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
-        let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
-        self.table.close_all();
+        // Wakes the accept thread; closing the descriptor would not.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+        self.table.close(|_| true);
+    }
+
+    /// Whether [`Door::stop`] has been called.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
     }
 
     /// The head, if one read that does not wait brings all of it and it is right. What is wrong is
     /// left for [`Door::read_head`] to find, in a thread that may wait.
     fn head_that_is_here(&self, pending: &mut Pending) -> Option<Head> {
-        pending.fill_now(READ_BYTES)?;
-        let found = Scanner::default().scan(&pending.bytes, self.options.max_head);
-        let place = found.ok().flatten()?;
-        let head = head::parse(&pending.bytes[place.clone()]).ok()?;
-        pending.bytes.drain(..place.end);
+        pending.fill_now(READ_BYTES).ok()?;
+        let head = self.take_head(&mut Scanner::default(), pending).ok().flatten()?;
         pending.enter(Stage::Exchange).then_some(head)
     }
 
-    /// Reads the next head on a connection, waiting for it. What comes behind it stays in `pending`.
-    ///
-    /// # Errors
-    /// See [`NoHead`].
-    pub fn read_head(&self, pending: &mut Pending) -> Result<Head, NoHead> {
+    /// The head, if all of it has come. What comes behind it stays in `pending`.
+    fn take_head(
+        &self,
+        scanner: &mut Scanner,
+        pending: &mut Pending,
+    ) -> Result<Option<Head>, Response> {
+        let Some(place) = scanner.scan(&pending.bytes, self.options.max_head)? else {
+            return Ok(None);
+        };
+        let head = head::parse(&pending.bytes[place.clone()])?;
+        pending.bytes.drain(..place.end);
+        Ok(Some(head))
+    }
+
+    /// Reads the next head on a connection, waiting for it. `None` where there is none: the
+    /// connection is over, or what came is refused.
+    pub fn read_head(&self, pending: &mut Pending) -> Option<Head> {
         let mut scanner = Scanner::default();
         let (nothing_yet, timeout) = match pending.is_kept {
             true => (Stage::Idle, IDLE_TIMEOUT),
@@ -210,26 +222,21 @@ impl Door {
         };
         let mut deadline = pending.since + timeout;
         let mut stage = None;
-        loop {
-            match scanner.scan(&pending.bytes, self.options.max_head) {
+        let refusal = loop {
+            if head::is_tls(&pending.bytes) {
+                let peer = pending.peer;
+                log::info!("{peer} began a TLS handshake; this port speaks plain HTTP: closed");
+                return None;
+            }
+            match self.take_head(&mut scanner, pending) {
+                Ok(Some(head)) => return pending.enter(Stage::Exchange).then_some(head),
                 Ok(None) => {}
-                Ok(Some(place)) => {
-                    let head = head::parse(&pending.bytes[place.clone()]);
-                    pending.bytes.drain(..place.end);
-                    let head = head.map_err(NoHead::Refused)?;
-                    return pending.enter(Stage::Exchange).then_some(head).ok_or(NoHead::Gone);
-                }
-                Err(Refusal::Respond(response)) => return Err(NoHead::Refused(response)),
-                Err(Refusal::Tls) => {
-                    let peer = pending.socket().peer();
-                    log::info!("{peer} began a TLS handshake; this port speaks plain HTTP: closed");
-                    return Err(NoHead::Gone);
-                }
+                Err(response) => break response,
             }
             let now = if scanner.has_begun(&pending.bytes) { Stage::Head } else { nothing_yet };
             if stage != Some(now) {
                 if !pending.enter(now) {
-                    return Err(NoHead::Gone);
+                    return None;
                 }
                 // The time for a head on a kept connection begins with its first byte.
                 if pending.is_kept && now == Stage::Head {
@@ -238,28 +245,30 @@ impl Door {
                 stage = Some(now);
             }
             match pending.fill(READ_BYTES, deadline) {
-                Filled::Some => {}
-                Filled::Closed => return Err(NoHead::Gone),
-                Filled::TimedOut if now == Stage::Idle => return Err(NoHead::Gone),
-                Filled::TimedOut => {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && now != Stage::Idle => {
+                    log::debug!("{}: no request in time", pending.peer);
                     self.options.counters.timed_out.fetch_add(1, Ordering::Relaxed);
-                    log::debug!("{}: no request in time", pending.socket().peer());
+                    // Who has said nothing is told nothing.
                     if now == Stage::Silent {
-                        return Err(NoHead::Gone);
+                        return None;
                     }
                     let message = "the request did not arrive in time (--header-timeout)";
-                    return Err(NoHead::Refused(Response::error(408, "timeout", message)));
+                    break Response::error(408, "timeout", message);
                 }
+                Err(_) => return None,
             }
-        }
+        };
+        refuse(pending, &refusal);
+        None
     }
 }
 
 /// Writes a last response and closes the connection.
 pub fn refuse(pending: &Pending, response: &Response) {
-    log::debug!("{}: refused with {}", pending.socket().peer(), response.status);
+    log::debug!("{}: refused with {}", pending.peer, response.status);
     let bytes = response.to_bytes(false, Persistence::Close);
-    if send_all(pending.socket().stream(), &bytes, Instant::now() + RESPONSE_TIMEOUT).is_ok() {
+    if send_all(&pending.stream, &bytes, Instant::now() + RESPONSE_TIMEOUT).is_ok() {
         linger_and_close(pending);
     }
 }
@@ -267,6 +276,6 @@ pub fn refuse(pending: &Pending, response: &Response) {
 /// Closes our end, and reads what the peer still sends, so that it can see its last response.
 pub fn linger_and_close(pending: &Pending) {
     if pending.enter(Stage::Lingering) {
-        linger(pending.socket().stream(), LINGER.0, LINGER.1);
+        linger(&pending.stream, LINGER.0, LINGER.1);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::tickets::Ticket;
 use crate::door::body::{self, BodyError};
 use crate::door::head::{Framing, Head};
-use crate::door::pending::{Pending, Socket};
+use crate::door::pending::Pending;
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
 use crate::forwarded::ClientAddress;
 use crate::http::{Persistence, Response};
@@ -37,7 +37,7 @@ pub enum Next {
 
 /// The socket of a client, for the rest of its life.
 pub struct Link {
-    socket: Arc<Socket>,
+    socket: Arc<TcpStream>,
     client: ClientAddress,
     is_one_way: bool,
 }
@@ -46,8 +46,10 @@ impl Link {
     /// A connection as an accepted one, with the peer's end of it.
     #[cfg(test)]
     pub(crate) fn pair() -> (Link, TcpStream) {
-        let (socket, peer) = Socket::pair();
-        (Link { client: socket.peer().into(), socket, is_one_way: true }, peer)
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        (Link { socket: Arc::new(socket), client: address.into(), is_one_way: true }, peer)
     }
 
     /// Whether this side only writes: an event stream.
@@ -55,14 +57,14 @@ impl Link {
         self.is_one_way
     }
 
-    /// The socket.
-    pub fn socket(&self) -> &Arc<Socket> {
+    /// The connection, to be kept besides.
+    pub fn socket(&self) -> &Arc<TcpStream> {
         &self.socket
     }
 
     /// The connection.
     pub fn stream(&self) -> &TcpStream {
-        self.socket.stream()
+        &self.socket
     }
 
     /// The client's address; see [`Connection::peer`].
@@ -81,13 +83,9 @@ impl Connection {
         Connection { ticket: Some(ticket), client, body_timeout, is_read }
     }
 
-    fn take_ticket(&mut self) -> Box<Ticket> {
-        self.ticket.take().expect("taken only by the methods that consume the connection")
-    }
-
     /// The request's head.
     pub fn head(&self) -> &Head {
-        &self.ticket.as_ref().expect("taken only by the methods that consume the connection").head
+        &self.ticket.as_ref().expect("only consuming methods take it").head
     }
 
     /// The method.
@@ -112,7 +110,7 @@ impl Connection {
     }
 
     /// The name of the thread that serves this connection: `top -H` and debuggers show it.
-    pub fn thread_name(&self) -> String {
+    pub(super) fn thread_name(&self) -> String {
         let role = match self.head().target.split('?').next() {
             _ if self.head().is_upgrade => "ws",
             Some("/events") => "sse",
@@ -126,25 +124,27 @@ impl Connection {
     /// # Errors
     /// See [`BodyError`]; the connection can and should still be answered.
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
-        let ticket = self.ticket.as_mut();
-        let Ticket { pending, head } =
-            &mut **ticket.expect("taken only by the methods that consume the connection");
-        let framing = head.framing;
-        let fits = !matches!(framing, Framing::Length(length) if length > limit as u64);
+        let ticket = self.ticket.as_mut().expect("only consuming methods take it");
+        let Ticket { pending, head } = &mut **ticket;
+        let fits = !matches!(head.framing, Framing::Length(length) if length > limit as u64);
         // Not to a client that has begun to send it already (RFC 9110 section 10.1.1).
         if head.expects_continue && fits && pending.bytes.is_empty() {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-            send_now(pending.socket().stream(), interim).map_err(|_| BodyError::Broken)?;
+            send_now(&pending.stream, interim).map_err(|_| BodyError::Broken)?;
         }
-        let body = body::read(pending, framing, limit, Instant::now() + self.body_timeout)?;
+        let body = body::read(pending, head.framing, limit, Instant::now() + self.body_timeout)?;
         self.is_read = true;
         Ok(body)
+    }
+
+    fn take_ticket(&mut self) -> Ticket {
+        *self.ticket.take().expect("only consuming methods take it")
     }
 
     /// Writes a plain response. The connection stays open for another request where both sides want
     /// that, and nothing of a body is left on it.
     pub fn respond(mut self, response: &Response) -> Next {
-        let Ticket { mut pending, head } = *self.take_ticket();
+        let Ticket { mut pending, head } = self.take_ticket();
         let keeps = head.keep_alive && self.is_read && response.has_end() && pending.may_be_kept();
         let persistence = match (keeps, head.is_http_1_1) {
             (false, _) => Persistence::Close,
@@ -152,8 +152,7 @@ impl Connection {
             (true, false) => Persistence::KeepAlive,
         };
         let bytes = response.to_bytes(head.method == "HEAD", persistence);
-        let deadline = Instant::now() + RESPONSE_TIMEOUT;
-        if send_all(pending.socket().stream(), &bytes, deadline).is_err() {
+        if send_all(&pending.stream, &bytes, Instant::now() + RESPONSE_TIMEOUT).is_err() {
             return Next::Done;
         }
         if keeps {
@@ -168,20 +167,17 @@ impl Connection {
         Next::Done
     }
 
-    /// The connection, without a response.
-    pub(super) fn into_pending(mut self) -> Pending {
-        self.take_ticket().pending
-    }
-
     /// Keeps the connection for an event stream, which is only written.
     pub fn into_event_stream(mut self) -> Link {
-        let (socket, _) = self.take_ticket().pending.into_client();
+        let socket = Arc::clone(&self.take_ticket().pending.stream);
         Link { socket, client: self.client, is_one_way: true }
     }
 
     /// Takes the connection over for another protocol, with the bytes that came behind the head.
     pub fn into_stream(mut self) -> (Link, Vec<u8>) {
-        let (socket, early) = self.take_ticket().pending.into_client();
+        let mut pending = self.take_ticket().pending;
+        let socket = Arc::clone(&pending.stream);
+        let early = std::mem::take(&mut pending.bytes);
         (Link { socket, client: self.client, is_one_way: false }, early)
     }
 }
@@ -191,7 +187,7 @@ impl Drop for Connection {
         if let Some(Ticket { pending, head }) = self.ticket.as_deref() {
             let response = Response::error(500, "internal", "the server failed; its log says how");
             let bytes = response.to_bytes(head.method == "HEAD", Persistence::Close);
-            let _ = send_now(pending.socket().stream(), &bytes);
+            let _ = send_now(&pending.stream, &bytes);
         }
     }
 }

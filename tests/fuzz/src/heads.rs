@@ -1,7 +1,7 @@
 //! The server's reader of heads, called directly: [`Scanner`] and [`parse`] against
 //! [`crate::refusals`].
 
-use threadcast::door::head::{self, Refusal, Scanner, parse};
+use threadcast::door::head::{self, Scanner, parse};
 
 use crate::refusals::{self, Framing, Reading};
 
@@ -19,6 +19,9 @@ fn scan(bytes: &[u8], cuts: &[usize], max_head: usize) -> Theirs {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
     cuts.sort_unstable();
     for to in cuts.into_iter().chain([bytes.len()]) {
+        if head::is_tls(&bytes[..to]) {
+            return Theirs::Tls;
+        }
         match scanner.scan(&bytes[..to], max_head) {
             Ok(None) => {}
             Ok(Some(place)) => {
@@ -27,8 +30,7 @@ fn scan(bytes: &[u8], cuts: &[usize], max_head: usize) -> Theirs {
                     Err(response) => Theirs::Refused(response.status),
                 };
             }
-            Err(Refusal::Tls) => return Theirs::Tls,
-            Err(Refusal::Respond(response)) => return Theirs::Refused(response.status),
+            Err(response) => return Theirs::Refused(response.status),
         }
     }
     Theirs::More(scanner.has_begun(bytes))
