@@ -126,7 +126,7 @@ impl App {
 /// A running server. Dropped without [`Server::shutdown`] it shuts down in the same way.
 pub struct Server {
     app: Arc<App>,
-    listener: Listener,
+    listener: Arc<Listener>,
     tick: Mutex<Option<Tick>>,
     address: SocketAddr,
 }
@@ -170,7 +170,7 @@ impl Server {
         };
         let bind_error = |error| StartError::Bind(config.listen, error);
         let door = Door::bind(options).map_err(bind_error)?;
-        let address = door.address().map_err(bind_error)?;
+        let address = door.options.address;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // One broadcaster for each processor. Half as many would take 7 % less CPU time for a delivery,
         // and a tenth longer until it is there.
@@ -223,13 +223,17 @@ impl Server {
     /// Breaks the pipe to tiny_http, as if tiny_http had failed: for tests.
     #[doc(hidden)]
     pub fn break_pipe(&self) {
-        self.listener.disturb_pipe(None);
+        if let Some(pipe) = self.listener.pipe().as_ref() {
+            pipe.close();
+        }
     }
 
     /// Writes into the pipe to tiny_http what does not belong there: for tests.
     #[doc(hidden)]
     pub fn write_to_pipe(&self, bytes: &[u8]) {
-        self.listener.disturb_pipe(Some(bytes));
+        if let Some(pipe) = self.listener.pipe().as_ref() {
+            let _ = pipe.write(bytes);
+        }
     }
 
     /// Shuts down: says goodbye to every client, waits for them up to the drain time, cuts the

@@ -36,6 +36,7 @@ impl Watcher {
     /// # Errors
     /// Where the system gives no descriptors, or no thread.
     pub fn start(on_hangup: impl Fn(u64) + Send + 'static) -> io::Result<Watcher> {
+        // Shared, not locked: `epoll_ctl` may be called while another thread waits.
         let set = Arc::new(Set::new()?);
         let watched = Arc::clone(&set);
         let thread = std::thread::Builder::new()
@@ -56,6 +57,7 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.set.stop();
+        // Joined, so that `on_hangup` is never called after the drop.
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -97,9 +99,11 @@ mod epoll {
         pub fn run(&self, on_hangup: &impl Fn(u64)) {
             let mut events = [MaybeUninit::uninit(); 256];
             loop {
+                // No timeout: while nobody hangs up the watcher costs nothing.
                 let (events, _) = match epoll::wait(&self.epoll, &mut events, None) {
                     Ok(found) => found,
                     Err(rustix::io::Errno::INTR) => continue,
+                    // Clients still leave, when the next write to them fails.
                     Err(error) => return log::error!("hang-ups cannot be seen any more: {error}"),
                 };
                 for event in events {
@@ -142,6 +146,7 @@ mod polling {
         #[allow(clippy::unnecessary_wraps)]
         pub fn add(&self, socket: &Arc<TcpStream>, key: u64) -> io::Result<()> {
             let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+            // Weak: the client's thread decides when the connection is closed.
             sockets.push((Arc::downgrade(socket), key));
             Ok(())
         }
@@ -171,6 +176,7 @@ mod polling {
     fn has_hung_up(socket: &TcpStream) -> bool {
         let mut fds = [PollFd::new(socket, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // `poll` first: `peek` alone would wait for a client that says nothing.
         matches!(poll(&mut fds, Some(&now)), Ok(1)) && !matches!(socket.peek(&mut [0]), Ok(1..))
     }
 }

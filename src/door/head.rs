@@ -40,11 +40,8 @@ pub struct Head {
     pub expects_continue: bool,
     /// Whether it asks for a WebSocket: `Upgrade: websocket`, and `Connection` names it.
     pub is_upgrade: bool,
-    /// Names and values, one behind the other: a few allocations for each head, not two for each
-    /// field, which the thread of an idle client would keep in its allocator's cache.
-    text: String,
-    /// Where in `text` they are.
-    fields: Vec<(Range<usize>, Range<usize>)>,
+    /// Names and values, in order.
+    fields: Vec<(String, String)>,
 }
 
 /// How the end of a body is known (section 6.3).
@@ -60,9 +57,8 @@ impl Head {
     /// The values of all field lines of that name, in order. Bytes that are not UTF-8 are replaced:
     /// what this server compares is ASCII.
     pub fn values<'a>(&'a self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a str> {
-        let is_named = |known: &Range<usize>| self.text[known.clone()].eq_ignore_ascii_case(name);
-        let fields = self.fields.iter().filter(move |(known, _)| is_named(known));
-        fields.map(|(_, value)| &self.text[value.clone()])
+        let fields = self.fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        fields.map(|(_, value)| value.as_str())
     }
 
     /// The comma-separated members of a field, of all its lines (RFC 9110 section 5.6.1).
@@ -175,22 +171,15 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Response> {
         keep_alive: false,
         expects_continue: false,
         is_upgrade: false,
-        text: String::with_capacity(rest.len()),
         fields: Vec::with_capacity(lines.len()),
-    };
-    let mut append = |part: &str| {
-        head.text.push_str(part);
-        head.text.len() - part.len()..head.text.len()
     };
     let is_host = |line: &httparse::Header| line.name.eq_ignore_ascii_case("Host");
     // The authority in the target counts, whatever Host says (section 3.2.2).
     for line in lines.iter().filter(|line| authority.is_none() || !is_host(line)) {
         // Bytes above 127 are opaque data (RFC 9110 section 5.5), not a reason to refuse.
-        head.fields.push((append(line.name), append(&String::from_utf8_lossy(line.value))));
+        head.fields.push((line.name.to_owned(), String::from_utf8_lossy(line.value).into_owned()));
     }
-    if let Some(authority) = &authority {
-        head.fields.push((append("Host"), append(authority)));
-    }
+    head.fields.extend(authority.clone().map(|authority| ("Host".to_owned(), authority)));
     check_host(&head, lines.iter().filter(|line| is_host(line)).count())?;
     head.framing = framing(&head)?;
     let has_option = |option| head.has_member("Connection", option);

@@ -4,14 +4,14 @@
 //!
 //! 1. The accept thread, blocked in `accept`, takes it ([`Door::accept`]). It gets a place in the
 //!    [`PendingTable`], which may evict another one for it, or 503.
-//! 2. Its head is read. Where `TCP_DEFER_ACCEPT` has brought the whole head already, the accept
-//!    thread takes it without waiting; otherwise another thread reads it ([`Door::read_head`]),
-//!    blocked in `poll`. A peer that closes, the deadline, the table that needs the place, and the
-//!    shutdown all wake it.
-//! 3. The head is checked ([`head`]). What is wrong is answered here ([`refuse`]).
-//! 4. [`crate::listener`] takes it from here: through tiny_http to a thread that serves it. That
-//!    thread may read a body ([`body`]). A client gives its place in the table up and keeps the
-//!    socket; a connection that is kept open begins again at 2.
+//! 2. Its head is read and checked ([`head`]). Where `TCP_DEFER_ACCEPT` has brought all of it already,
+//!    the accept thread takes it without waiting; otherwise another thread reads it
+//!    ([`Door::read_head`]), blocked in `poll`. A peer that closes, the deadline, the table that needs
+//!    the place, and the shutdown all wake it. What is wrong is answered there and then ([`refuse`]).
+//! 3. Head and socket wait under a ticket, and the head goes through tiny_http
+//!    ([`crate::listener`]), whose request takes them out again.
+//! 4. A thread serves it, and may read a body ([`body`]). A client gives its place in the table up
+//!    and keeps socket and thread; a connection that is kept open begins again at 2.
 //!
 //! A last response lingers: our end is closed, and what the peer still sends is read, because a
 //! socket closed with unread bytes in it resets the connection, and the peer may never see the
@@ -60,7 +60,8 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 << 20);
 /// How a door is set up.
 #[derive(Debug)]
 pub struct Options {
-    /// Address and port; port 0 lets the system choose. An IPv6 address accepts IPv6 only, but for
+    /// Address and port; port 0 lets the system choose, and then what it has chosen. An IPv6 address
+    /// accepts IPv6 only, but for
     /// `[::]`, which accepts IPv4 as well (dual stack), whatever the system's default is.
     pub address: SocketAddr,
     /// How long a head may take, from `accept` on, and a body.
@@ -80,17 +81,8 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Pipes that broke and were replaced.
     pub restarts: AtomicU64,
-    /// Connections closed because no request came of them in time.
-    pub timed_out: AtomicU64,
-    /// Connections closed to make room for others.
-    pub evicted: AtomicU64,
-}
-
-impl Counters {
-    /// Connections closed without a response to a request of theirs.
-    pub fn reaped(&self) -> u64 {
-        self.timed_out.load(Ordering::Relaxed) + self.evicted.load(Ordering::Relaxed)
-    }
+    /// Connections closed because no request came of them in time, or to make room for others.
+    pub reaped: AtomicU64,
 }
 
 /// The listening socket and its pending connections.
@@ -108,7 +100,7 @@ impl Door {
     ///
     /// # Errors
     /// What the system says, for example that the port is in use.
-    pub fn bind(options: Options) -> io::Result<Door> {
+    pub fn bind(mut options: Options) -> io::Result<Door> {
         let domain = Domain::for_address(options.address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         if let SocketAddr::V6(address) = options.address {
@@ -127,20 +119,14 @@ impl Door {
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         socket.bind(&options.address.into())?;
         socket.listen(LISTEN_QUEUE)?;
+        let listener = TcpListener::from(socket);
+        options.address = listener.local_addr()?;
         Ok(Door {
-            listener: socket.into(),
+            listener,
             table: PendingTable::new(options.max_pending, Arc::clone(&options.counters)),
             options,
             is_stopped: AtomicBool::new(false),
         })
-    }
-
-    /// The bound address.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
     }
 
     /// Accepts until [`Door::stop`]. `admitted` gets each connection, and its head if that is here
@@ -161,18 +147,16 @@ impl Door {
                     }
                 },
                 Err(_) if self.is_stopped() => return,
-                // The connection went before it was accepted, or a signal came.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-                    ) => {}
-                // No descriptor or no memory: nothing tells when there is one again.
-                Err(error) => {
-                    log::debug!("accept: {error}");
-                    self.table.make_room();
-                    std::thread::sleep(EXHAUSTED_PAUSE);
-                }
+                Err(error) => match error.kind() {
+                    // The connection went before it was accepted, or a signal came.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    // No descriptor or no memory: nothing tells when there is one again.
+                    _ => {
+                        log::debug!("accept: {error}");
+                        self.table.make_room();
+                        std::thread::sleep(EXHAUSTED_PAUSE);
+                    }
+                },
             }
         }
     }
@@ -248,7 +232,7 @@ impl Door {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && now != Stage::Idle => {
                     log::debug!("{}: no request in time", pending.peer);
-                    self.options.counters.timed_out.fetch_add(1, Ordering::Relaxed);
+                    self.options.counters.reaped.fetch_add(1, Ordering::Relaxed);
                     // Who has said nothing is told nothing.
                     if now == Stage::Silent {
                         return None;

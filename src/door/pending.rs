@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
@@ -70,36 +71,27 @@ impl Pending {
         !self.table.places().is_closing
     }
 
-    /// Reads at most `most` bytes more. Waits for them until `deadline`; what wakes it earlier is
-    /// the peer's end, or the table's.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::TimedOut`] at the deadline; anything else means that the connection is over.
-    pub fn fill(&mut self, most: usize, deadline: Instant) -> io::Result<()> {
+    /// Reads more bytes into a buffer of at least `size`. Waits for them until `deadline`; what wakes
+    /// it earlier is the peer's end, or the table's. Fails with [`io::ErrorKind::TimedOut`] at the
+    /// deadline; any other error means that the connection is over.
+    pub fn fill(&mut self, size: usize, deadline: Instant) -> io::Result<()> {
         loop {
             if !wait_readable(&self.stream, deadline)? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            match self.fill_now(most) {
+            match self.fill_now(size) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
         }
     }
 
-    /// The same without waiting.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] where nothing is there; else as for [`Pending::fill`].
-    pub fn fill_now(&mut self, most: usize) -> io::Result<()> {
-        let length = self.bytes.len();
-        self.bytes.resize(length + most, 0);
-        let result = recv(&self.stream, &mut self.bytes[length..], RecvFlags::DONTWAIT);
-        let read = result.map_or(0, |(read, _)| read);
-        self.bytes.truncate(length + read);
-        match result {
-            Ok(_) if read > 0 => Ok(()),
-            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+    /// The same without waiting. Fails with [`io::ErrorKind::WouldBlock`] where nothing is there.
+    pub fn fill_now(&mut self, size: usize) -> io::Result<()> {
+        self.bytes.reserve(size);
+        match recv(&self.stream, spare_capacity(&mut self.bytes), RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(()),
             Err(Errno::AGAIN | Errno::INTR) => Err(io::ErrorKind::WouldBlock.into()),
             Err(error) => Err(error.into()),
         }
@@ -147,10 +139,7 @@ impl PendingTable {
     }
 
     /// Gives a place to a connection that was accepted from `peer`. Where all are taken, another
-    /// one is evicted for it.
-    ///
-    /// # Errors
-    /// The connection, where everybody else is being served and holds no more places than `peer`.
+    /// one is evicted for it; where none may be, the connection is given back.
     pub fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -214,7 +203,7 @@ impl PendingTable {
         };
         let _ = place.stream.shutdown(Shutdown::Both);
         log::debug!("evicted a connection of {} to make room", place.address);
-        self.counters.evicted.fetch_add(1, Ordering::Relaxed);
+        self.counters.reaped.fetch_add(1, Ordering::Relaxed);
         true
     }
 }

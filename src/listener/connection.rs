@@ -17,12 +17,10 @@ use crate::send::{send_all, send_now};
 /// (a handler panicked) says 500 and closes.
 pub struct Connection {
     /// `None` when a consuming method has taken it.
-    ticket: Option<Box<Ticket>>,
-    client: ClientAddress,
+    pub(super) ticket: Option<Box<Ticket>>,
+    pub(super) client: ClientAddress,
     /// How long the body may take.
-    body_timeout: Duration,
-    /// Whether nothing of the body is left on the connection.
-    is_read: bool,
+    pub(super) body_timeout: Duration,
 }
 
 /// What becomes of a connection after its response.
@@ -74,15 +72,6 @@ impl Link {
 }
 
 impl Connection {
-    pub(super) fn new(
-        ticket: Box<Ticket>,
-        client: ClientAddress,
-        body_timeout: Duration,
-    ) -> Connection {
-        let is_read = ticket.head.framing == Framing::Length(0);
-        Connection { ticket: Some(ticket), client, body_timeout, is_read }
-    }
-
     /// The request's head.
     pub fn head(&self) -> &Head {
         &self.ticket.as_ref().expect("only consuming methods take it").head
@@ -104,7 +93,7 @@ impl Connection {
         self.head().values(name).next()
     }
 
-    /// Whether the request has a body.
+    /// Whether the request has a body that nobody has read.
     pub fn has_body(&self) -> bool {
         self.head().framing != Framing::Length(0)
     }
@@ -119,10 +108,8 @@ impl Connection {
         format!("{role} {}", self.peer())
     }
 
-    /// Reads the whole body. A client that waits for `100 Continue` gets it here.
-    ///
-    /// # Errors
-    /// See [`BodyError`]; the connection can and should still be answered.
+    /// Reads the whole body. A client that waits for `100 Continue` gets it here. After an error the
+    /// connection can and should still be answered.
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
         let ticket = self.ticket.as_mut().expect("only consuming methods take it");
         let Ticket { pending, head } = &mut **ticket;
@@ -133,7 +120,8 @@ impl Connection {
             send_now(&pending.stream, interim).map_err(|_| BodyError::Broken)?;
         }
         let body = body::read(pending, head.framing, limit, Instant::now() + self.body_timeout)?;
-        self.is_read = true;
+        // Nothing of it is left on the connection.
+        head.framing = Framing::Length(0);
         Ok(body)
     }
 
@@ -145,7 +133,8 @@ impl Connection {
     /// that, and nothing of a body is left on it.
     pub fn respond(mut self, response: &Response) -> Next {
         let Ticket { mut pending, head } = self.take_ticket();
-        let keeps = head.keep_alive && self.is_read && response.has_end() && pending.may_be_kept();
+        let is_read = head.framing == Framing::Length(0);
+        let keeps = head.keep_alive && is_read && response.has_end() && pending.may_be_kept();
         let persistence = match (keeps, head.is_http_1_1) {
             (false, _) => Persistence::Close,
             (true, true) => Persistence::Default,
@@ -161,7 +150,7 @@ impl Connection {
             return Next::KeepAlive(pending);
         }
         // Whoever is still sending would be told by a reset, which destroys the response.
-        if !self.is_read || !pending.bytes.is_empty() {
+        if !is_read || !pending.bytes.is_empty() {
             linger_and_close(&pending);
         }
         Next::Done

@@ -5,17 +5,15 @@
 //!          └──────────────────── socket ──────────────────┘
 //! ```
 //!
-//! The way of a connection from the [`door`] on: the thread that has read its head
-//! keeps both under a ticket (`tickets`) and writes the head into the pipe ([`pipe`]). The listener
-//! thread is blocked in `tiny_http::Server::recv`. It gets the request, takes the ticket's
-//! connection, sees whether it asks for an upgrade, and starts its thread ([`threads`]): an SSE
-//! client keeps that thread, fed through a crossbeam channel; an upgrade request's raw stream goes
-//! to tungstenite in a thread of its own; a plain request is answered, and its thread reads the
-//! next head on the same connection.
+//! The [`door`] tells the way of a connection. Here are its steps 3 and 4: a head goes into the pipe
+//! (`submit`), comes out of it as a request (`receive`), and gets a thread
+//! ([`threads`]) in which it is served (`handle`). An SSE client keeps that thread, fed
+//! through a crossbeam channel; an upgrade request's raw stream goes to tungstenite in a thread of
+//! its own; a plain request is answered, and its thread reads the next head.
 //!
-//! What wakes the listener thread: a request, or the check of the oldest ticket once a second. A
-//! ticket older than [`pipe::PIPE_TIMEOUT`] means that the pipe is broken: those that wait are told
-//! 500, and a new pipe is made.
+//! The listener thread is blocked in `tiny_http::Server::recv`. What wakes it: a request, or the
+//! check of the oldest ticket once a second. A ticket older than [`pipe::PIPE_TIMEOUT`] means that
+//! the pipe is broken: those that wait are told 500, and a new pipe is made.
 
 pub mod connection;
 #[doc(hidden)] // public for its tests and the fuzzer only
@@ -32,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Request;
 
-use crate::door::pending::Pending;
+use crate::door::pending::{Pending, Stage};
 use crate::door::{self, Door};
 use crate::forwarded::Proxies;
 use crate::http::{Persistence, Response};
@@ -52,13 +50,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// What is done with a request, in its own thread.
 pub type Handler = dyn Fn(Connection) -> Next + Send + Sync;
 
-/// A listening socket with its threads. See [`Listener::stop`].
+/// The listening socket, the pipe, and the threads. See [`Listener::stop`].
 pub struct Listener {
-    shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-struct Shared {
     door: Door,
     /// Who is believed about clients' addresses.
     proxies: Proxies,
@@ -68,7 +61,10 @@ struct Shared {
     pipe: Mutex<Option<Arc<Pipe>>>,
     /// Signalled when there is a new pipe, or there will be none any more.
     pipe_changed: Condvar,
+    /// Those of the connections.
     threads: Arc<Threads>,
+    /// The accept thread and the listener thread.
+    own_threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Listener {
@@ -77,72 +73,57 @@ impl Listener {
     ///
     /// # Errors
     /// Where the pipe or the first threads cannot be had.
-    pub fn start(door: Door, proxies: Proxies, handler: Box<Handler>) -> io::Result<Listener> {
-        let shared = Arc::new(Shared {
+    pub fn start(door: Door, proxies: Proxies, handler: Box<Handler>) -> io::Result<Arc<Listener>> {
+        let listener = Arc::new(Listener {
             door,
             proxies,
             handler,
             tickets: Tickets::new(),
-            pipe: Mutex::new(None),
+            pipe: Mutex::new(Some(Arc::new(Pipe::open()?))),
             pipe_changed: Condvar::new(),
             threads: Arc::default(),
+            own_threads: Mutex::default(),
         });
-        shared.open_pipe()?;
-        let listener = Listener { shared: Arc::clone(&shared), threads: Mutex::default() };
-        let spawn = |name: &str, body: fn(&Arc<Shared>)| {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(name.into()).spawn(move || body(&shared))
-        };
-        // Where the second one cannot be started, dropping the listener ends the first.
-        listener.threads().push(spawn("listener", Shared::listen)?);
-        listener.threads().push(spawn("accept", Shared::accept)?);
+        let bodies =
+            [("listener", Listener::listen as fn(&Arc<Listener>)), ("accept", Listener::accept)];
+        for (name, body) in bodies {
+            let thread = std::thread::Builder::new().name(name.into());
+            let shared = Arc::clone(&listener);
+            let handle = thread.spawn(move || body(&shared)).inspect_err(|_| listener.stop())?;
+            listener.own_threads().push(handle);
+        }
         Ok(listener)
     }
 
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn own_threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.own_threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pipe, if there is one at the moment.
+    #[doc(hidden)] // public for tests of what happens when it is disturbed
+    pub fn pipe(&self) -> MutexGuard<'_, Option<Arc<Pipe>>> {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The server shuts down: closes idle connections, and keeps none open after its response. New
     /// ones are still accepted.
     pub fn close_idle(&self) {
-        self.shared.door.table.close(|stage| stage == door::pending::Stage::Idle);
+        self.door.table.close(|stage| stage == Stage::Idle);
     }
 
-    /// Refuses new connections, closes those that are no clients, and ends the listener's threads.
+    /// Refuses new connections, closes those that are no clients, and ends the listener's threads,
+    /// which live until then.
     pub fn stop(&self) {
-        self.shared.door.stop();
-        if let Some(pipe) = self.shared.pipe().take() {
+        self.door.stop();
+        if let Some(pipe) = self.pipe().take() {
             pipe.close();
         }
-        self.shared.pipe_changed.notify_all();
-        self.shared.threads.end();
-        let threads = std::mem::take(&mut *self.threads());
-        for thread in threads {
+        self.pipe_changed.notify_all();
+        self.threads.end();
+        let own_threads = std::mem::take(&mut *self.own_threads());
+        for thread in own_threads {
             let _ = thread.join();
         }
-    }
-
-    /// Writes into the pipe, or closes it where nothing is given: for tests of what then happens.
-    #[doc(hidden)]
-    pub fn disturb_pipe(&self, bytes: Option<&[u8]>) {
-        match (self.shared.pipe().as_ref(), bytes) {
-            (Some(pipe), Some(bytes)) => drop(pipe.write(bytes)),
-            (Some(pipe), None) => pipe.close(),
-            (None, _) => {}
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Shared {
-    fn pipe(&self) -> MutexGuard<'_, Option<Arc<Pipe>>> {
-        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The body of the accept thread.
@@ -153,12 +134,12 @@ impl Shared {
                 // It is faster than the threads that it starts: they must not pile up.
                 self.tickets.pause();
             }
-            None => self.start(&pending.stream.clone(), move |shared| shared.read(pending)),
+            None => self.spawn(&pending.stream.clone(), move |shared| shared.read(pending)),
         });
     }
 
     /// Does `job` for a connection in another thread, or says 503 where there is none. Never blocks.
-    fn start(self: &Arc<Self>, stream: &TcpStream, job: impl FnOnce(&Shared) + Send + 'static) {
+    fn spawn(self: &Arc<Self>, stream: &TcpStream, job: impl FnOnce(&Listener) + Send + 'static) {
         let shared = Arc::clone(self);
         if let Err(error) = self.threads.start(Box::new(move || job(&shared))) {
             log::debug!("no thread for a connection: {error}");
@@ -169,7 +150,7 @@ impl Shared {
 
     /// Writes a last response, in another thread.
     fn refuse(self: &Arc<Self>, pending: Pending, response: Response) {
-        self.start(&pending.stream.clone(), move |_| door::refuse(&pending, &response));
+        self.spawn(&pending.stream.clone(), move |_| door::refuse(&pending, &response));
     }
 
     /// Reads the next head on a connection.
@@ -196,7 +177,7 @@ impl Shared {
             Err(ticket) => Some(ticket),
         };
         if let Some(ticket) = left {
-            self.start(&ticket.pending.stream.clone(), move |shared| shared.submit(ticket));
+            self.spawn(&ticket.pending.stream.clone(), move |shared| shared.submit(ticket));
         }
     }
 
@@ -234,15 +215,6 @@ impl Shared {
         }
     }
 
-    /// Makes a pipe for [`Shared::submit`] to find.
-    fn open_pipe(&self) -> io::Result<()> {
-        // Made before the lock is taken: it may take seconds.
-        let pipe = Pipe::open(self.tickets.number())?;
-        *self.pipe() = Some(Arc::new(pipe));
-        self.pipe_changed.notify_all();
-        Ok(())
-    }
-
     /// The body of the listener thread.
     fn listen(self: &Arc<Self>) {
         let mut has_failed = false;
@@ -263,13 +235,20 @@ impl Shared {
                     self.refuse(ticket.pending, Response::error(500, "internal", message));
                 }
             }
-            if let Err(error) = self.open_pipe() {
-                if !has_failed {
-                    log::warn!("no pipe to tiny_http can be made: {error}; trying until one can");
+            // Not under the lock: it may take seconds.
+            match Pipe::open() {
+                Ok(pipe) => {
+                    *self.pipe() = Some(Arc::new(pipe));
+                    self.pipe_changed.notify_all();
                 }
-                has_failed = true;
-                self.door.table.make_room();
-                std::thread::sleep(RETRY_PAUSE);
+                Err(error) => {
+                    if !has_failed {
+                        log::warn!("no pipe to tiny_http can be made: {error}; trying again");
+                    }
+                    has_failed = true;
+                    self.door.table.make_room();
+                    std::thread::sleep(RETRY_PAUSE);
+                }
             }
         }
     }
@@ -299,10 +278,8 @@ impl Shared {
         }
     }
 
-    /// Starts the thread for a request. Never blocks: the next request must not wait.
-    ///
-    /// # Errors
-    /// What shows that tiny_http does not read what was written.
+    /// Starts the thread for a request. Never blocks: the next request must not wait. Fails where
+    /// tiny_http has not read what was written.
     fn serve(self: &Arc<Self>, request: Request, pipe: &Pipe) -> Result<(), &'static str> {
         let ticket = pipe.ticket(&request).and_then(|number| self.tickets.take(number));
         let Some(ticket) = ticket else {
@@ -319,14 +296,15 @@ impl Shared {
             return Err("a request came out that is not the one that went in");
         }
         self.door.options.counters.requests.fetch_add(1, Ordering::Relaxed);
-        self.start(&ticket.pending.stream.clone(), move |shared| shared.handle(ticket));
+        self.spawn(&ticket.pending.stream.clone(), move |shared| shared.handle(ticket));
         Ok(())
     }
 
     /// Serves a request, and then reads the next one.
     fn handle(&self, ticket: Box<Ticket>) {
         let client = self.proxies.client(ticket.pending.peer, &ticket.head);
-        let connection = Connection::new(ticket, client, self.door.options.header_timeout);
+        let body_timeout = self.door.options.header_timeout;
+        let connection = Connection { ticket: Some(ticket), client, body_timeout };
         name_this_thread(&connection.thread_name());
         if let Next::KeepAlive(pending) = (self.handler)(connection) {
             name_this_thread("kept");

@@ -67,12 +67,9 @@ pub fn discard(request: Request) {
 }
 
 impl Pipe {
-    /// Makes a pipe, and returns it when a head has come through. `ticket` is the number of that
-    /// head, a new one.
-    ///
-    /// # Errors
-    /// Where descriptors or threads have run out, or the head does not come back in time.
-    pub fn open(ticket: u64) -> io::Result<Pipe> {
+    /// Makes a pipe, and returns it when a head has come through. Fails where descriptors or threads
+    /// have run out, or the head does not come back in time.
+    pub fn open() -> io::Result<Pipe> {
         let listening: OwnedFd;
         let (listener, writer, own_address) = match unix_pair() {
             Ok((listener, writer)) => {
@@ -96,7 +93,7 @@ impl Pipe {
             .map_err(|_| io::Error::other("no thread for tiny_http"))?
             .map_err(io::Error::other)?;
         let pipe = Pipe { writer, server, own_address };
-        let probed = pipe.probe(ticket);
+        let probed = pipe.probe();
         // Strangers get ECONNREFUSED from now on, tiny_http's accept thread and idle workers end, and
         // so does, when it is dropped, its attempt to connect to itself.
         let _ = shutdown(&listening, Shutdown::Both);
@@ -105,7 +102,8 @@ impl Pipe {
 
     /// Sends a head through, and waits until it comes out. A stranger who was faster than we may
     /// have sent others.
-    fn probe(&self, ticket: u64) -> io::Result<()> {
+    fn probe(&self) -> io::Result<()> {
+        let ticket = getrandom::u64().map_err(io::Error::other)?;
         self.write(format!("GET / HTTP/1.1\r\n{TICKET}: {ticket}\r\n\r\n").as_bytes())?;
         let deadline = Instant::now() + PIPE_TIMEOUT;
         loop {
@@ -131,20 +129,15 @@ impl Pipe {
         field.value.as_str().parse().ok().filter(|_| is_own)
     }
 
-    /// Writes without waiting.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] where the pipe is full; anything else means that it is broken.
+    /// Writes without waiting. Fails with [`io::ErrorKind::WouldBlock`] where the pipe is full; any
+    /// other error means that it is broken.
     pub fn write_now(&self, head: &[u8]) -> io::Result<()> {
         let sent = send_now(&self.writer, head)?;
         // Whoever writes next must not write into the middle of this head.
         self.write(&head[sent..])
     }
 
-    /// Writes, waiting for at most [`PIPE_TIMEOUT`].
-    ///
-    /// # Errors
-    /// The pipe is broken.
+    /// Writes, waiting for at most [`PIPE_TIMEOUT`]. An error means that the pipe is broken.
     pub fn write(&self, head: &[u8]) -> io::Result<()> {
         send_all(&self.writer, head, Instant::now() + PIPE_TIMEOUT)
     }

@@ -43,10 +43,8 @@ impl Threads {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does a job in a thread of its own. Never blocks.
-    ///
-    /// # Errors
-    /// Where no thread waits and none can be started; the job is dropped.
+    /// Does a job in a thread of its own. Never blocks. Fails where no thread waits and none can be
+    /// started; the job is dropped.
     pub fn start(self: &Arc<Self>, job: Job) -> io::Result<()> {
         let mut state = self.state();
         // The one that came last: what it needs is still in the caches, and the others may leave.

@@ -45,17 +45,10 @@ impl Tickets {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that is not used again.
-    pub fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Keeps a ticket until it is taken. Returns its number, and its head as the pipe takes it.
-    ///
-    /// # Errors
-    /// The ticket, where [`MAX_TICKETS`] wait.
+    /// Keeps a ticket until it is taken. Returns its number, which is not used again, and its head as
+    /// the pipe takes it; the ticket itself where [`MAX_TICKETS`] wait.
     pub fn keep(&self, ticket: Box<Ticket>) -> Result<(u64, String), Box<Ticket>> {
-        let number = self.number();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         let line = pipe::encode(&ticket.head, number);
         let mut waiting = self.waiting();
         if waiting.len() >= MAX_TICKETS {

@@ -164,7 +164,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let panics = panics::seen();
     let (mut seed, mut cases, mut through) = (plan.seed, 0, 0);
     let failed = |seed, cases, text| Failure { seed, cases, text };
-    let pipe = Pipe::open(0).map_err(|error| failed(seed, 0, format!("no pipe: {error}")))?;
+    let pipe = Pipe::open().map_err(|error| failed(seed, 0, format!("no pipe: {error}")))?;
     while Instant::now() < plan.until {
         let (heads, rng) = (&mut through, Rng::new(seed));
         batch(&pipe, rng, heads).map_err(|text| failed(seed, cases, text))?;
