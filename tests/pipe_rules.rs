@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use common::PATIENCE;
 use common::http::{Http, connect_here, get, start_here};
-use threadcast::door::head::{Head, Scanner, parse};
+use threadcast::door::head::{Head, Scanner};
 use threadcast::listener::pipe::{self, Pipe};
 
 fn head(target: &str) -> Head {
     let bytes = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let place = Scanner::default().scan(bytes.as_bytes(), 1000).expect("a good head");
-    parse(&bytes.as_bytes()[place.expect("a whole one")]).expect("a good head")
+    let taken = Scanner::default().take(&mut bytes.into_bytes(), 1000);
+    taken.expect("a good head").expect("a whole one")
 }
 
 /// The tickets and targets that come out, until nothing does for a while.

@@ -7,7 +7,7 @@
 //! [`Scanner`] finds the end while the bytes come and looks at each byte once, so that a head of
 //! many small pieces costs no more than one of a single piece. What is wrong for certain (a bare
 //! line feed, an unknown version, a line that is too long) is refused at once, not when the head is
-//! complete. [`parse`] then takes a complete head apart; `httparse` reads the field lines.
+//! complete. Then the head is taken apart; `httparse` reads the field lines.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -80,7 +80,7 @@ pub fn is_tls(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x16])
 }
 
-/// Finds the end of a head.
+/// A reader of one head, which may come in pieces.
 #[derive(Debug, Default)]
 pub struct Scanner {
     /// Up to here the bytes have been looked at.
@@ -92,16 +92,21 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Looks at what has come since the last call. `bytes` is all of it, from the first byte on.
-    /// Returns the head's place in `bytes` when it is complete.
+    /// Takes the head off `bytes`, which are all that have come, if it is complete. It is called
+    /// with more bytes until it is.
     ///
     /// # Errors
-    /// The response to what cannot become a head that is accepted, as soon as that is certain.
-    pub fn scan(
-        &mut self,
-        bytes: &[u8],
-        max_head: usize,
-    ) -> Result<Option<Range<usize>>, Response> {
+    /// The response to what cannot become a head that is accepted, as soon as that is certain: 400,
+    /// 413, 414, 417, 431, 501 or 505.
+    pub fn take(&mut self, bytes: &mut Vec<u8>, max_head: usize) -> Result<Option<Head>, Response> {
+        let Some(place) = self.scan(bytes, max_head)? else { return Ok(None) };
+        let head = parse(&bytes[place.clone()])?;
+        bytes.drain(..place.end);
+        Ok(Some(head))
+    }
+
+    /// Where the head is, if it is complete. Looks at what has come since the last call.
+    fn scan(&mut self, bytes: &[u8], max_head: usize) -> Result<Option<Range<usize>>, Response> {
         while let Some(offset) = bytes[self.position..].iter().position(|byte| *byte == b'\n') {
             let line_feed = self.position + offset;
             let start = std::mem::replace(&mut self.line_start, line_feed + 1);
@@ -142,10 +147,7 @@ impl Scanner {
 }
 
 /// Takes a head apart that [`Scanner`] has found complete.
-///
-/// # Errors
-/// The response that says what is wrong: 400, 413, 414, 417, 431, 501 or 505.
-pub fn parse(bytes: &[u8]) -> Result<Head, Response> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Response> {
     let line_end = bytes.windows(2).position(|two| two == b"\r\n").unwrap_or(bytes.len());
     let (method, target, version) = split_request_line(&bytes[..line_end])?;
     let (target, authority) = origin_form(target)?;

@@ -178,22 +178,8 @@ impl Door {
     /// left for [`Door::read_head`] to find, in a thread that may wait.
     fn head_that_is_here(&self, pending: &mut Pending) -> Option<Head> {
         pending.fill_now(READ_BYTES).ok()?;
-        let head = self.take_head(&mut Scanner::default(), pending).ok().flatten()?;
-        pending.enter(Stage::Exchange).then_some(head)
-    }
-
-    /// The head, if all of it has come. What comes behind it stays in `pending`.
-    fn take_head(
-        &self,
-        scanner: &mut Scanner,
-        pending: &mut Pending,
-    ) -> Result<Option<Head>, Response> {
-        let Some(place) = scanner.scan(&pending.bytes, self.options.max_head)? else {
-            return Ok(None);
-        };
-        let head = head::parse(&pending.bytes[place.clone()])?;
-        pending.bytes.drain(..place.end);
-        Ok(Some(head))
+        let taken = Scanner::default().take(&mut pending.bytes, self.options.max_head);
+        taken.ok().flatten().filter(|_| pending.enter(Stage::Exchange))
     }
 
     /// Reads the next head on a connection, waiting for it. `None` where there is none: the
@@ -212,7 +198,7 @@ impl Door {
                 log::info!("{peer} began a TLS handshake; this port speaks plain HTTP: closed");
                 return None;
             }
-            match self.take_head(&mut scanner, pending) {
+            match scanner.take(&mut pending.bytes, self.options.max_head) {
                 Ok(Some(head)) => return pending.enter(Stage::Exchange).then_some(head),
                 Ok(None) => {}
                 Err(response) => break response,

@@ -61,12 +61,12 @@ impl Threads {
     }
 
     /// A thread's whole life.
-    fn run(&self, first: Job) {
-        let mut next = Some(first);
-        while let Some(job) = next {
+    fn run(&self, mut job: Job) {
+        loop {
             job();
             name_this_thread(IDLE);
-            next = self.wait();
+            let Some(next) = self.wait() else { return };
+            job = next;
         }
     }
 

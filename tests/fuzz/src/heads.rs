@@ -1,7 +1,7 @@
-//! The server's reader of heads, called directly: [`Scanner`] and [`parse`] against
+//! The server's reader of heads, called directly: [`Scanner`] against
 //! [`crate::refusals`].
 
-use threadcast::door::head::{self, Scanner, parse};
+use threadcast::door::head::{self, Scanner};
 
 use crate::refusals::{self, Framing, Reading};
 
@@ -22,14 +22,10 @@ fn scan(bytes: &[u8], cuts: &[usize], max_head: usize) -> Theirs {
         if head::is_tls(&bytes[..to]) {
             return Theirs::Tls;
         }
-        match scanner.scan(&bytes[..to], max_head) {
+        let mut came = bytes[..to].to_vec();
+        match scanner.take(&mut came, max_head) {
             Ok(None) => {}
-            Ok(Some(place)) => {
-                return match parse(&bytes[place.clone()]) {
-                    Ok(head) => Theirs::Head(Box::new(head), place.end),
-                    Err(response) => Theirs::Refused(response.status),
-                };
-            }
+            Ok(Some(head)) => return Theirs::Head(Box::new(head), to - came.len()),
             Err(response) => return Theirs::Refused(response.status),
         }
     }
