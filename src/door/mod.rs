@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::Config;
 use crate::http::{Persistence, Response};
 use crate::os::sys;
 use crate::send::{linger, send_all, send_now};
@@ -57,23 +58,6 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long, and for how many bytes, a peer is read after its last response.
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 << 20);
 
-/// How a door is set up.
-#[derive(Debug)]
-pub struct Options {
-    /// Address and port; port 0 lets the system choose, and then what it has chosen. An IPv6 address
-    /// accepts IPv6 only, but for
-    /// `[::]`, which accepts IPv4 as well (dual stack), whatever the system's default is.
-    pub address: SocketAddr,
-    /// How long a head may take, from `accept` on, and a body.
-    pub header_timeout: Duration,
-    /// How long a head may be, in bytes.
-    pub max_head: usize,
-    /// How many connections may be pending.
-    pub max_pending: usize,
-    /// Where the door and the listener count.
-    pub counters: Arc<Counters>,
-}
-
 /// What happened since the start.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -88,24 +72,32 @@ pub struct Counters {
 /// The listening socket and its pending connections.
 pub struct Door {
     listener: TcpListener,
-    /// How it is set up.
-    pub options: Options,
+    /// The bound address.
+    pub address: SocketAddr,
     /// All pending connections.
     pub table: Arc<PendingTable>,
+    /// Where the door and the listener count.
+    pub counters: Arc<Counters>,
+    /// How long a head may take, from `accept` on; and then a body.
+    pub header_timeout: Duration,
+    max_head: usize,
     is_stopped: AtomicBool,
 }
 
 impl Door {
-    /// Listens. What is set on the listening socket, accepted connections inherit.
+    /// Listens as `config` says, for at most `max_pending` connections that are not clients. Port 0
+    /// lets the system choose. An IPv6 address accepts IPv6 only, but for `[::]`, which accepts IPv4
+    /// as well (dual stack), whatever the system's default is.
     ///
     /// # Errors
     /// What the system says, for example that the port is in use.
-    pub fn bind(mut options: Options) -> io::Result<Door> {
-        let domain = Domain::for_address(options.address);
+    pub fn bind(config: &Config, max_pending: usize) -> io::Result<Door> {
+        let domain = Domain::for_address(config.listen);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        if let SocketAddr::V6(address) = options.address {
+        if let SocketAddr::V6(address) = config.listen {
             socket.set_only_v6(!address.ip().is_unspecified())?;
         }
+        // What is set here, accepted connections inherit.
         // A restarted server must not wait for its predecessor's connections to time out.
         socket.set_reuse_address(true)?;
         // An event is written whole, at once; waiting to fill a segment would only delay it.
@@ -115,16 +107,18 @@ impl Door {
             .with_interval(Duration::from_secs(15))
             .with_retries(4);
         socket.set_tcp_keepalive(&keepalive)?;
-        sys::defer_accept(&socket, options.header_timeout)?;
+        sys::defer_accept(&socket, config.header_timeout)?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-        socket.bind(&options.address.into())?;
+        socket.bind(&config.listen.into())?;
         socket.listen(LISTEN_QUEUE)?;
-        let listener = TcpListener::from(socket);
-        options.address = listener.local_addr()?;
+        let (listener, counters) = (TcpListener::from(socket), Arc::<Counters>::default());
         Ok(Door {
+            address: listener.local_addr()?,
             listener,
-            table: PendingTable::new(options.max_pending, Arc::clone(&options.counters)),
-            options,
+            table: PendingTable::new(max_pending, Arc::clone(&counters)),
+            counters,
+            header_timeout: config.header_timeout,
+            max_head: config.max_head,
             is_stopped: AtomicBool::new(false),
         })
     }
@@ -178,7 +172,7 @@ impl Door {
     /// left for [`Door::read_head`] to find, in a thread that may wait.
     fn head_that_is_here(&self, pending: &mut Pending) -> Option<Head> {
         pending.fill_now(READ_BYTES).ok()?;
-        let taken = Scanner::default().take(&mut pending.bytes, self.options.max_head);
+        let taken = Scanner::default().take(&mut pending.bytes, self.max_head);
         taken.ok().flatten().filter(|_| pending.enter(Stage::Exchange))
     }
 
@@ -188,7 +182,7 @@ impl Door {
         let mut scanner = Scanner::default();
         let (nothing_yet, timeout) = match pending.is_kept {
             true => (Stage::Idle, IDLE_TIMEOUT),
-            false => (Stage::Silent, self.options.header_timeout),
+            false => (Stage::Silent, self.header_timeout),
         };
         let mut deadline = pending.since + timeout;
         let mut stage = None;
@@ -198,7 +192,7 @@ impl Door {
                 log::info!("{peer} began a TLS handshake; this port speaks plain HTTP: closed");
                 return None;
             }
-            match scanner.take(&mut pending.bytes, self.options.max_head) {
+            match scanner.take(&mut pending.bytes, self.max_head) {
                 Ok(Some(head)) => return pending.enter(Stage::Exchange).then_some(head),
                 Ok(None) => {}
                 Err(response) => break response,
@@ -210,7 +204,7 @@ impl Door {
                 }
                 // The time for a head on a kept connection begins with its first byte.
                 if pending.is_kept && now == Stage::Head {
-                    deadline = Instant::now() + self.options.header_timeout;
+                    deadline = Instant::now() + self.header_timeout;
                 }
                 stage = Some(now);
             }
@@ -218,7 +212,7 @@ impl Door {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && now != Stage::Idle => {
                     log::debug!("{}: no request in time", pending.peer);
-                    self.options.counters.reaped.fetch_add(1, Ordering::Relaxed);
+                    self.counters.reaped.fetch_add(1, Ordering::Relaxed);
                     // Who has said nothing is told nothing.
                     if now == Stage::Silent {
                         return None;

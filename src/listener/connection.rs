@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::tickets::Ticket;
-use crate::door::body::{self, BodyError};
+use crate::door::body;
 use crate::door::head::{Framing, Head};
 use crate::door::pending::Pending;
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
@@ -108,16 +108,16 @@ impl Connection {
         format!("{role} {}", self.peer())
     }
 
-    /// Reads the whole body. A client that waits for `100 Continue` gets it here. After an error the
-    /// connection can and should still be answered.
-    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
+    /// Reads the whole body, of at most `limit` bytes. A client that waits for `100 Continue` gets it
+    /// here. An error is the response to be written.
+    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, Response> {
         let ticket = self.ticket.as_mut().expect("only consuming methods take it");
         let Ticket { pending, head } = &mut **ticket;
         let fits = !matches!(head.framing, Framing::Length(length) if length > limit as u64);
         // Not to a client that has begun to send it already (RFC 9110 section 10.1.1).
         if head.expects_continue && fits && pending.bytes.is_empty() {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-            send_now(&pending.stream, interim).map_err(|_| BodyError::Broken)?;
+            send_now(&pending.stream, interim).map_err(|_| body::broken())?;
         }
         let body = body::read(pending, head.framing, limit, Instant::now() + self.body_timeout)?;
         // Nothing of it is left on the connection.

@@ -226,7 +226,7 @@ impl Listener {
                 if self.door.is_stopped() {
                     return;
                 }
-                self.door.options.counters.restarts.fetch_add(1, Ordering::Relaxed);
+                self.door.counters.restarts.fetch_add(1, Ordering::Relaxed);
                 *self.pipe() = None;
                 pipe.close();
                 // Their heads are in the pipe that broke, or nobody knows where.
@@ -295,7 +295,7 @@ impl Listener {
             self.refuse(ticket.pending, response);
             return Err("a request came out that is not the one that went in");
         }
-        self.door.options.counters.requests.fetch_add(1, Ordering::Relaxed);
+        self.door.counters.requests.fetch_add(1, Ordering::Relaxed);
         self.spawn(&ticket.pending.stream.clone(), move |shared| shared.handle(ticket));
         Ok(())
     }
@@ -303,7 +303,7 @@ impl Listener {
     /// Serves a request, and then reads the next one.
     fn handle(&self, ticket: Box<Ticket>) {
         let client = self.proxies.client(ticket.pending.peer, &ticket.head);
-        let body_timeout = self.door.options.header_timeout;
+        let body_timeout = self.door.header_timeout;
         let connection = Connection { ticket: Some(ticket), client, body_timeout };
         name_this_thread(&connection.thread_name());
         if let Next::KeepAlive(pending) = (self.handler)(connection) {
