@@ -229,16 +229,13 @@ fn split_request_line(line: &[u8]) -> Result<(&str, &[u8], &[u8]), Response> {
     if target.len() > MAX_TARGET_BYTES {
         return Err(target_too_long());
     }
-    match std::str::from_utf8(method) {
-        Ok(method) if is_token(method) && method.len() <= MAX_METHOD_BYTES => {
-            Ok((method, target, version))
-        }
-        Ok(method) if is_token(method) => {
-            let message = format!("no method is longer than {MAX_METHOD_BYTES} bytes");
-            Err(Response::error(501, "unknown_method", message))
-        }
-        _ => Err(bad("bad_method", "the method is not a token")),
+    let method = std::str::from_utf8(method).ok().filter(|method| is_token(method));
+    let method = method.ok_or_else(|| bad("bad_method", "the method is not a token"))?;
+    if method.len() > MAX_METHOD_BYTES {
+        let message = format!("no method is longer than {MAX_METHOD_BYTES} bytes");
+        return Err(Response::error(501, "unknown_method", message));
     }
+    Ok((method, target, version))
 }
 
 /// The origin form of a target (section 3.2.1), and the authority of the absolute form (3.2.2).
@@ -304,35 +301,26 @@ fn check_host(head: &Head, sent: usize) -> Result<(), Response> {
 
 /// Section 6: one way to tell where the body ends.
 fn framing(head: &Head) -> Result<Framing, Response> {
-    let mut lengths = head.values("Content-Length");
-    let mut codings = head.values("Transfer-Encoding");
-    let (length, coding) = (lengths.next(), codings.next());
-    if lengths.next().is_some() || codings.next().is_some() {
-        return Err(bad("bad_framing", "the length of the body is given more than once"));
-    }
-    match (length, coding) {
-        (None, None) => Ok(Framing::Length(0)),
-        (Some(_), Some(_)) => {
-            Err(bad("bad_framing", "send Content-Length or Transfer-Encoding, not both"))
-        }
-        (Some(length), None) => {
-            // `parse` would take a sign as well.
-            if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(bad("bad_framing", "Content-Length is no number"));
-            }
-            length.parse().map(Framing::Length).map_err(|_| {
-                let message = "no body can be as long as Content-Length says";
-                Response::error(413, "too_large", message)
-            })
-        }
-        (None, Some(_)) if !head.is_http_1_1 => {
-            Err(bad("bad_framing", "HTTP/1.0 has no Transfer-Encoding"))
-        }
-        (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
-        (None, Some(_)) => {
+    let lengths: Vec<&str> = head.values("Content-Length").collect();
+    let codings: Vec<&str> = head.values("Transfer-Encoding").collect();
+    // `parse` would take a sign as well.
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let bad = |message| Err(bad("bad_framing", message));
+    match (&lengths[..], &codings[..]) {
+        ([], []) => Ok(Framing::Length(0)),
+        ([length], []) if is_number(length) => length.parse().map(Framing::Length).map_err(|_| {
+            let message = "no body can be as long as Content-Length says";
+            Response::error(413, "too_large", message)
+        }),
+        ([_], []) => bad("Content-Length is no number"),
+        ([], [_]) if !head.is_http_1_1 => bad("HTTP/1.0 has no Transfer-Encoding"),
+        ([], [coding]) if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
+        ([], [_]) => {
             let message = "the only Transfer-Encoding understood is chunked";
             Err(Response::error(501, "unknown_coding", message))
         }
+        ([_], [_]) => bad("send Content-Length or Transfer-Encoding, not both"),
+        _ => bad("the length of the body is given more than once"),
     }
 }
 
