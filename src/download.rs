@@ -147,12 +147,12 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::door::pending::Socket;
+    use crate::listener::connection::Link;
 
     #[test]
     fn a_peer_that_takes_nothing_is_given_up() {
-        let (socket, _peer) = Socket::pair();
-        let result = send_steadily(socket.stream(), &[0; 16 << 20], Duration::from_millis(300));
+        let (link, _peer) = Link::pair();
+        let result = send_steadily(link.stream(), &[0; 16 << 20], Duration::from_millis(300));
         assert!(matches!(result, Err(CutShort::Stalled)), "{result:?}");
     }
 
@@ -160,13 +160,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_peer_that_takes_a_little_is_waited_for() {
-        let (socket, mut peer) = Socket::pair();
+        let (link, mut peer) = Link::pair();
         let (bytes, stall_timeout) = (vec![0; 16 << 20], Duration::from_secs(3));
         let end = Instant::now() + 2 * stall_timeout;
         thread::scope(|scope| {
             let result = scope.spawn(|| {
-                let result = send_steadily(socket.stream(), &bytes, stall_timeout);
-                let _ = socket.stream().shutdown(std::net::Shutdown::Write);
+                let result = send_steadily(link.stream(), &bytes, stall_timeout);
+                let _ = link.stream().shutdown(std::net::Shutdown::Write);
                 result
             });
             let mut piece = [0; 8192];
@@ -182,12 +182,12 @@ mod tests {
 
     #[test]
     fn whoever_shuts_the_socket_down_ends_the_wait() {
-        let (socket, _peer) = Socket::pair();
+        let (link, _peer) = Link::pair();
         thread::scope(|scope| {
             let result =
-                scope.spawn(|| send_steadily(socket.stream(), &[0; 16 << 20], STALL_TIMEOUT));
+                scope.spawn(|| send_steadily(link.stream(), &[0; 16 << 20], STALL_TIMEOUT));
             thread::sleep(Duration::from_millis(50));
-            socket.stream().shutdown(std::net::Shutdown::Both).unwrap();
+            link.stream().shutdown(std::net::Shutdown::Both).unwrap();
             let result = result.join().unwrap();
             assert!(matches!(result, Err(CutShort::Connection(_))), "{result:?}");
         });

@@ -101,7 +101,7 @@ impl Response {
             .with("Retry-After", "1")
     }
 
-    /// What an `EventSource` gets instead of a `refusal` with 503. Any status but 200 would end it
+    /// What an `EventSource` gets instead of a `refusal` that will not last. Any status but 200 would end it
     /// for good (WHATWG HTML, section 9.2.3): it gets a stream that says why, when to come back (in 5
     /// to 10 seconds, so that not all come at once), and ends.
     pub fn come_back(refusal: &Response) -> Response {

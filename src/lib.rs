@@ -133,7 +133,7 @@ impl App {
 /// A running server. Dropped without [`Server::shutdown`] it shuts down in the same way.
 pub struct Server {
     app: Arc<App>,
-    listener: Listener,
+    listener: Arc<Listener>,
     tick: Mutex<Option<Tick>>,
     address: SocketAddr,
 }
@@ -167,23 +167,16 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: Config) -> Result<Server, StartError> {
-        let scarcest = limits::scarcest(config.fanout);
-        let options = door::Options {
-            address: config.listen,
-            header_timeout: config.header_timeout,
-            max_head: config.max_head,
-            max_pending: limits::max_pending(),
-            counters: Arc::default(),
-        };
-        let bind_error = |error| StartError::Bind(config.listen, error);
-        let door = Door::bind(options.clone()).map_err(bind_error)?;
-        let address = door.address().map_err(bind_error)?;
+        let room = limits::room(config.fanout);
+        let door = Door::bind(&config, room.max_pending)
+            .map_err(|error| StartError::Bind(config.listen, error))?;
+        let address = door.address;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // One broadcaster for each processor. Half as many would take 7 % less CPU time for a delivery,
         // and a tenth longer until it is there.
         let hub = Hub::start(config.history, cores, config.heartbeat, hub::event::wall_clock)
             .map_err(StartError::Threads)?;
-        let limit = config.max_clients.unwrap_or(scarcest.clients());
+        let limit = config.max_clients.unwrap_or(room.scarcest.clients());
         let clients = Clients::new(limit, config.max_clients_per_ip);
         let present = Arc::clone(&clients);
         let hangups = Watcher::start(move |client| {
@@ -203,7 +196,7 @@ impl Server {
             hangups: hangups.map_err(StartError::Threads)?,
             is_loopback: is_loopback(address.ip()),
             started: Instant::now(),
-            counters: Arc::clone(&options.counters),
+            counters: Arc::clone(&door.counters),
             draining: AtomicBool::new(false),
             config,
         });
@@ -213,9 +206,8 @@ impl Server {
         };
         let handled = Arc::clone(&app);
         let handler = Box::new(move |connection| router::route(&handled, connection));
-        let options = listener::Options { door: options, proxies };
-        let listener = Listener::start(door, options, handler).map_err(StartError::Threads)?;
-        tell_room(app.config.max_clients, &scarcest);
+        let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
+        tell_room(app.config.max_clients, &room.scarcest);
         Ok(Server { app, listener, tick: Mutex::new(tick), address })
     }
 
@@ -232,13 +224,17 @@ impl Server {
     /// Breaks the pipe to tiny_http, as if tiny_http had failed: for tests.
     #[doc(hidden)]
     pub fn break_pipe(&self) {
-        self.listener.disturb_pipe(None);
+        if let Some(pipe) = self.listener.pipe().as_ref() {
+            pipe.close();
+        }
     }
 
     /// Writes into the pipe to tiny_http what does not belong there: for tests.
     #[doc(hidden)]
     pub fn write_to_pipe(&self, bytes: &[u8]) {
-        self.listener.disturb_pipe(Some(bytes));
+        if let Some(pipe) = self.listener.pipe().as_ref() {
+            let _ = pipe.write(bytes);
+        }
     }
 
     /// Shuts down: says goodbye to every client, waits for them and for downloads up to the drain

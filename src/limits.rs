@@ -55,18 +55,18 @@ impl fmt::Display for Supply {
     }
 }
 
-/// How many connections may be pending: an eighth of what there is for all, 1,024 at
-/// most. (Of a small supply [`Supply::clients`] leaves half.)
-pub fn max_pending() -> usize {
-    let supplies = || threads(1).into_iter().chain(maps(1));
-    let free = |supply: &Supply| supply.limit.saturating_sub(supply.used) / supply.per_client;
-    let fewest = supplies().map(|supply| free(&supply)).min().unwrap_or(u64::MAX);
-    let descriptors = raise_descriptor_limit().unwrap_or(MOST_DESCRIPTORS);
-    (fewest.min(descriptors) / 8).clamp(4, MAX_PENDING) as usize
+/// For how many there is room.
+#[derive(Debug)]
+pub struct Room {
+    /// What allows the fewest clients.
+    pub scarcest: Supply,
+    /// How many connections may be pending: an eighth of what there is for all, 1,024 at most. (Of
+    /// a small supply [`Supply::clients`] leaves half.)
+    pub max_pending: usize,
 }
 
-/// What allows the fewest clients.
-pub fn scarcest(fanout: Fanout) -> Supply {
+/// Reads off for how many there is room, and raises what may be raised for it.
+pub fn room(fanout: Fanout) -> Room {
     let threads_per_client = match fanout {
         Fanout::Direct => 1,
         Fanout::Handoff => 2,
@@ -79,13 +79,18 @@ pub fn scarcest(fanout: Fanout) -> Supply {
         spare: SPARE_DESCRIPTORS + MAX_PENDING,
         per_client: 1,
     };
-    let others = threads(threads_per_client).into_iter().chain(maps(threads_per_client));
-    others.fold(
-        descriptors,
-        |least, other| {
-            if other.clients() < least.clients() { other } else { least }
-        },
-    )
+    let mut supplies = vec![descriptors];
+    supplies.extend(threads(threads_per_client));
+    supplies.extend(maps(threads_per_client));
+    // A pending connection has one thread, whatever a client has. The same descriptor serves both.
+    let pending = |supply: &Supply| {
+        let per_connection = (supply.per_client / threads_per_client).max(1);
+        supply.limit.saturating_sub(supply.used) / per_connection
+    };
+    let fewest = supplies.iter().map(pending).min().unwrap_or(0);
+    let max_pending = (fewest / 8).clamp(4, MAX_PENDING) as usize;
+    let scarcest = supplies.into_iter().min_by_key(Supply::clients).expect("descriptors at least");
+    Room { scarcest, max_pending }
 }
 
 /// The most descriptors that this process may ever have open; `None`: as many as the system allows.
@@ -309,6 +314,7 @@ mod tests {
 
     #[test]
     fn handoff_needs_more_threads() {
-        assert!(scarcest(Fanout::Handoff).clients() <= scarcest(Fanout::Direct).clients());
+        let [direct, handoff] = [Fanout::Direct, Fanout::Handoff].map(room);
+        assert!(handoff.scarcest.clients() <= direct.scarcest.clients());
     }
 }

@@ -6,7 +6,6 @@ use serde_json::json;
 
 use crate::App;
 use crate::access::sends_bearer;
-use crate::door::body::BodyError;
 use crate::http::Response;
 use crate::hub::event::{DEFAULT_TOPIC, Draft};
 use crate::hub::{ALL, Stopped};
@@ -33,17 +32,7 @@ fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Respo
         return Err(Response::error(415, "unknown_coding", message));
     }
     let limit = app.config.max_message;
-    let body = connection.read_body(limit).map_err(|error| match error {
-        BodyError::TooLong => {
-            let message = format!("the body is longer than {limit} bytes (--max-message)");
-            Response::error(413, "too_large", message)
-        }
-        BodyError::TooLate => Response::error(408, "timeout", "the body did not arrive in time"),
-        BodyError::Broken => {
-            Response::error(400, "bad_body", "the body ended early or is malformed")
-        }
-    })?;
-    let body = String::from_utf8(body)
+    let body = String::from_utf8(connection.read_body(limit)?)
         .map_err(|_| Response::error(400, "not_utf8", "events are text; send UTF-8"))?;
     let content_type = connection.header("Content-Type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,7 +17,7 @@ use rustix::net::SendFlags;
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] where nothing fits; anything else means that the connection is
 /// over.
-pub fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+pub fn send_now(stream: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Err(rustix::io::Errno::INTR) => {}
@@ -29,7 +30,7 @@ pub fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline; anything else as for [`send_now`].
-pub fn send_all(stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+pub fn send_all(stream: &impl AsFd, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     while !bytes.is_empty() {
         match send_now(stream, bytes) {
             Ok(sent) => bytes = &bytes[sent..],
@@ -95,7 +96,7 @@ pub fn read_out(stream: &TcpStream, grace: Duration, most: usize, enough: impl F
     }
 }
 
-fn wait(stream: &TcpStream, flags: PollFlags, deadline: Instant) -> io::Result<bool> {
+fn wait(stream: &impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -43,10 +43,8 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
         Err(full) => {
             let refusal = full.into();
             app.refusals.log(Transport::Sse, connection.peer(), &refusal);
-            return match connection.head().wants_event_stream() {
-                true => connection.respond(&Response::come_back(&refusal)),
-                false => connection.respond(&refusal),
-            };
+            let response = connection.head().or_come_back(refusal);
+            return connection.respond(&response);
         }
     };
     let coding = connection.coding();
@@ -58,7 +56,7 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     outbox.drained_by_this_thread();
     stay.show(&outbox);
     if let Err(error) = app.hangups.watch(&socket, stay.number()) {
-        log::warn!("sse {}: a hang-up will not be noticed: {error}", socket.peer());
+        log::warn!("sse {}: a hang-up will not be noticed: {error}", outbox.link().peer());
     }
     drop(socket);
 

@@ -121,7 +121,7 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
         },
         "listener": {
             "restarts": counters.restarts.load(Relaxed),
-            "reaped": counters.reaped(),
+            "reaped": counters.reaped.load(Relaxed),
             "requests": counters.requests.load(Relaxed),
         },
     });
@@ -158,7 +158,7 @@ pub fn metrics(app: &App) -> Response {
             "Pipes to tiny_http that broke and were replaced",
             counters.restarts.load(Relaxed),
         ),
-        ("reaped", "Connections closed without a request", counters.reaped()),
+        ("reaped", "Connections closed without a request", counters.reaped.load(Relaxed)),
     ];
     for (name, help, value) in counters {
         registry.register(name, help, ConstCounter::new(value));

@@ -66,6 +66,8 @@ fn bodies_that_are_too_long_or_no_text_are_refused() {
             413,
             "too_large",
         ),
+        (format!("{POST}Transfer-Encoding: chunked\r\n\r\n3e9\r\n"), 413, "too_large"),
+        (format!("{POST}Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"), 413, "too_large"),
     ] {
         let answer = server.respond(&request);
         assert_eq!((answer.status, &*answer.error_code()), (status, code), "{request}");
@@ -78,6 +80,33 @@ fn bodies_that_are_too_long_or_no_text_are_refused() {
         }
     }
     sse.expect_nothing(&server, "what is not UTF-8");
+}
+
+/// However the bytes come, they are the same body, and what follows it is the next request.
+#[test]
+fn a_body_in_pieces_is_the_same() {
+    let server = Server::start(&[]);
+    let mut sse = Sse::open(&server, "/events");
+    for (framing, data) in [
+        ("Content-Length: 7\r\n\r\none two", "one two"),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n04;x=\"y\"\r\n two\r\n0;z\r\nT: t\r\n\r\n",
+            "one two",
+        ),
+    ] {
+        let mut http = Http::connect(&server);
+        let (head, body) = framing.split_at(framing.find("\r\n\r\n").unwrap() + 4);
+        http.send(format!("{POST}{head}"));
+        for byte in body.bytes() {
+            // Long enough that most bytes are read one by one.
+            std::thread::sleep(Duration::from_millis(10));
+            http.send([byte]);
+        }
+        http.send(format!("\r\n{}", common::http::post("next")));
+        assert_eq!((http.response().status, http.response().status), (200, 200), "{framing}");
+        assert_eq!(sse.event().unwrap().data.as_deref(), Some(data), "{framing}");
+        assert_eq!(sse.event().unwrap().data.as_deref(), Some("next"), "{framing}");
+    }
 }
 
 /// A chunk's size is hexadecimal digits, and every line ends in CR LF: what another server might read
@@ -103,6 +132,11 @@ fn chunks_that_are_malformed_are_refused() {
         "5\r\nhello\r\n0\r\n\n",
         "5\r\nhello\r\n0\r\nTrailer: a\n\r\n",
         "5;a\rb\r\nhello\r\n0\r\n\r\n",
+        "5;a\0\r\nhello\r\n0\r\n\r\n",
+        "5\r\r\nhello\r\n0\r\n\r\n",
+        "-0\r\n\r\n",
+        "0\r\nno field\r\n\r\n",
+        "0\r\nT: \u{1}\r\n\r\n",
     ] {
         let answer = server.respond(format!("{POST}Transfer-Encoding: chunked\r\n\r\n{chunks}"));
         assert_eq!((answer.status, &*answer.error_code()), (400, "bad_body"), "{chunks:?}");
@@ -120,6 +154,10 @@ fn a_length_that_is_none_is_refused() {
         "Content-Length: -1",
         "Content-Length: +1",
         "Content-Length: 0x1",
+        "Content-Length: 1,1",
+        "Content-Length: 1 1",
+        "Content-Length: 1;",
+        "Content-Length:",
         "Content-Length: 18446744073709551616",
         "Content-Length: 1\r\nContent-Length: 2",
     ] {

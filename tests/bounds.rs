@@ -4,12 +4,15 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::http::{Http, get, post};
 use common::sse::Sse;
 use common::{Server, wait_for};
+use threadcast::door::pending::Stage::{Exchange, Head, Idle, Lingering, Silent};
+use threadcast::door::pending::{PendingTable, Stage};
 
 const BAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const GOOD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -126,4 +129,57 @@ fn idle_connections_make_room_first() {
     idle[0].expect_end();
     assert_eq!(idle.last_mut().unwrap().ask(get("/healthz", "")).status, 200);
     assert_eq!(partial.ask("Host: x\r\n\r\n").status, 200);
+}
+
+/// Who is evicted, by the order in which they came: the first stage first; in it the address with the
+/// most connections (`o` and `p` are one network of 64 bits); of that the oldest.
+#[test]
+fn the_one_that_can_be_missed_most_makes_room() {
+    let address = |name: char| -> IpAddr {
+        match name {
+            'o' => "2001:db8::1".parse().unwrap(),
+            'p' => "2001:db8::2".parse().unwrap(),
+            name => Ipv4Addr::new(192, 0, 2, name as u8).into(),
+        }
+    };
+    type Case<'a> = (&'a [(char, Stage)], char, Option<usize>);
+    let cases: &[Case] = &[
+        (&[('a', Head), ('b', Silent), ('c', Idle), ('d', Lingering)], 'e', Some(3)),
+        (&[('a', Exchange), ('b', Head), ('c', Silent), ('d', Idle)], 'e', Some(3)),
+        (&[('a', Exchange), ('b', Head), ('c', Silent)], 'e', Some(2)),
+        (&[('a', Exchange), ('b', Head)], 'e', Some(1)),
+        (&[('a', Silent), ('b', Silent)], 'e', Some(0)),
+        (&[('a', Silent), ('o', Silent), ('p', Silent)], 'e', Some(1)),
+        (&[('a', Silent), ('b', Head), ('b', Head)], 'e', Some(0)),
+        // The greediest replaces one of its own, though others have sent less.
+        (&[('a', Silent), ('b', Head), ('b', Head)], 'b', Some(1)),
+        (&[('a', Silent), ('b', Exchange), ('b', Exchange)], 'b', Some(1)),
+        (&[('a', Head), ('o', Head), ('p', Head)], 'p', Some(1)),
+        // Whoever is served goes only in favour of somebody who has less.
+        (&[('a', Exchange), ('b', Exchange)], 'c', None),
+        (&[('a', Exchange), ('b', Exchange), ('b', Exchange)], 'c', Some(1)),
+        (&[('a', Exchange), ('b', Exchange)], 'a', None),
+    ];
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    for (present, newcomer, evicted) in cases {
+        let table = PendingTable::new(present.len(), Arc::default());
+        let admit = |name| {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            drop(listener.accept().unwrap());
+            table.admit(stream, (address(name), 1).into())
+        };
+        let places: Vec<_> = present
+            .iter()
+            .map(|(name, stage)| {
+                let pending = admit(*name).expect("a place");
+                assert!(pending.enter(*stage));
+                pending
+            })
+            .collect();
+        let admitted = admit(*newcomer);
+        let case = format!("{newcomer} comes to {present:?}");
+        assert_eq!(admitted.is_ok(), evicted.is_some(), "{case}");
+        let gone = places.iter().position(|place| !place.enter(Exchange));
+        assert_eq!(gone, *evicted, "{case}");
+    }
 }

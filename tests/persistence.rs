@@ -58,6 +58,8 @@ fn the_client_decides_whether_its_connection_is_kept() {
         ("1.1", "", None),
         ("1.1", "Connection: keep-alive\r\n", None),
         ("1.1", "Connection: x\r\nConnection: y, keep-alive\r\n", None),
+        // White space in HTTP is spaces and tabs.
+        ("1.1", "Connection: close\u{3000}\r\n", None),
         ("1.1", "Connection: close\r\n", Some("close")),
         ("1.1", "Connection: keep-alive, Close\r\n", Some("close")),
         ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", Some("close")),

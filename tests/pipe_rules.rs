@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use common::PATIENCE;
 use common::http::{Http, connect_here, get, start_here};
-use threadcast::door::head::{Head, Scanner, parse};
+use threadcast::door::head::{Head, Scanner};
 use threadcast::listener::pipe::{self, Pipe};
 
 fn head(target: &str) -> Head {
     let bytes = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let place = Scanner::default().scan(bytes.as_bytes(), 1000).expect("a good head");
-    parse(&bytes.as_bytes()[place.expect("a whole one")]).expect("a good head")
+    let taken = Scanner::default().take(&mut bytes.into_bytes(), 1000);
+    taken.expect("a good head").expect("a whole one")
 }
 
 /// The tickets and targets that come out, until nothing does for a while.
@@ -21,9 +21,9 @@ fn receive(pipe: &Pipe, most: usize) -> Vec<(u64, String)> {
     let mut received = Vec::new();
     let mut patience = PATIENCE;
     while received.len() < most {
-        match pipe.server().recv_timeout(patience) {
+        match pipe.server.recv_timeout(patience) {
             Ok(Some(request)) => {
-                received.push((pipe::ticket(&request).unwrap_or(0), request.url().to_owned()));
+                received.push((pipe.ticket(&request).unwrap_or(0), request.url().to_owned()));
                 pipe::discard(request);
             }
             // tiny_http's accept thread has ended, as it should.
@@ -37,7 +37,7 @@ fn receive(pipe: &Pipe, most: usize) -> Vec<(u64, String)> {
 
 #[test]
 fn a_pipe_is_made_when_its_probe_has_come_back() {
-    let pipe = Pipe::open(7).expect("a pipe");
+    let pipe = Pipe::open().expect("a pipe");
     pipe.write(pipe::encode(&head("/a?b"), 8).as_bytes()).unwrap();
     assert_eq!(receive(&pipe, 1), [(8, "/a?b".to_owned())], "the probe does not come out again");
 }
@@ -45,7 +45,7 @@ fn a_pipe_is_made_when_its_probe_has_come_back() {
 #[test]
 fn heads_wait_while_nobody_receives() {
     const MANY: u64 = 20_000;
-    let pipe = Pipe::open(0).unwrap();
+    let pipe = Pipe::open().unwrap();
     let long = format!("/{}", "x".repeat(200));
     for ticket in 1..=MANY {
         pipe.write(pipe::encode(&head(&long), ticket).as_bytes()).expect("tiny_http reads ahead");
@@ -56,7 +56,7 @@ fn heads_wait_while_nobody_receives() {
 
 #[test]
 fn heads_behind_a_break_vanish() {
-    let pipe = Pipe::open(0).unwrap();
+    let pipe = Pipe::open().unwrap();
     for ticket in 1..=5 {
         pipe.write(pipe::encode(&head("/"), ticket).as_bytes()).unwrap();
     }

@@ -154,12 +154,18 @@ fn heads_that_could_be_read_in_two_ways_are_refused() {
         ("no colon\r\n", 400, "bad_header"),
         ("X: a\0b\r\n", 400, "bad_header"),
         ("X: a\rb\r\n", 400, "bad_header"),
+        ("X\u{1}: a\r\n", 400, "bad_header"),
+        ("X(: a\r\n", 400, "bad_header"),
+        (": a\r\n", 400, "bad_header"),
         ("@: 7\r\n", 400, "bad_header"),
         ("Host: y\r\n", 400, "bad_host"),
         ("Content-Length: 1, 1\r\n", 400, "bad_framing"),
         ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", 400, "bad_framing"),
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400, "bad_framing"),
         ("Transfer-Encoding: gzip, chunked\r\n", 501, "unknown_coding"),
+        ("Transfer-Encoding: identity\r\n", 501, "unknown_coding"),
+        ("Transfer-Encoding: xchunked\r\n", 501, "unknown_coding"),
+        ("Transfer-Encoding: chunked;a\r\n", 501, "unknown_coding"),
         ("Transfer-Encoding: \x0bchunked\r\n", 400, "bad_header"),
         (&format!("{upgrade}Content-Length: 1\r\n"), 400, "bad_handshake"),
         (&format!("{upgrade}Transfer-Encoding: chunked\r\n"), 400, "bad_handshake"),
@@ -180,6 +186,47 @@ fn heads_that_could_be_read_in_two_ways_are_refused() {
     ] {
         assert_eq!(server.respond(head).status, status, "{head:?}");
     }
+}
+
+#[test]
+fn targets_are_paths_that_lead_nowhere_else() {
+    let server = Server::start(&[]);
+    let mut http = Http::connect(&server);
+    for target in ["/a/b?c=d&e=%0A", "/..a", "/a..", "/%41", "/b?x=../..", "//", "/a?b?c", "/a%2fb"]
+    {
+        assert_eq!(http.ask(get(target, "")).status, 404, "{target}");
+    }
+    for target in [
+        "*",
+        "a",
+        "h:80",
+        "",
+        "/a b",
+        "/a\0",
+        "/a%00",
+        "/%",
+        "/%2",
+        "/%zz",
+        "/..",
+        "/a/../b",
+        "/a#b",
+        "/%2e%2E/b",
+        "/a%2f..%2fb",
+        "/a\\..\\b",
+        "/a\tb",
+        "/a\u{7f}",
+        "http://h/../a",
+        "http://h/%",
+    ] {
+        let answer = server.respond(get(target, ""));
+        let codes = ["bad_target", "bad_request_line"];
+        assert_eq!(answer.status, 400, "{target:?}");
+        assert!(codes.contains(&&*answer.error_code()), "{target:?}: {}", answer.text());
+    }
+    // Its length counts as it is percent-encoded.
+    let umlauts = |count| get(&format!("/{}", "\u{e4}".repeat(count)), "");
+    assert_eq!(server.respond(umlauts(8 * 1024 / 6)).status, 404);
+    assert_eq!(server.respond(umlauts(8 * 1024 / 6 + 1)).status, 414);
 }
 
 #[test]

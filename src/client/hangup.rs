@@ -10,6 +10,7 @@
 //! writes. It needs no watcher, but in `handoff` mode two threads for every client.)
 
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,8 +19,6 @@ use std::time::Duration;
 use epoll::Set;
 #[cfg(not(target_os = "linux"))]
 use polling::Set;
-
-use crate::door::pending::Socket;
 
 /// How late a hang-up may be noticed where there is no epoll.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,6 +36,7 @@ impl Watcher {
     /// # Errors
     /// Where the system gives no descriptors, or no thread.
     pub fn start(on_hangup: impl Fn(u64) + Send + 'static) -> io::Result<Watcher> {
+        // Shared, not locked: `epoll_ctl` may be called while another thread waits.
         let set = Arc::new(Set::new()?);
         let watched = Arc::clone(&set);
         let thread = std::thread::Builder::new()
@@ -49,7 +49,7 @@ impl Watcher {
     ///
     /// # Errors
     /// Where the system has no room for one more.
-    pub fn watch(&self, socket: &Arc<Socket>, key: u64) -> io::Result<()> {
+    pub fn watch(&self, socket: &Arc<TcpStream>, key: u64) -> io::Result<()> {
         self.set.add(socket, key)
     }
 }
@@ -57,6 +57,7 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.set.stop();
+        // Joined, so that `on_hangup` is never called after the drop.
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -71,7 +72,7 @@ mod epoll {
     use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
     use rustix::event::{EventfdFlags, eventfd};
 
-    use super::{Arc, Socket, io};
+    use super::{Arc, TcpStream, io};
 
     /// The key of the descriptor that ends the wait.
     const STOP: u64 = u64::MAX;
@@ -89,18 +90,20 @@ mod epoll {
             Ok(Set { epoll, stop })
         }
 
-        pub fn add(&self, socket: &Arc<Socket>, key: u64) -> io::Result<()> {
+        pub fn add(&self, socket: &Arc<TcpStream>, key: u64) -> io::Result<()> {
             // Once is enough: whoever has hung up does not come back on this connection.
             let flags = EventFlags::RDHUP | EventFlags::ONESHOT;
-            Ok(epoll::add(&self.epoll, socket.stream(), EventData::new_u64(key), flags)?)
+            Ok(epoll::add(&self.epoll, socket, EventData::new_u64(key), flags)?)
         }
 
         pub fn run(&self, on_hangup: &impl Fn(u64)) {
             let mut events = [MaybeUninit::uninit(); 256];
             loop {
+                // No timeout: while nobody hangs up the watcher costs nothing.
                 let (events, _) = match epoll::wait(&self.epoll, &mut events, None) {
                     Ok(found) => found,
                     Err(rustix::io::Errno::INTR) => continue,
+                    // Clients still leave, when the next write to them fails.
                     Err(error) => return log::error!("hang-ups cannot be seen any more: {error}"),
                 };
                 for event in events {
@@ -126,11 +129,11 @@ mod polling {
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    use super::{Arc, POLL_INTERVAL, Socket, io};
+    use super::{Arc, POLL_INTERVAL, TcpStream, io};
 
     #[derive(Default)]
     pub struct Set {
-        sockets: Mutex<Vec<(Weak<Socket>, u64)>>,
+        sockets: Mutex<Vec<(Weak<TcpStream>, u64)>>,
         stop: AtomicBool,
     }
 
@@ -141,8 +144,9 @@ mod polling {
         }
 
         #[allow(clippy::unnecessary_wraps)]
-        pub fn add(&self, socket: &Arc<Socket>, key: u64) -> io::Result<()> {
+        pub fn add(&self, socket: &Arc<TcpStream>, key: u64) -> io::Result<()> {
             let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+            // Weak: the client's thread decides when the connection is closed.
             sockets.push((Arc::downgrade(socket), key));
             Ok(())
         }
@@ -169,26 +173,33 @@ mod polling {
     }
 
     /// Whether reading would give the end of the stream, or an error.
-    fn has_hung_up(socket: &Socket) -> bool {
-        let mut fds = [PollFd::new(socket.stream(), PollFlags::IN)];
+    fn has_hung_up(socket: &TcpStream) -> bool {
+        let mut fds = [PollFd::new(socket, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut fds, Some(&now)), Ok(1))
-            && !matches!(socket.stream().peek(&mut [0]), Ok(1..))
+        // `poll` first: `peek` alone would wait for a client that says nothing.
+        matches!(poll(&mut fds, Some(&now)), Ok(1)) && !matches!(socket.peek(&mut [0]), Ok(1..))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::connection::Link;
     use std::sync::mpsc::{RecvTimeoutError, channel};
 
     const SOON: Duration = Duration::from_secs(20);
+
+    /// A connection, and its peer's end of it.
+    fn pair() -> (Arc<TcpStream>, TcpStream) {
+        let (link, peer) = Link::pair();
+        (Arc::clone(link.socket()), peer)
+    }
 
     #[test]
     fn a_hangup_is_told_once_and_others_are_not() {
         let (tell, told) = channel();
         let watcher = Watcher::start(move |key| tell.send(key).unwrap()).unwrap();
-        let (one, two) = (Socket::pair(), Socket::pair());
+        let (one, two) = (pair(), pair());
         watcher.watch(&one.0, 1).unwrap();
         watcher.watch(&two.0, 2).unwrap();
         // A half-close counts: nothing else shows that an event stream's client has left.
@@ -202,7 +213,7 @@ mod tests {
     #[test]
     fn without_epoll_it_is_told_as_well() {
         let set = Arc::new(polling::Set::new().unwrap());
-        let (open, closed, freed) = (Socket::pair(), Socket::pair(), Socket::pair());
+        let (open, closed, freed) = (pair(), pair(), pair());
         for (key, socket) in [&open.0, &closed.0, &freed.0].into_iter().enumerate() {
             set.add(socket, key as u64).unwrap();
         }

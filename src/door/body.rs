@@ -1,9 +1,11 @@
 //! The body of a request (RFC 9112 sections 6 and 7): read whole, within a limit and a deadline.
 
+use std::io::ErrorKind;
 use std::time::Instant;
 
 use super::head::Framing;
-use super::pending::{Filled, Pending};
+use super::pending::Pending;
+use crate::http::Response;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -14,207 +16,147 @@ const MAX_LINE_BYTES: usize = 4 * 1024;
 /// The most bytes of chunk extensions and trailers together. They are read and discarded.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024;
 
-/// Why a body could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyError {
-    /// Longer than the limit: 413.
-    TooLong,
-    /// Not complete by the deadline: 408.
-    TooLate,
-    /// The connection ended early, or the framing is broken: 400.
-    Broken,
-}
-
 /// Reads a body of at most `limit` bytes. What comes behind it stays in `pending`.
 ///
 /// # Errors
-/// See [`BodyError`]. How much of the body is left is not known then.
+/// The response that says why: 413 where it is too long, 408 where it is not complete by the
+/// deadline, else 400. How much of the body is left is not known then.
 pub fn read(
     pending: &mut Pending,
     framing: Framing,
     limit: usize,
     deadline: Instant,
-) -> Result<Vec<u8>, BodyError> {
-    let (mut body, mut chunks) = (Vec::new(), Chunks::default());
-    let length = match framing {
-        Framing::Length(length) => usize::try_from(length).map_err(|_| BodyError::TooLong)?,
-        Framing::Chunked => 0,
-    };
-    if length > limit {
-        return Err(BodyError::TooLong);
-    }
-    loop {
-        let is_complete = match framing {
-            Framing::Length(_) => pending.bytes.len() >= length,
-            Framing::Chunked => chunks.decode(&mut pending.bytes, &mut body, limit)?,
-        };
-        match (is_complete, framing) {
-            (true, Framing::Chunked) => return Ok(body),
-            (true, Framing::Length(_)) => {
-                let behind = pending.bytes.split_off(length);
-                return Ok(std::mem::replace(&mut pending.bytes, behind));
+) -> Result<Vec<u8>, Response> {
+    match framing {
+        Framing::Length(length) => {
+            // Refused before anything is read: the client may not have sent it yet.
+            let length = usize::try_from(length).ok().filter(|length| *length <= limit);
+            let length = length.ok_or_else(|| too_long(limit))?;
+            while pending.bytes.len() < length {
+                fill(pending, deadline)?;
             }
-            (false, _) => {}
+            let behind = pending.bytes.split_off(length);
+            Ok(std::mem::replace(&mut pending.bytes, behind))
         }
-        match pending.fill(READ_BYTES, deadline) {
-            Filled::Some => {}
-            Filled::TimedOut => return Err(BodyError::TooLate),
-            Filled::Closed => return Err(BodyError::Broken),
+        Framing::Chunked => {
+            let mut chunks = Chunks { pending, deadline, limit, used: 0, discarded: 0 };
+            let body = chunks.read()?;
+            let used = chunks.used;
+            pending.bytes.drain(..used);
+            Ok(body)
         }
     }
 }
 
-/// A decoder of the chunked coding (RFC 9112 section 7.1), stricter than the grammar's history: a
+/// The response where the connection ended early, or the framing is broken.
+pub fn broken() -> Response {
+    Response::error(400, "bad_body", "the body ended early or is malformed")
+}
+
+fn too_long(limit: usize) -> Response {
+    let message = format!("the body is longer than {limit} bytes (--max-message)");
+    Response::error(413, "too_large", message)
+}
+
+fn fill(pending: &mut Pending, deadline: Instant) -> Result<(), Response> {
+    pending.fill(READ_BYTES, deadline).map_err(|error| match error.kind() {
+        ErrorKind::TimedOut => Response::error(408, "timeout", "the body did not arrive in time"),
+        _ => broken(),
+    })
+}
+
+/// A reader of the chunked coding (RFC 9112 section 7.1), stricter than the grammar's history: a
 /// size is hexadecimal digits and nothing else, and every line ends in CR LF.
-#[derive(Debug, Default)]
-struct Chunks {
-    state: State,
+struct Chunks<'a> {
+    pending: &'a mut Pending,
+    deadline: Instant,
+    limit: usize,
+    /// So many of the pending bytes are read. They are removed a buffer at a time: removed one by
+    /// one, many small chunks would cost the square of their number.
+    used: usize,
+    /// Bytes of extensions and trailers.
     discarded: usize,
 }
 
-#[derive(Debug, Default)]
-enum State {
-    /// In front of a chunk's size.
-    #[default]
-    Size,
-    /// So many bytes of a chunk are to come.
-    Data(usize),
-    /// Behind a chunk's data.
-    DataEnd,
-    /// Behind the last chunk: trailers, up to an empty line.
-    Trailers,
-}
-
-impl Chunks {
-    /// Moves what `input` holds of the body to `body`. Returns whether the body is complete.
-    fn decode(
-        &mut self,
-        input: &mut Vec<u8>,
-        body: &mut Vec<u8>,
-        limit: usize,
-    ) -> Result<bool, BodyError> {
-        let mut used = 0;
-        let result = loop {
-            let rest = &input[used..];
-            if let State::Data(left) = &mut self.state {
-                let now = rest.len().min(*left);
-                body.extend_from_slice(&rest[..now]);
-                (used, *left) = (used + now, *left - now);
-                if *left > 0 {
-                    break Ok(false);
-                }
-                self.state = State::DataEnd;
-                continue;
+impl Chunks<'_> {
+    fn read(&mut self) -> Result<Vec<u8>, Response> {
+        let mut body = Vec::new();
+        loop {
+            match self.size()? {
+                0 => break,
+                size if size > self.limit - body.len() => return Err(too_long(self.limit)),
+                size => self.data(size, &mut body)?,
             }
-            let Some(line) = next_line(rest)? else { break Ok(false) };
-            used += line.len() + 2;
-            match self.state {
-                State::DataEnd if line.is_empty() => self.state = State::Size,
-                State::DataEnd => break Err(BodyError::Broken),
-                State::Trailers if line.is_empty() => break Ok(true),
-                State::Trailers if line.contains(&b':') => self.discard(line.len())?,
-                State::Trailers => break Err(BodyError::Broken),
-                State::Size | State::Data(_) => {
-                    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-                    self.discard(line.len() - digits)?;
-                    self.state = match chunk_size(&line[..digits], &line[digits..])? {
-                        0 => State::Trailers,
-                        size if size > limit - body.len() => return Err(BodyError::TooLong),
-                        size => State::Data(size),
-                    };
-                }
+            if !self.line()?.is_empty() {
+                return Err(broken());
             }
-        };
-        input.drain(..used);
-        result
+        }
+        // Trailers, up to an empty line.
+        loop {
+            let line = self.line()?;
+            match line.contains(&b':') {
+                true => self.discard(line.len())?,
+                false if line.is_empty() => return Ok(body),
+                false => return Err(broken()),
+            }
+        }
     }
 
-    fn discard(&mut self, bytes: usize) -> Result<(), BodyError> {
+    /// The size of the next chunk, 0 for the last one.
+    fn size(&mut self) -> Result<usize, Response> {
+        let line = self.line()?;
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (digits, extensions) = line.split_at(digits);
+        self.discard(extensions.len())?;
+        let digits = std::str::from_utf8(digits).map_err(|_| broken())?;
+        // More than 16 digits is no size that anything could have, also with zeros in front.
+        if !(1..=16).contains(&digits.len()) || !matches!(extensions, [] | [b';', ..]) {
+            return Err(broken());
+        }
+        usize::from_str_radix(digits, 16).map_err(|_| too_long(self.limit))
+    }
+
+    /// Appends the next `left` bytes to `body`.
+    fn data(&mut self, mut left: usize, body: &mut Vec<u8>) -> Result<(), Response> {
+        while left > 0 {
+            let came = &self.pending.bytes[self.used..];
+            let now = &came[..left.min(came.len())];
+            body.extend_from_slice(now);
+            (self.used, left) = (self.used + now.len(), left - now.len());
+            if left > 0 {
+                self.fill()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next line, without its end.
+    fn line(&mut self) -> Result<Vec<u8>, Response> {
+        let is_bad = |byte: &u8| *byte != b'\t' && byte.is_ascii_control();
+        loop {
+            let came = &self.pending.bytes[self.used..];
+            let end = came.iter().position(|byte| *byte == b'\n');
+            // The bound is for what is kept until the line feed comes, so the CR counts.
+            if end.unwrap_or(came.len()) > MAX_LINE_BYTES {
+                return Err(broken());
+            }
+            if let Some(end) = end {
+                let line = came[..end].strip_suffix(b"\r").ok_or_else(broken)?.to_vec();
+                self.used += end + 1;
+                return if line.iter().any(is_bad) { Err(broken()) } else { Ok(line) };
+            }
+            self.fill()?;
+        }
+    }
+
+    fn discard(&mut self, bytes: usize) -> Result<(), Response> {
         self.discarded += bytes;
-        if self.discarded > MAX_DISCARDED_BYTES { Err(BodyError::TooLong) } else { Ok(()) }
-    }
-}
-
-/// The first line, without its end; `None` where the end has not come.
-fn next_line(bytes: &[u8]) -> Result<Option<&[u8]>, BodyError> {
-    let is_bad = |byte: &u8| *byte != b'\t' && byte.is_ascii_control();
-    match bytes.iter().position(|byte| *byte == b'\n') {
-        Some(end) if end > MAX_LINE_BYTES => Err(BodyError::Broken),
-        Some(end) if end > 0 && bytes[end - 1] == b'\r' && !bytes[..end - 1].iter().any(is_bad) => {
-            Ok(Some(&bytes[..end - 1]))
-        }
-        Some(_) => Err(BodyError::Broken),
-        None if bytes.len() > MAX_LINE_BYTES => Err(BodyError::Broken),
-        None => Ok(None),
-    }
-}
-
-fn chunk_size(digits: &[u8], extensions: &[u8]) -> Result<usize, BodyError> {
-    let is_extension = matches!(extensions, [] | [b';', ..]);
-    let digits = std::str::from_utf8(digits).map_err(|_| BodyError::Broken)?;
-    // More than 16 digits is no size that anything could have, also with zeros in front.
-    if digits.is_empty() || digits.len() > 16 || !is_extension {
-        return Err(BodyError::Broken);
-    }
-    usize::from_str_radix(digits, 16).map_err(|_| BodyError::TooLong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Decodes in one piece, and byte by byte; both must come to the same.
-    fn decode(text: &str) -> Result<Option<(String, String)>, BodyError> {
-        let run = |pieces: Vec<&[u8]>| {
-            let (mut chunks, mut input, mut body) = (Chunks::default(), Vec::new(), Vec::new());
-            let mut is_complete = false;
-            for piece in pieces {
-                input.extend_from_slice(piece);
-                is_complete = is_complete || chunks.decode(&mut input, &mut body, 20)?;
-            }
-            let text = |bytes| String::from_utf8(bytes).unwrap();
-            Ok(is_complete.then(|| (text(body), text(input))))
-        };
-        let whole = run(vec![text.as_bytes()]);
-        assert_eq!(run(text.as_bytes().chunks(1).collect()), whole, "{text:?}");
-        whole
+        if self.discarded > MAX_DISCARDED_BYTES { Err(too_long(self.limit)) } else { Ok(()) }
     }
 
-    #[test]
-    fn chunks_are_put_together_and_what_follows_is_left() {
-        let body = |text: &str| decode(text).map(|found| found.unwrap());
-        assert_eq!(body("0\r\n\r\n"), Ok((String::new(), String::new())));
-        let two = "3\r\none\r\n004;x=\"y\"\r\n two\r\n0;z\r\nTrailer: t\r\n\r\nGET /";
-        assert_eq!(body(two), Ok(("one two".into(), "GET /".into())));
-        assert_eq!(decode("3\r\none\r\n0\r\n"), Ok(None));
-    }
-
-    #[test]
-    fn anything_else_is_broken_or_too_long() {
-        for bad in [
-            "+3\r\none",
-            " 3\r\none",
-            "3 \r\none",
-            "0x3\r\none",
-            "\r\n",
-            "g\r\n",
-            "3\none",
-            "3\r\r\n",
-            "-0\r\n",
-            "3\r\noneX\r\n",
-            "3\r\none\n",
-            "3;a\0\r\n",
-            "00000000000000003\r\n",
-            "0\r\nT: t\n\r\n",
-            "0\r\nno field\r\n\r\n",
-            "0\r\nT: \u{1}\r\n\r\n",
-        ] {
-            assert_eq!(decode(bad), Err(BodyError::Broken), "{bad:?}");
-        }
-        assert_eq!(decode("15\r\n"), Err(BodyError::TooLong));
-        assert_eq!(decode("14\r\n12345678901234567890\r\n1\r\n"), Err(BodyError::TooLong));
-        assert_eq!(decode("ffffffffffffffff\r\n"), Err(BodyError::TooLong));
-        let trailers = format!("0\r\n{}", "T: 0123456789\r\n".repeat(2000));
-        assert_eq!(decode(&trailers), Err(BodyError::TooLong));
+    fn fill(&mut self) -> Result<(), Response> {
+        self.pending.bytes.drain(..self.used);
+        self.used = 0;
+        fill(self.pending, self.deadline)
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::tickets::Ticket;
 use crate::coding::Coding;
-use crate::door::body::{self, BodyError};
+use crate::door::body;
 use crate::door::head::{Framing, Head};
-use crate::door::pending::{Pending, Socket};
+use crate::door::pending::Pending;
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
 use crate::forwarded::ClientAddress;
 use crate::http::{Field, Persistence, Response};
@@ -18,14 +18,12 @@ use crate::send::{send_all, send_now};
 /// (a handler panicked) says 500 and closes.
 pub struct Connection {
     /// `None` when a consuming method has taken it.
-    ticket: Option<Box<Ticket>>,
-    client: ClientAddress,
+    pub(super) ticket: Option<Box<Ticket>>,
+    pub(super) client: ClientAddress,
     /// How long the body may take.
-    body_timeout: Duration,
-    /// Whether nothing of the body is left on the connection.
-    is_read: bool,
+    pub(super) body_timeout: Duration,
     /// What every response to the request says, whatever it is about.
-    fields: Vec<Field>,
+    pub(super) fields: Vec<Field>,
 }
 
 /// What becomes of a connection after its response.
@@ -40,7 +38,7 @@ pub enum Next {
 
 /// The socket of a client, for the rest of its life.
 pub struct Link {
-    socket: Arc<Socket>,
+    socket: Arc<TcpStream>,
     client: ClientAddress,
     coding: Option<Coding>,
 }
@@ -49,8 +47,11 @@ impl Link {
     /// A connection as an accepted one, with the peer's end of it.
     #[cfg(test)]
     pub(crate) fn pair() -> (Link, TcpStream) {
-        let (socket, peer) = Socket::pair();
-        (Link { client: socket.peer().into(), socket, coding: Some(Coding::Identity) }, peer)
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let (socket, coding) = (Arc::new(socket), Some(Coding::Identity));
+        (Link { socket, client: address.into(), coding }, peer)
     }
 
     /// How an event stream is framed; `None` for another protocol.
@@ -58,14 +59,14 @@ impl Link {
         self.coding
     }
 
-    /// The socket.
-    pub fn socket(&self) -> &Arc<Socket> {
+    /// The connection, to be kept besides.
+    pub fn socket(&self) -> &Arc<TcpStream> {
         &self.socket
     }
 
     /// The connection.
     pub fn stream(&self) -> &TcpStream {
-        self.socket.stream()
+        &self.socket
     }
 
     /// The client's address; see [`Connection::peer`].
@@ -75,22 +76,9 @@ impl Link {
 }
 
 impl Connection {
-    pub(super) fn new(
-        ticket: Box<Ticket>,
-        client: ClientAddress,
-        body_timeout: Duration,
-    ) -> Connection {
-        let is_read = ticket.head.framing == Framing::Length(0);
-        Connection { ticket: Some(ticket), client, body_timeout, is_read, fields: Vec::new() }
-    }
-
-    fn take_ticket(&mut self) -> Box<Ticket> {
-        self.ticket.take().expect("taken only by the methods that consume the connection")
-    }
-
     /// The request's head.
     pub fn head(&self) -> &Head {
-        &self.ticket.as_ref().expect("taken only by the methods that consume the connection").head
+        &self.ticket.as_ref().expect("only consuming methods take it").head
     }
 
     /// The method.
@@ -106,12 +94,7 @@ impl Connection {
 
     /// The other end of the connection itself: a proxy's, where there is one.
     pub fn socket_peer(&self) -> SocketAddr {
-        let ticket = self.ticket.as_ref();
-        ticket
-            .expect("taken only by the methods that consume the connection")
-            .pending
-            .socket()
-            .peer()
+        self.ticket.as_ref().expect("only consuming methods take it").pending.peer
     }
 
     /// The value of the first field line of that name.
@@ -129,13 +112,13 @@ impl Connection {
         &self.fields
     }
 
-    /// Whether the request has a body.
+    /// Whether the request has a body that nobody has read.
     pub fn has_body(&self) -> bool {
         self.head().framing != Framing::Length(0)
     }
 
     /// The name of the thread that serves this connection: `top -H` and debuggers show it.
-    pub fn thread_name(&self) -> String {
+    pub(super) fn thread_name(&self) -> String {
         let role = match self.head().target.split('?').next() {
             _ if self.head().is_upgrade => "ws",
             Some("/events") => "sse",
@@ -144,42 +127,43 @@ impl Connection {
         format!("{role} {}", self.peer())
     }
 
-    /// Reads the whole body. A client that waits for `100 Continue` gets it here.
-    ///
-    /// # Errors
-    /// See [`BodyError`]; the connection can and should still be answered.
-    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
-        let ticket = self.ticket.as_mut();
-        let Ticket { pending, head } =
-            &mut **ticket.expect("taken only by the methods that consume the connection");
-        let framing = head.framing;
-        let fits = !matches!(framing, Framing::Length(length) if length > limit as u64);
+    /// Reads the whole body, of at most `limit` bytes. A client that waits for `100 Continue` gets it
+    /// here. An error is the response to be written.
+    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, Response> {
+        let ticket = self.ticket.as_mut().expect("only consuming methods take it");
+        let Ticket { pending, head } = &mut **ticket;
+        let fits = !matches!(head.framing, Framing::Length(length) if length > limit as u64);
         // Not to a client that has begun to send it already (RFC 9110 section 10.1.1).
         if head.expects_continue && fits && pending.bytes.is_empty() {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-            send_now(pending.socket().stream(), interim).map_err(|_| BodyError::Broken)?;
+            send_now(&pending.stream, interim).map_err(|_| body::broken())?;
         }
-        let body = body::read(pending, framing, limit, Instant::now() + self.body_timeout)?;
-        self.is_read = true;
+        let body = body::read(pending, head.framing, limit, Instant::now() + self.body_timeout)?;
+        // Nothing of it is left on the connection.
+        head.framing = Framing::Length(0);
         Ok(body)
+    }
+
+    fn take_ticket(&mut self) -> Ticket {
+        *self.ticket.take().expect("only consuming methods take it")
     }
 
     /// Writes a plain response. The connection stays open for another request where both sides want
     /// that, and nothing of a body is left on it.
     pub fn respond(mut self, response: &Response) -> Next {
-        let Ticket { mut pending, head } = *self.take_ticket();
-        let keeps = head.keep_alive && self.is_read && response.has_end() && pending.may_be_kept();
+        let Ticket { mut pending, head } = self.take_ticket();
+        let is_read = head.framing == Framing::Length(0);
+        let keeps = head.keep_alive && is_read && response.has_end() && pending.may_be_kept();
         let persistence = match (keeps, head.is_http_1_1) {
             (false, _) => Persistence::Close,
             (true, true) => Persistence::Default,
             (true, false) => Persistence::KeepAlive,
         };
         let bytes = response.to_bytes_with(&self.fields, head.method == "HEAD", persistence);
-        let stream = pending.socket().stream();
         let is_sent = match response.file_part().filter(|_| head.method != "HEAD") {
-            None => send_all(stream, &bytes, Instant::now() + RESPONSE_TIMEOUT).is_ok(),
+            None => send_all(&pending.stream, &bytes, Instant::now() + RESPONSE_TIMEOUT).is_ok(),
             Some(part) => part
-                .send(stream, bytes)
+                .send(&pending.stream, bytes)
                 .inspect_err(|(sent, why)| {
                     // Without the query, which may hold a ticket.
                     let path = head.target.split('?').next().unwrap_or_default();
@@ -197,7 +181,7 @@ impl Connection {
             return Next::KeepAlive(pending);
         }
         // Whoever is still sending would be told by a reset, which destroys the response.
-        if !self.is_read || !pending.bytes.is_empty() {
+        if !is_read || !pending.bytes.is_empty() {
             linger_and_close(&pending);
         }
         Next::Done
@@ -208,11 +192,6 @@ impl Connection {
     pub fn close(mut self) -> Next {
         drop(self.take_ticket());
         Next::Done
-    }
-
-    /// The connection, without a response.
-    pub(super) fn into_pending(mut self) -> Pending {
-        self.take_ticket().pending
     }
 
     /// How an event stream to this client is framed.
@@ -226,13 +205,15 @@ impl Connection {
     /// Keeps the connection for an event stream, which is only written.
     pub fn into_event_stream(mut self) -> Link {
         let coding = Some(self.coding());
-        let (socket, _) = self.take_ticket().pending.into_client();
+        let socket = Arc::clone(&self.take_ticket().pending.stream);
         Link { socket, client: self.client, coding }
     }
 
     /// Takes the connection over for another protocol, with the bytes that came behind the head.
     pub fn into_stream(mut self) -> (Link, Vec<u8>) {
-        let (socket, early) = self.take_ticket().pending.into_client();
+        let mut pending = self.take_ticket().pending;
+        let socket = Arc::clone(&pending.stream);
+        let early = std::mem::take(&mut pending.bytes);
         (Link { socket, client: self.client, coding: None }, early)
     }
 }
@@ -243,7 +224,7 @@ impl Drop for Connection {
             let response = Response::error(500, "internal", "the server failed; its log says how");
             let is_head = head.method == "HEAD";
             let bytes = response.to_bytes_with(&self.fields, is_head, Persistence::Close);
-            let _ = send_now(pending.socket().stream(), &bytes);
+            let _ = send_now(&pending.stream, &bytes);
         }
     }
 }

@@ -4,9 +4,10 @@
 //! does. It waits, parked, for five seconds; a job or the end of that time wakes it. How many
 //! are busy is bounded by the connections: each has one at most.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::thread::{self, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 /// Stack of a thread. Only touched pages count as memory; this is address space.
@@ -21,103 +22,78 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The name of a thread that waits.
 const IDLE: &str = "idle";
 
-/// Threads that do jobs of one kind.
-pub struct Threads<J> {
-    work: Box<dyn Fn(J) + Send + Sync>,
-    state: Mutex<State<J>>,
-}
+/// What a thread does.
+pub type Job = Box<dyn FnOnce() + Send>;
 
-struct State<J> {
-    idle: Vec<Idle<J>>,
+/// Threads that do jobs.
+#[derive(Default)]
+pub struct Threads(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// The threads that wait, in the order in which they began to.
+    idle: Vec<Thread>,
+    /// Jobs of threads that are about to wake, and are not among the idle ones any more.
+    jobs: HashMap<ThreadId, Job>,
     is_ended: bool,
 }
 
-/// Where a waiting thread finds its next job; filled under the lock of the state only. The job is
-/// boxed: a copy on the thread's stack would stay there as long as its client does.
-type Slot<J> = Arc<Mutex<Option<Box<J>>>>;
-
-struct Idle<J> {
-    thread: Thread,
-    slot: Slot<J>,
-}
-
-impl<J: Send + 'static> Threads<J> {
-    /// No threads yet. Each job is given to `work`, in its thread.
-    pub fn new(work: Box<dyn Fn(J) + Send + Sync>) -> Arc<Threads<J>> {
-        Arc::new(Threads { work, state: Mutex::new(State { idle: Vec::new(), is_ended: false }) })
+impl Threads {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> MutexGuard<'_, State<J>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Does a job in a thread of its own. Never blocks.
-    ///
-    /// # Errors
-    /// The job, where no thread waits and none can be started.
-    pub fn start(self: &Arc<Self>, job: J) -> Result<(), J> {
+    /// Does a job in a thread of its own. Never blocks. Fails where no thread waits and none can be
+    /// started; the job is dropped.
+    pub fn start(self: &Arc<Self>, job: Job) -> io::Result<()> {
         let mut state = self.state();
         // The one that came last: what it needs is still in the caches, and the others may leave.
-        if let Some(idle) = state.idle.pop() {
-            *lock(&idle.slot) = Some(Box::new(job));
+        if let Some(thread) = state.idle.pop() {
+            state.jobs.insert(thread.id(), job);
             drop(state);
-            idle.thread.unpark();
+            thread.unpark();
             return Ok(());
         }
         drop(state);
-        let slot = Arc::new(Mutex::new(Some(Box::new(job))));
-        match self.start_thread(Arc::clone(&slot)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                log::debug!("no thread for a connection: {error}");
-                let job = lock(&slot).take();
-                job.map_or(Ok(()), |job| Err(*job))
-            }
-        }
-    }
-
-    fn start_thread(self: &Arc<Self>, slot: Slot<J>) -> io::Result<()> {
         let threads = Arc::clone(self);
         let thread = thread::Builder::new().name(IDLE.into()).stack_size(STACK_BYTES);
-        thread.spawn(move || threads.run(&slot)).map(drop)
+        thread.spawn(move || threads.run(job)).map(drop)
     }
 
     /// A thread's whole life.
-    fn run(&self, slot: &Slot<J>) {
+    fn run(&self, mut job: Job) {
         loop {
-            let job = lock(slot).take();
-            if let Some(job) = job {
-                (self.work)(*job);
-                name_this_thread(IDLE);
-            } else if !self.wait(slot) {
-                return;
-            }
+            job();
+            name_this_thread(IDLE);
+            let Some(next) = self.wait() else { return };
+            job = next;
         }
     }
 
-    /// Waits for a job; returns whether one came.
-    fn wait(&self, slot: &Slot<J>) -> bool {
-        {
-            let mut state = self.state();
-            if state.is_ended || state.idle.len() >= MAX_IDLE {
-                return false;
-            }
-            state.idle.push(Idle { thread: thread::current(), slot: Arc::clone(slot) });
+    /// Waits for a job; `None` means that the thread may end.
+    fn wait(&self) -> Option<Job> {
+        let this = thread::current();
+        let mut state = self.state();
+        if state.is_ended || state.idle.len() >= MAX_IDLE {
+            return None;
         }
+        state.idle.push(this.clone());
         let mut deadline = Instant::now() + IDLE_TIMEOUT;
         loop {
+            drop(state);
             thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
-            let mut state = self.state();
-            if lock(slot).is_some() {
-                return true;
+            state = self.state();
+            // First of all: whoever gave it relies on this thread.
+            if let Some(job) = state.jobs.remove(&this.id()) {
+                return Some(job);
             }
             if state.is_ended {
-                return false;
+                return None;
             }
             if Instant::now() >= deadline {
                 if state.idle.len() > 1 {
-                    state.idle.retain(|idle| !Arc::ptr_eq(&idle.slot, slot));
-                    return false;
+                    state.idle.retain(|idle| idle.id() != this.id());
+                    return None;
                 }
                 deadline = Instant::now() + IDLE_TIMEOUT;
             }
@@ -128,14 +104,10 @@ impl<J: Send + 'static> Threads<J> {
     pub fn end(&self) {
         let mut state = self.state();
         state.is_ended = true;
-        for idle in state.idle.drain(..) {
-            idle.thread.unpark();
+        for thread in state.idle.drain(..) {
+            thread.unpark();
         }
     }
-}
-
-fn lock<J>(slot: &Slot<J>) -> MutexGuard<'_, Option<Box<J>>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Names the calling thread for `top -H` and debuggers; the system may keep only a beginning.

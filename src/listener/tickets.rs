@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::pipe;
 use crate::door::head::Head;
 use crate::door::pending::Pending;
 
@@ -23,10 +24,12 @@ pub struct Ticket {
     pub head: Head,
 }
 
-/// The tickets, the oldest first.
+/// The tickets that wait, the oldest first.
+type Waiting = BTreeMap<u64, (Instant, Box<Ticket>)>;
+
 pub struct Tickets {
     next: AtomicU64,
-    waiting: Mutex<BTreeMap<u64, (Instant, Box<Ticket>)>>,
+    waiting: Mutex<Waiting>,
     /// Signalled when there are no longer [`MANY_TICKETS`].
     fewer: Condvar,
 }
@@ -38,35 +41,28 @@ impl Tickets {
         Tickets { next: AtomicU64::new(first), waiting: Mutex::default(), fewer: Condvar::new() }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, Box<Ticket>)>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that is not used again.
-    pub fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Keeps a ticket under `number` until it is taken.
-    ///
-    /// # Errors
-    /// The ticket, where [`MAX_TICKETS`] wait.
-    pub fn keep(&self, number: u64, ticket: Box<Ticket>) -> Result<(), Box<Ticket>> {
+    /// Keeps a ticket until it is taken. Returns its number, which is not used again, and its head as
+    /// the pipe takes it; the ticket itself where [`MAX_TICKETS`] wait.
+    pub fn keep(&self, ticket: Box<Ticket>) -> Result<(u64, String), Box<Ticket>> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let line = pipe::encode(&ticket.head, number);
         let mut waiting = self.waiting();
         if waiting.len() >= MAX_TICKETS {
             return Err(ticket);
         }
         waiting.insert(number, (Instant::now(), ticket));
-        Ok(())
+        Ok((number, line))
     }
 
     /// Takes the ticket of this number out.
     pub fn take(&self, number: u64) -> Option<Box<Ticket>> {
         let mut waiting = self.waiting();
         let (_, ticket) = waiting.remove(&number)?;
-        let is_change = waiting.len() + 1 == MANY_TICKETS;
-        drop(waiting);
-        if is_change {
+        if waiting.len() + 1 == MANY_TICKETS {
             self.fewer.notify_one();
         }
         Some(ticket)
@@ -74,17 +70,13 @@ impl Tickets {
 
     /// Waits while there are [`MANY_TICKETS`], for [`MAX_PAUSE`] at most.
     pub fn pause(&self) {
-        let waiting = self.waiting();
-        if waiting.len() >= MANY_TICKETS {
-            let is_busy = |waiting: &mut BTreeMap<_, _>| waiting.len() >= MANY_TICKETS;
-            drop(self.fewer.wait_timeout_while(waiting, MAX_PAUSE, is_busy));
-        }
+        let are_many = |waiting: &mut Waiting| waiting.len() >= MANY_TICKETS;
+        drop(self.fewer.wait_timeout_while(self.waiting(), MAX_PAUSE, are_many));
     }
 
     /// Takes all of them out.
-    pub fn take_all(&self) -> Vec<Ticket> {
-        let all = std::mem::take(&mut *self.waiting());
-        all.into_values().map(|(_, ticket)| *ticket).collect()
+    pub fn take_all(&self) -> impl Iterator<Item = Box<Ticket>> {
+        std::mem::take(&mut *self.waiting()).into_values().map(|(_, ticket)| ticket)
     }
 
     /// How long the oldest one has been waiting.

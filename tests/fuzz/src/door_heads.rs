@@ -164,7 +164,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let panics = panics::seen();
     let (mut seed, mut cases, mut through) = (plan.seed, 0, 0);
     let failed = |seed, cases, text| Failure { seed, cases, text };
-    let pipe = Pipe::open(0).map_err(|error| failed(seed, 0, format!("no pipe: {error}")))?;
+    let pipe = Pipe::open().map_err(|error| failed(seed, 0, format!("no pipe: {error}")))?;
     while Instant::now() < plan.until {
         let (heads, rng) = (&mut through, Rng::new(seed));
         batch(&pipe, rng, heads).map_err(|text| failed(seed, cases, text))?;
@@ -208,7 +208,7 @@ fn batch(pipe: &Pipe, mut rng: Rng, through: &mut u64) -> Result<(), String> {
             return Err(format!("nothing came out ({written:?}), and {head:?} went in"));
         };
         let is_upgrade = request.headers().iter().any(|field| field.field.equiv("Upgrade"));
-        let came = (request.method().as_str(), request.url(), pipe::ticket(&request), is_upgrade);
+        let came = (request.method().as_str(), request.url(), pipe.ticket(&request), is_upgrade);
         let went = (head.method.as_str(), head.target.as_str(), Some(ticket), head.is_upgrade);
         if came != went || request.headers().len() != 1 + usize::from(is_upgrade) {
             return Err(format!("{came:?} came out, and {went:?} went in"));
@@ -224,6 +224,6 @@ fn batch(pipe: &Pipe, mut rng: Rng, through: &mut u64) -> Result<(), String> {
 /// The next request that comes out. An error is none: one comes when tiny_http's accept thread has
 /// ended, as it should.
 fn receive(pipe: &Pipe, patience: Duration) -> Option<tiny_http::Request> {
-    let request = pipe.server().recv_timeout(patience);
-    request.or_else(|_| pipe.server().recv_timeout(patience)).ok().flatten()
+    let request = pipe.server.recv_timeout(patience);
+    request.or_else(|_| pipe.server.recv_timeout(patience)).ok().flatten()
 }

@@ -1,7 +1,7 @@
-//! The server's reader of heads, called directly: [`Scanner`] and [`parse`] against
+//! The server's reader of heads, called directly: [`Scanner`] against
 //! [`crate::refusals`].
 
-use threadcast::door::head::{self, Refusal, Scanner, parse};
+use threadcast::door::head::{self, Scanner};
 
 use crate::refusals::{self, Framing, Reading};
 
@@ -19,16 +19,14 @@ fn scan(bytes: &[u8], cuts: &[usize], max_head: usize) -> Theirs {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
     cuts.sort_unstable();
     for to in cuts.into_iter().chain([bytes.len()]) {
-        match scanner.scan(&bytes[..to], max_head) {
+        if head::is_tls(&bytes[..to]) {
+            return Theirs::Tls;
+        }
+        let mut came = bytes[..to].to_vec();
+        match scanner.take(&mut came, max_head) {
             Ok(None) => {}
-            Ok(Some(place)) => {
-                return match parse(&bytes[place.clone()]) {
-                    Ok(head) => Theirs::Head(Box::new(head), place.end),
-                    Err(response) => Theirs::Refused(response.status),
-                };
-            }
-            Err(Refusal::Tls) => return Theirs::Tls,
-            Err(Refusal::Respond(response)) => return Theirs::Refused(response.status),
+            Ok(Some(head)) => return Theirs::Head(Box::new(head), to - came.len()),
+            Err(response) => return Theirs::Refused(response.status),
         }
     }
     Theirs::More(scanner.has_begun(bytes))
