@@ -305,6 +305,30 @@ impl Outbox {
         }
     }
 
+    /// Writes a whole message if nothing waits for the client, and does not wait for it either.
+    /// Returns whether it was written, or will be before anything else.
+    pub fn write_if_idle(self: &Arc<Self>, bytes: &[u8]) -> bool {
+        let mut state = self.lock();
+        if state.over.is_some() || state.held || state.waiting > 0 {
+            return false;
+        }
+        if state.taken {
+            // Only in handoff mode: there the client's thread sleeps.
+            self.enqueue(&mut state, Chunk::Own(bytes.into()));
+            drop(state);
+            self.wake();
+            return true;
+        }
+        let sent = self.send_free(&mut state, bytes, || Chunk::Own(bytes.into()));
+        drop(state);
+        match sent {
+            Sent::Whole => {}
+            Sent::Partly => self.wake(),
+            Sent::Lost => self.finish(Reason::Lost, None),
+        }
+        true
+    }
+
     /// Writes into a free outbox what the socket takes at once. What it does not take is kept, as
     /// the `chunk` that it belongs to, and the outbox is taken: the caller sees to its writer.
     // A fan-out's innermost step.

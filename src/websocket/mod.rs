@@ -10,6 +10,7 @@ pub mod deflate;
 pub mod handshake;
 pub mod incoming;
 pub mod negotiation;
+mod pulse;
 pub mod session;
 mod stream;
 pub mod utf8;

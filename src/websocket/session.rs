@@ -15,6 +15,7 @@ use super::commands::{self, Commands};
 use super::deflate::{Window, compressed_frame};
 use super::handshake::{self, Accepted};
 use super::incoming::{Failure, Incoming, Message, Received};
+use super::pulse::Pulse;
 use super::stream::Stream;
 use crate::App;
 use crate::access::sends_bearer;
@@ -210,10 +211,7 @@ struct Session<'a> {
     /// With [`Kind::Commands`].
     commands: Option<Commands>,
     deflate: Option<Window>,
-    ping: Duration,
-    /// When the last ping was sent, or if none was, when the session began.
-    last_ping: Instant,
-    pinged: bool,
+    pulse: Pulse,
 }
 
 impl<'a> Session<'a> {
@@ -224,12 +222,12 @@ impl<'a> Session<'a> {
         deflate: Option<Window>,
         ping: Duration,
     ) -> Session<'a> {
-        Session { outbox, kind, commands, deflate, ping, last_ping: Instant::now(), pinged: false }
+        Session { outbox, kind, commands, deflate, pulse: Pulse::new(ping) }
     }
 
     fn run(mut self, mut incoming: Incoming<Stream>) -> Reason {
         // The read's timeout is what wakes this thread for pings, and from a client that is gone.
-        let timeout = (!self.ping.is_zero()).then_some(self.ping);
+        let timeout = self.pulse.interval();
         if self.outbox.link().stream().set_read_timeout(timeout).is_err() {
             return Reason::Lost;
         }
@@ -244,8 +242,8 @@ impl<'a> Session<'a> {
                 Err(Failure::Lost) => return Reason::Lost,
                 Err(Failure::Wrong(code, why)) => return self.refuse(code, why),
             }
-            if let Some(reason) = self.check_pulse(incoming.last_read()) {
-                return reason;
+            if self.pulse.is_silent(self.outbox, incoming.last_read()) {
+                return self.drop_silent();
             }
         }
     }
@@ -273,22 +271,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Pings every interval. A client is gone when a ping has been out for an interval and nothing
-    /// at all has come since. (Not simply when nothing came for two of them: if this process was
-    /// stopped meanwhile, nobody has been asked.)
-    fn check_pulse(&mut self, last_read: Instant) -> Option<Reason> {
-        // Read timeouts may come a little early; a whole interval more would be late.
-        let due = self.ping - self.ping / 20;
-        if self.ping.is_zero() || self.last_ping.elapsed() < due {
-            return None;
-        }
-        if self.pinged && self.last_ping > last_read {
-            return Some(Reason::Silent);
-        }
-        self.pinged = true;
-        self.last_ping = Instant::now();
-        self.outbox.write(&frame(Frame::ping(Vec::new())));
-        None
+    /// Gives a silent client up. It may only have slept: where its socket takes it, it is told to come
+    /// back.
+    fn drop_silent(&self) -> Reason {
+        self.outbox.finish(Reason::Silent, Some(&close_frame(CloseCode::Away, "no sign of life")));
+        self.outbox.wait_done(Instant::now() + LINGER.0);
+        Reason::Silent
     }
 
     /// Answers a close frame with the same (RFC 6455 section 5.5.1).
