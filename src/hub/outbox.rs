@@ -681,6 +681,11 @@ impl Outbox {
             .is_some_and(|(since, _)| now.saturating_duration_since(since) >= patience)
     }
 
+    /// Gives a client that has been given up more time to hear why: its own thread is busy with it.
+    pub fn postpone_cut(&self, until: Instant) {
+        self.lock().until = until;
+    }
+
     /// Cuts the connection of a client that has been given up and has had time enough to hear why.
     pub fn enforce_end(&self, now: Instant) {
         let overdue = {

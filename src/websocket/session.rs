@@ -5,6 +5,7 @@
 //! never interleave.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ use crate::listener::connection::{Connection, Next};
 use crate::listener::threads::STACK_BYTES;
 use crate::publish;
 use crate::router::Query;
-use crate::send::{linger, read_out};
+use crate::send::{ReadBounds, read_out};
 use crate::sources::tick::timestamp;
 
 /// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
@@ -46,8 +47,14 @@ const WELCOME: &str = r#"{"type":"info","message":"Welcome to WS Server"}"#;
 /// codes). Come back, with the id of the last event.
 const TOO_SLOW: &[u8] = b"\x88\x0a\x03\xf5too slow";
 
-/// How long, and for how many bytes, a client is listened to that has been sent a close frame.
-const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 << 20);
+/// How long a client is read from that has been sent a close frame.
+const LINGER: ReadBounds =
+    ReadBounds { time: Duration::from_secs(1), idle: Duration::from_secs(1), bytes: 64 << 20 };
+
+/// The same for a client that is in the middle of a message which was refused: on a slow line it takes
+/// seconds until the close frame is read.
+const UPLOAD_LINGER: ReadBounds =
+    ReadBounds { time: Duration::from_secs(30), idle: Duration::from_secs(5), bytes: 64 << 20 };
 
 /// What is done with messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,7 +247,7 @@ impl<'a> Session<'a> {
                 Ok(Received::Pong) | Err(Failure::Timeout) => {}
                 Ok(Received::Close(payload)) => return self.say_goodbye(payload),
                 Err(Failure::Lost) => return Reason::Lost,
-                Err(Failure::Wrong(code, why)) => return self.refuse(code, why),
+                Err(Failure::Wrong(code, why)) => return self.refuse(code, why, incoming),
             }
             if self.pulse.is_silent(self.outbox, incoming.last_read()) {
                 return self.drop_silent();
@@ -275,7 +282,7 @@ impl<'a> Session<'a> {
     /// back.
     fn drop_silent(&self) -> Reason {
         self.outbox.finish(Reason::Silent, Some(&close_frame(CloseCode::Away, "no sign of life")));
-        self.outbox.wait_done(Instant::now() + LINGER.0);
+        self.outbox.wait_done(Instant::now() + LINGER.time);
         Reason::Silent
     }
 
@@ -285,40 +292,41 @@ impl<'a> Session<'a> {
             FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
         self.outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));
         self.outbox.finish(Reason::Closed, None);
-        self.hang_up(Reason::Closed)
+        self.hang_up(Reason::Closed, LINGER)
     }
 
     /// Tells the client what it did wrong (section 7.1.7).
-    fn refuse(&self, code: CloseCode, why: &'static str) -> Reason {
+    fn refuse(&self, code: CloseCode, why: &'static str, incoming: Incoming<Stream>) -> Reason {
         log::debug!("websocket {}: {why}", self.outbox.link().peer());
         self.outbox.finish(Reason::Protocol, Some(&close_frame(code, why)));
-        if code == CloseCode::Size {
-            // The client is most likely in the middle of it, and a proxy may take our end for that
-            // of both sides: so it is for the client to end its half first.
-            let socket = self.outbox.link().stream();
-            read_out(socket, LINGER.0, LINGER.1, ends_like_a_close_frame);
-        }
-        self.hang_up(Reason::Protocol)
+        self.outbox.postpone_cut(Instant::now() + LAST_WORDS_GRACE + UPLOAD_LINGER.time);
+        let linger = match code {
+            // The client is most likely in the middle of the message, and a proxy may take our end for
+            // that of both sides: so it is for the client to end its half first.
+            CloseCode::Size => {
+                if let Some(mut finder) = incoming.into_close_finder() {
+                    let stream = self.outbox.link().stream();
+                    read_out(stream, UPLOAD_LINGER, |bytes| finder.add(bytes));
+                }
+                LINGER
+            }
+            // In the middle as well, but it may leave its frame unfinished: no end would be found.
+            CloseCode::Invalid => UPLOAD_LINGER,
+            _ => LINGER,
+        };
+        self.hang_up(Reason::Protocol, linger)
     }
 
     /// Ends the connection when the last words are out.
-    fn hang_up(&self, reason: Reason) -> Reason {
+    fn hang_up(&self, reason: Reason, linger: ReadBounds) -> Reason {
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
         // What the client is still sending (after its close frame it must not) would make the
         // system reset the connection, and our close frame be lost.
-        linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
+        let stream = self.outbox.link().stream();
+        let _ = stream.shutdown(Shutdown::Write);
+        read_out(stream, linger, |_| false);
         reason
     }
-}
-
-/// Whether the last of these bytes can be a client's close frame: then there is no more to come. (In
-/// the middle of a frame that broke the protocol there is no telling for certain.)
-fn ends_like_a_close_frame(bytes: &[u8]) -> bool {
-    const HEAD: usize = 6; // two bytes and the masking key
-    (0..=125_u8).any(|length| {
-        let start = bytes.len().checked_sub(HEAD + usize::from(length));
-        start.is_some_and(|start| bytes[start] == 0x88 && bytes[start + 1] == 0x80 | length)
-    })
 }
 
 /// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
@@ -333,16 +341,6 @@ fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_close_frame_is_seen_at_the_end() {
-        for end in [&b"\x88\x80mask"[..], b"\x88\x82mask\x03\xe8", b"\x88\x85mask\x03\xe8bye"] {
-            assert!(ends_like_a_close_frame(end));
-            assert!(ends_like_a_close_frame(&[b"rest of a message", end].concat()));
-            assert!(!ends_like_a_close_frame(&end[..end.len() - 1]));
-        }
-        assert!(!ends_like_a_close_frame(b""));
-    }
 
     #[test]
     fn the_slow_clients_close_frame_is_well_formed() {
