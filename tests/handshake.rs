@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use common::ws::{ACCEPT, Frame, KEY, Raw, masked, open, upgrade_lines};
 use common::{Answer, Server};
@@ -163,6 +163,27 @@ fn what_comes_together_with_the_handshake_is_not_lost() {
     assert_eq!(client.frame(), Some(text("one")));
     assert_eq!(client.frame(), Some(text(long)));
     assert_eq!(client.frame().unwrap().payload, b"two");
+}
+
+/// Some clients do not look at what they read together with the response until more comes.
+#[test]
+fn the_first_frame_does_not_come_in_one_piece_with_the_response() {
+    const TRIES: usize = 20;
+    let server = Server::start(&[]);
+    for target in ["/ws", "/", "/ws?topic=a"] {
+        let is_apart = |_: &usize| {
+            let mut stream = server.connect();
+            let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{}\r\n", upgrade_lines());
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut bytes = [0; 4096];
+            let count = stream.read(&mut bytes).unwrap();
+            assert!(bytes.starts_with(b"HTTP/1.1 101 "));
+            bytes[..count].ends_with(b"\r\n\r\n")
+        };
+        // A reader that the system wakes late may still find both.
+        let apart = (0..TRIES).filter(is_apart).count();
+        assert!(apart > TRIES / 2, "{apart} of {TRIES} on {target}");
+    }
 }
 
 #[test]

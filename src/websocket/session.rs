@@ -31,9 +31,10 @@ use crate::hub::reason::Reason;
 use crate::hub::{Subscription, Topics};
 use crate::listener::connection::{Connection, Next};
 use crate::listener::threads::STACK_BYTES;
+use crate::os::sys;
 use crate::publish;
 use crate::router::Query;
-use crate::send::{ReadBounds, read_out};
+use crate::send::{ReadBounds, read_out, wait_readable};
 use crate::sources::tick::timestamp;
 
 /// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
@@ -42,6 +43,11 @@ const SESSION_STACK: usize = 2 * STACK_BYTES;
 
 /// The first message on `/ws`.
 const WELCOME: &str = r#"{"type":"info","message":"Welcome to WS Server"}"#;
+
+/// How long the client has for reading the handshake's response before the first frame follows, and how
+/// long we wait at most for its system to acknowledge the response.
+const PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// The close frame for a client that is too slow: 1013, `Try Again Later` (IANA registry of close
 /// codes). Come back, with the id of the last event.
@@ -109,11 +115,11 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
             app.hub.subscribe(subscriber, last)
         })
         .unzip();
-    let mut first = head;
+    outbox.write_taken(Chunk::Own(head.into()));
     if kind != Kind::Echo {
-        first.extend_from_slice(&text_frame(WELCOME));
+        wait_until_read(&outbox);
+        outbox.write_taken(Chunk::Own(text_frame(WELCOME).into()));
     }
-    outbox.write_taken(Chunk::Own(first.into()));
     write_replay(&outbox, replay, deflate);
     let name = format!("ws {peer}");
     let (limit, ping) = (app.config.max_message, app.config.ping);
@@ -141,6 +147,28 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         outbox.release();
     }
     Next::Done
+}
+
+/// Waits until the client has most likely read the handshake's response.
+///
+/// Some clients (simple-websocket for Python) read it and the frames behind it in one piece, and do not
+/// look at the frames until more comes. So there is a pause before the first one. It ends when the
+/// client speaks (it has read the response), or when somebody shuts the socket down.
+fn wait_until_read(outbox: &Outbox) {
+    let stream = outbox.link().stream();
+    let deadline = Instant::now() + MAX_PAUSE;
+    while Instant::now() < deadline {
+        // While the response is on its way, perhaps for a second time, what follows would come with it.
+        let is_there = || sys::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
+        // A flood of events must not fill the client's queue meanwhile.
+        let has_events = || outbox.backlog().0 > 0;
+        if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
+            || is_there()
+            || has_events()
+        {
+            return;
+        }
+    }
 }
 
 /// Serves the client until it leaves, is too slow, silent or wrong, or the server shuts down. The
