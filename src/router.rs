@@ -134,6 +134,10 @@ pub fn route(app: &Arc<App>, connection: Connection) -> Next {
         ("/", _) if handshake::is_asked_for(&connection) => {
             websocket(app, connection, Kind::Client, &query)
         }
+        (_, "GET") if handshake::is_attempted(&connection) => {
+            let message = "there is no WebSocket here; connect to /ws";
+            connection.respond(&Response::error(404, "not_found", message))
+        }
         ("/events", "GET") if connection.has_body() => {
             let message = "GET /events takes no body";
             connection.respond(&Response::error(400, "unexpected_body", message))

@@ -116,6 +116,29 @@ fn a_wrong_handshake_is_told_why() {
     server.wait_clients(0, 0);
 }
 
+/// RFC 6455 section 4.2.2: "an appropriate HTTP error code (such as 404 Not Found)". An event stream
+/// would leave the client with a response that never ends.
+#[test]
+fn where_there_is_no_websocket_the_client_is_told() {
+    let server = Server::start(&[]);
+    let lines = upgrade_lines();
+    for target in
+        ["/events", "/events?topic=a", "/publish", "/ticket", "/stats", "/app.js", "/chat"]
+    {
+        let answer = server.request("GET", target, &lines, b"");
+        assert_eq!((answer.status, &*answer.error_code()), (404, "not_found"), "{target}");
+        assert!(answer.text().contains("/ws"), "{target}: {}", answer.text());
+    }
+    // With another method it is no handshake, and who answers may ignore an offer to switch (RFC 9110
+    // section 7.8). So it is where a proxy adds the field to every request.
+    assert_eq!(server.request("POST", "/publish", &lines, b"").status, 200);
+    assert_eq!(server.request("POST", "/events", &lines, b"").status, 405);
+    assert_eq!(server.request("POST", "/chat", &lines, b"").status, 404);
+    let added = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    assert_eq!(server.request("GET", "/healthz", added, b"").status, 200);
+    server.wait_clients(0, 0);
+}
+
 #[test]
 fn only_allowed_pages_may_connect() {
     let flags = ["--allow-origin", "https://app.example", "--allow-origin", "http://b.example:81"];
