@@ -175,7 +175,7 @@ HALF_OPEN = 20
     namespace=inside,
 )
 def half_open(context):
-    """Gone within two heartbeats and five seconds, without an event to trip over."""
+    """Gone within two heartbeats and five seconds, with and without events to trip over."""
     server, cable = context.server, context.options["cable"]
     peer = "10.203"  # the first bytes of the far address; more do not fit into a thread's name
     limit = 2 * 2 + 5
@@ -184,7 +184,9 @@ def half_open(context):
         for _ in range(HALF_OPEN):
             address = (SERVER, server.address[1])
             socks.append(open_events(address, "/events?topic=none")[0])
-            socks.append(open_websocket(address, "/ws")[0])
+            # To every second one there will be more on its way than its socket takes.
+            topic = "behind" if len(socks) % 4 == 1 else "none"
+            socks.append(open_websocket(address, f"/ws?topic={topic}")[0])
     try:
         expected = {"sse": HALF_OPEN, "ws": HALF_OPEN}
         found = {}
@@ -201,6 +203,8 @@ def half_open(context):
         answer_pings(socks[1::2], 0.2)
         start = time.monotonic()
         cable.pull()
+        for _ in range(8):
+            exchange(context.address, publish("behind", b"x" * (64 << 10)))
         gone = {}
 
         def all_gone():
