@@ -543,6 +543,7 @@ impl Outbox {
     fn write_out(&self, chunk: &Chunk, offset: usize) -> bool {
         let mut left = &chunk.bytes()[offset..];
         let mut check = Instant::now() + PEER_CHECK_INTERVAL;
+        let mut last_told = sys::Unacknowledged::default();
         while !left.is_empty() {
             match send_now(self.link.stream(), left) {
                 Ok(sent) => left = &left[sent..],
@@ -556,10 +557,14 @@ impl Outbox {
                         self.give_up(Reason::Stuck);
                         return false;
                     }
-                    let is_gone =
-                        now >= check && sys::unacknowledged(self.link.stream()).is_overdue;
+                    let mut is_gone = false;
                     if now >= check {
                         check = now + PEER_CHECK_INTERVAL;
+                        let told = sys::unacknowledged(self.link.stream());
+                        // Whoever has taken bytes since the last check is there: a moment in which
+                        // data is sent again is the life of a bad line.
+                        is_gone = told.is_overdue && told == last_told;
+                        last_told = told;
                     }
                     if is_gone || wait_writable(self.link.stream(), now + SLICE).is_err() {
                         self.give_up(Reason::Lost);

@@ -231,6 +231,48 @@ def half_open(context):
             sock.close()
 
 
+@scenario(
+    "interrupted link",
+    "2 SSE and 2 WebSocket clients that take one long event, slowly; their network link is down for 3 s",
+    flags=("--max-message", "4MiB", "--history", "1"),
+    namespace=inside,
+)
+def interrupted(context):
+    """Just when the server asks the system whether they are still there, data is being sent again.
+    They have taken some since it asked last, and take the rest."""
+    cable = context.options["cable"]
+    socks = []
+    with entered(cable.far):
+        for make, path in [(open_events, "/events"), (open_websocket, "/ws")] * 2:
+            address = (SERVER, context.server.address[1])
+            socks.append(make(address, f"{path}?topic=long", receive_buffer=8192)[0])
+    try:
+        exchange(context.address, publish("long", b"x" * (3 << 20)))
+        # The server asks 15 s after it began to write.
+        read_slowly(socks, 13.5)
+        cable.pull()
+        read_slowly(socks, 3)
+        cable.plug()
+        # What the kernel has already would still come to a client that was dropped.
+        left = client_threads(context.server, "10.203")
+        context.check(left == {"sse": 2, "ws": 2}, f"of 2 and 2 clients are left {left}")
+    finally:
+        cable.plug()
+        for sock in socks:
+            sock.close()
+    # What the history keeps of it goes when another comes.
+    exchange(context.address, publish("small", b"x"))
+
+
+def read_slowly(socks, seconds):
+    """Reads up to 2 KiB of each every 50 ms."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for sock in select.select(socks, [], [], 0.05)[0]:
+            sock.recv(2048)
+        time.sleep(0.05)
+
+
 def answer_pings(socks, seconds):
     """Reads what comes for a moment. (A ping is answered with the same, unmasked zeros.)"""
     end = time.monotonic() + seconds
