@@ -83,7 +83,8 @@ fn a_client_that_reads_nothing_is_dropped() {
             for (events, size) in [(20, 50_000), (1, 50_000), (0, 0)] {
                 scope.spawn(move || {
                     let server = Server::start(&["--ping", PING, "--fanout", fanout]);
-                    let _client = narrow(&server);
+                    // Events wait before the first frame is sent, too.
+                    let _client = Raw::connect_narrow(&server, "/ws?topic=t");
                     let filler = "x".repeat(size);
                     for _ in 0..events {
                         server.publish_id("/publish?topic=t", &filler);

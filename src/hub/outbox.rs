@@ -393,6 +393,18 @@ impl Outbox {
         }
     }
 
+    /// The same for a thread that must not wait for the peer: a thread is started for what came
+    /// meanwhile (see [`Outbox::drained_by_new_threads`]).
+    pub fn release_to_new_thread(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.waiting > 0 || state.over.is_some() {
+            drop(state);
+            return self.wake();
+        }
+        state.taken = false;
+        self.signal(state);
+    }
+
     /// Ends the connection. The first reason stays. What waits is still written where the server
     /// shuts down, or the client has said goodbye (the answer may be among it), else dropped; then
     /// the last words are said.

@@ -225,7 +225,8 @@ pub(super) fn text_message(text: &str, deflate: Option<Window>) -> Vec<u8> {
 fn start_writing(outbox: &Arc<Outbox>) -> io::Result<()> {
     if outbox.fanout() == Fanout::Direct {
         outbox.drained_by_new_threads();
-        outbox.release();
+        // This thread reads: it must not be the one that waits for the client.
+        outbox.release_to_new_thread();
         return Ok(());
     }
     let name = format!("wsw {}", outbox.link().peer());
