@@ -159,6 +159,10 @@ pub fn route(app: &Arc<App>, mut connection: Connection) -> Next {
         ("/", _) if handshake::is_asked_for(&connection) => {
             websocket(app, connection, Kind::Client, &query)
         }
+        (_, "GET") if handshake::is_attempted(&connection) => {
+            let message = "there is no WebSocket here; connect to /ws";
+            app.refusals.respond(connection, &Response::error(404, "not_found", message))
+        }
         ("/events", "GET") if connection.has_body() => {
             let message = "GET /events takes no body";
             connection.respond(&Response::error(400, "unexpected_body", message))

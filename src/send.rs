@@ -69,24 +69,39 @@ pub fn wait_readable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> 
 /// peer has not read yet: our last words (RFC 9112 section 9.6).
 pub fn linger(stream: &TcpStream, grace: Duration, most: usize) {
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    read_out(stream, grace, most, |_| false);
+    read_out(stream, ReadBounds { time: grace, idle: grace, bytes: most }, |_| false);
 }
 
-/// Reads what a peer still sends and throws it away, until it closes, `enough` says so of what came
-/// last, or the time is over or so many bytes have come.
+/// How long, and for how many bytes, a peer is read from that has nothing to say any more.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadBounds {
+    /// Altogether.
+    pub time: Duration,
+    /// Without a byte.
+    pub idle: Duration,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// Reads what a peer still sends and throws it away, until it closes, `is_last` says so of what came
+/// last, or a bound is reached. Whoever shuts the socket down ends it too.
 // Not inlined: its buffer would be part of its caller's frame, and that a page of each idle client's
 // stack.
 #[inline(never)]
-pub fn read_out(stream: &TcpStream, grace: Duration, most: usize, enough: impl Fn(&[u8]) -> bool) {
-    let deadline = Instant::now() + grace;
-    let mut left = most;
+pub fn read_out(stream: &TcpStream, bounds: ReadBounds, mut is_last: impl FnMut(&[u8]) -> bool) {
+    let deadline = Instant::now() + bounds.time;
+    let mut left = bounds.bytes;
     let mut buffer = [0; 4096];
-    while left > 0 && matches!(wait(stream, PollFlags::IN, deadline), Ok(true)) {
+    while left > 0 {
+        let idle_deadline = deadline.min(Instant::now() + bounds.idle);
+        if !matches!(wait(stream, PollFlags::IN, idle_deadline), Ok(true)) {
+            return;
+        }
         let flags = rustix::net::RecvFlags::DONTWAIT;
         match rustix::net::recv(stream, &mut buffer[..], flags) {
             Ok((read, _)) if read > 0 => {
                 left = left.saturating_sub(read);
-                if enough(&buffer[..read]) {
+                if is_last(&buffer[..read]) {
                     return;
                 }
             }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use common::ws::{ACCEPT, Frame, KEY, Raw, masked, open, upgrade_lines};
 use common::{Answer, Server, wait_for};
@@ -112,6 +112,29 @@ fn a_wrong_handshake_is_told_why() {
     assert_eq!(server.request("GET", "/", &with("Upgrade", "h2c"), b"").status, 200);
     assert_eq!(server.request("GET", "/", &without(key), b"").status, 400);
     assert_eq!(server.request("GET", "/nothing", &lines, b"").status, 404);
+    server.wait_clients(0, 0);
+}
+
+/// RFC 6455 section 4.2.2: "an appropriate HTTP error code (such as 404 Not Found)". An event stream
+/// would leave the client with a response that never ends.
+#[test]
+fn where_there_is_no_websocket_the_client_is_told() {
+    let server = Server::start(&[]);
+    let lines = upgrade_lines();
+    for target in
+        ["/events", "/events?topic=a", "/publish", "/ticket", "/stats", "/app.js", "/chat"]
+    {
+        let answer = server.request("GET", target, &lines, b"");
+        assert_eq!((answer.status, &*answer.error_code()), (404, "not_found"), "{target}");
+        assert!(answer.text().contains("/ws"), "{target}: {}", answer.text());
+    }
+    // With another method it is no handshake, and who answers may ignore an offer to switch (RFC 9110
+    // section 7.8). So it is where a proxy adds the field to every request.
+    assert_eq!(server.request("POST", "/publish", &lines, b"").status, 200);
+    assert_eq!(server.request("POST", "/events", &lines, b"").status, 405);
+    assert_eq!(server.request("POST", "/chat", &lines, b"").status, 404);
+    let added = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    assert_eq!(server.request("GET", "/healthz", added, b"").status, 200);
     server.wait_clients(0, 0);
 }
 
@@ -228,6 +251,27 @@ fn what_comes_together_with_the_handshake_is_not_lost() {
     assert_eq!(client.frame(), Some(text("one")));
     assert_eq!(client.frame(), Some(text(long)));
     assert_eq!(client.frame().unwrap().payload, b"two");
+}
+
+/// Some clients do not look at what they read together with the response until more comes.
+#[test]
+fn the_first_frame_does_not_come_in_one_piece_with_the_response() {
+    const TRIES: usize = 20;
+    let server = Server::start(&[]);
+    for target in ["/ws", "/", "/ws?topic=a"] {
+        let is_apart = |_: &usize| {
+            let mut stream = server.connect();
+            let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{}\r\n", upgrade_lines());
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut bytes = [0; 4096];
+            let count = stream.read(&mut bytes).unwrap();
+            assert!(bytes.starts_with(b"HTTP/1.1 101 "));
+            bytes[..count].ends_with(b"\r\n\r\n")
+        };
+        // A reader that the system wakes late may still find both.
+        let apart = (0..TRIES).filter(is_apart).count();
+        assert!(apart > TRIES / 2, "{apart} of {TRIES} on {target}");
+    }
 }
 
 #[test]

@@ -293,6 +293,62 @@ fn too_long_a_message_ends_with_1009() {
     server.wait_clients(0, 0);
 }
 
+/// On a slow line, or with a client that reads only when it has sent all, it takes seconds until the
+/// close frame is read. A connection that is closed before would be reset, and the code be lost.
+#[test]
+fn who_is_still_sending_gets_the_close_code() {
+    let server = Server::start(&["--max-message", "100000"]);
+    let piece = 4_000;
+    // Each piece ends with what could be a close frame, if it were none of the message.
+    let payload = [&vec![b'x'; piece - 6][..], b"\x88\x80mask"].concat().repeat(70);
+    let not_utf8 = [b"\xff", &payload[1..90_000]].concat();
+    let halves = payload.split_at(payload.len() / 2);
+    std::thread::scope(|scope| {
+        for (what, bytes, code) in [
+            ("too long at once", masked(0x82, &payload), 1009),
+            ("in fragments", [masked(0x02, halves.0), masked(0x80, halves.1)].concat(), 1009),
+            ("not UTF-8", masked(0x81, &not_utf8), 1007),
+        ] {
+            let server = &server;
+            scope.spawn(move || {
+                // With a topic, somebody else sees to it that it does not stay too long.
+                let mut client = Raw::connect(server, "/ws?topic=t");
+                assert_eq!(client.frame().unwrap().opcode, 1);
+                for piece in bytes.chunks(piece) {
+                    let sent = client.stream.write_all(piece);
+                    sent.unwrap_or_else(|error| panic!("{what}: {error}"));
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                assert_eq!(client.close_code(), code, "{what}");
+            });
+        }
+    });
+    server.wait_clients(0, 0);
+}
+
+#[test]
+fn who_is_still_sending_does_not_hold_up_a_shutdown() {
+    let mut server = Server::start(&["--max-message", "1000", "--drain", "200ms"]);
+    let mut client = Raw::connect(&server, "/echo");
+    let bytes = masked(0x82, &[0; 1 << 20]);
+    let (first, rest) = bytes.split_at(2_000);
+    client.stream.write_all(first).unwrap();
+    assert_eq!(client.frame().unwrap().opcode, 8);
+    std::thread::scope(|scope| {
+        // It goes on for as long as it can.
+        scope.spawn(|| {
+            for piece in rest.chunks(100) {
+                if client.stream.write_all(piece).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        server.signal("TERM");
+        assert_eq!(server.wait_exit().code(), Some(0));
+    });
+}
+
 #[test]
 fn events_come_to_those_who_ask_for_a_topic() {
     for fanout in FANOUTS {

@@ -305,6 +305,30 @@ impl Outbox {
         }
     }
 
+    /// Writes a whole message if nothing waits for the client, and does not wait for it either.
+    /// Returns whether it was written, or will be before anything else.
+    pub fn write_if_idle(self: &Arc<Self>, bytes: &[u8]) -> bool {
+        let mut state = self.lock();
+        if state.over.is_some() || state.held || state.waiting > 0 {
+            return false;
+        }
+        if state.taken {
+            // Only in handoff mode: there the client's thread sleeps.
+            self.enqueue(&mut state, Chunk::Own(bytes.into()));
+            drop(state);
+            self.wake();
+            return true;
+        }
+        let sent = self.send_free(&mut state, bytes, || Chunk::Own(bytes.into()));
+        drop(state);
+        match sent {
+            Sent::Whole => {}
+            Sent::Partly => self.wake(),
+            Sent::Lost => self.finish(Reason::Lost, None),
+        }
+        true
+    }
+
     /// Writes into a free outbox what the socket takes at once. What it does not take is kept, as
     /// the `chunk` that it belongs to, and the outbox is taken: the caller sees to its writer.
     // A fan-out's innermost step.
@@ -367,6 +391,18 @@ impl Outbox {
         if !self.unpark() {
             self.drain();
         }
+    }
+
+    /// The same for a thread that must not wait for the peer: a thread is started for what came
+    /// meanwhile (see [`Outbox::drained_by_new_threads`]).
+    pub fn release_to_new_thread(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.waiting > 0 || state.over.is_some() {
+            drop(state);
+            return self.wake();
+        }
+        state.taken = false;
+        self.signal(state);
     }
 
     /// Ends the connection. The first reason stays. What waits is still written where the server
@@ -519,6 +555,7 @@ impl Outbox {
     fn write_out(&self, chunk: &Chunk, offset: usize) -> bool {
         let mut left = &chunk.bytes()[offset..];
         let mut check = Instant::now() + PEER_CHECK_INTERVAL;
+        let mut last_told = sys::Unacknowledged::default();
         while !left.is_empty() {
             match send_now(self.link.stream(), left) {
                 Ok(sent) => left = &left[sent..],
@@ -532,10 +569,14 @@ impl Outbox {
                         self.give_up(Reason::Stuck);
                         return false;
                     }
-                    let is_gone =
-                        now >= check && sys::unacknowledged(self.link.stream()).is_overdue;
+                    let mut is_gone = false;
                     if now >= check {
                         check = now + PEER_CHECK_INTERVAL;
+                        let told = sys::unacknowledged(self.link.stream());
+                        // Whoever has taken bytes since the last check is there: a moment in which
+                        // data is sent again is the life of a bad line.
+                        is_gone = told.is_overdue && told == last_told;
+                        last_told = told;
                     }
                     if is_gone || wait_writable(self.link.stream(), now + SLICE).is_err() {
                         self.give_up(Reason::Lost);
@@ -655,6 +696,11 @@ impl Outbox {
         state
             .silent_since
             .is_some_and(|(since, _)| now.saturating_duration_since(since) >= patience)
+    }
+
+    /// Gives a client that has been given up more time to hear why: its own thread is busy with it.
+    pub fn postpone_cut(&self, until: Instant) {
+        self.lock().until = until;
     }
 
     /// Cuts the connection of a client that has been given up and has had time enough to hear why.

@@ -9,7 +9,7 @@ pub enum Reason {
     Closed,
     /// The connection broke, or the client vanished.
     Lost,
-    /// The client did not answer for two ping intervals.
+    /// The client sent nothing after a ping, and took nothing.
     Silent,
     /// The client fell behind by more than its queue holds.
     Slow,

@@ -17,32 +17,63 @@ pub struct Unacknowledged {
     pub is_overdue: bool,
 }
 
+/// What the kernel keeps for a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendQueue {
+    /// See [`Unacknowledged::acknowledged`].
+    pub acknowledged: u64,
+    /// Bytes that were written and are not acknowledged.
+    pub waiting: u64,
+}
+
 /// Asks the kernel; all zero where it does not tell (only Linux does).
 pub fn unacknowledged(socket: &impl AsFd) -> Unacknowledged {
     #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        let fd = socket.as_fd().as_raw_fd();
-        // SAFETY: the structure is integers only, for which zero is a value; the kernel writes at
-        // most `length` bytes of it.
-        let (info, result) = unsafe {
-            let mut info: libc::tcp_info = std::mem::zeroed();
-            let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-            let target = (&raw mut info).cast();
-            let result =
-                libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, target, &mut length);
-            (info, result)
+    if let Some(info) = tcp_info(socket) {
+        let is_resent = info.tcpi_unacked > 0 && info.tcpi_retransmits > 0;
+        return Unacknowledged {
+            acknowledged: info.tcpi_bytes_acked,
+            is_overdue: is_resent || info.tcpi_probes > 1,
         };
-        if result == 0 {
-            let is_resent = info.tcpi_unacked > 0 && info.tcpi_retransmits > 0;
-            return Unacknowledged {
-                acknowledged: info.tcpi_bytes_acked,
-                is_overdue: is_resent || info.tcpi_probes > 1,
-            };
-        }
     }
     let _ = socket;
     Unacknowledged::default()
+}
+
+/// Asks the kernel; `None` where it does not tell (only Linux does).
+pub fn send_queue(socket: &impl AsFd) -> Option<SendQueue> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        // In this order: bytes that are acknowledged in between are missing in both, not counted twice.
+        let acknowledged = tcp_info(socket)?.tcpi_bytes_acked;
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: the kernel writes one `c_int` (tcp(7): SIOCOUTQ).
+        let result =
+            unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+        let waiting = u64::try_from(waiting).ok().filter(|_| result == 0)?;
+        Some(SendQueue { acknowledged, waiting })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        None
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn tcp_info(socket: &impl AsFd) -> Option<libc::tcp_info> {
+    use std::os::fd::AsRawFd;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the structure is integers only, for which zero is a value; the kernel writes at most
+    // `length` bytes of it.
+    unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let target = (&raw mut info).cast();
+        let result = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, target, &mut length);
+        (result == 0).then_some(info)
+    }
 }
 
 /// Keeps connections that have not sent anything out of `accept` for up to `timeout`

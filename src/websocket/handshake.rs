@@ -15,6 +15,11 @@ pub fn is_asked_for(connection: &Connection) -> bool {
     connection.head().has_member("Upgrade", "websocket")
 }
 
+/// Whether a client tries to open a WebSocket, not only a proxy that offers to on every request.
+pub fn is_attempted(connection: &Connection) -> bool {
+    is_asked_for(connection) && connection.header("Sec-WebSocket-Key").is_some()
+}
+
 /// Whether a client offers to speak `protocol`. Names are compared as they are (section 4.2.2).
 pub fn is_offered(connection: &Connection, protocol: &str) -> bool {
     connection.head().members("Sec-WebSocket-Protocol").any(|offered| offered == protocol)
@@ -45,7 +50,7 @@ pub fn check(
     let bad = |message: &str| Err(Response::error(400, "bad_handshake", message));
     if connection.method() != "GET" {
         return Err(Response::error(405, "method_not_allowed", "a WebSocket starts with GET")
-            .with("Allow", "GET"));
+            .with("Allow", "GET, OPTIONS"));
     }
     if !is_asked_for(connection) {
         return Err(upgrade_required("this is a WebSocket: connect with a WebSocket client"));

@@ -12,6 +12,7 @@ use std::time::Instant;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
+use super::close_finder::CloseFinder;
 use super::deflate::{self, Window};
 use super::utf8::Utf8;
 
@@ -237,6 +238,14 @@ impl<S: Read> Incoming<S> {
             }
             Found::Control(_, _) => Ok(Received::Pong),
         }
+    }
+
+    /// After a message that was too long: finds the close frame behind it. `None` where that has come
+    /// already.
+    pub fn into_close_finder(self) -> Option<CloseFinder> {
+        let mut finder = CloseFinder::new(self.frame.map_or(0, |frame| frame.left));
+        let is_found = finder.add(&self.buffer[self.unread]);
+        (!is_found).then_some(finder)
     }
 
     /// Looks for something whole in what is unread; `None`: more must come.

@@ -5,6 +5,7 @@
 //! never interleave.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use super::commands::{self, Commands};
 use super::deflate::{Window, compressed_frame};
 use super::handshake::{self, Accepted};
 use super::incoming::{Failure, Incoming, Message, Received};
+use super::pulse::Pulse;
 use super::stream::Stream;
 use crate::App;
 use crate::access::sends_bearer;
@@ -29,9 +31,10 @@ use crate::hub::reason::Reason;
 use crate::hub::{Subscription, Topics};
 use crate::listener::connection::{Connection, Next};
 use crate::listener::threads::STACK_BYTES;
+use crate::os::sys;
 use crate::publish;
 use crate::router::Query;
-use crate::send::{linger, read_out};
+use crate::send::{ReadBounds, read_out, wait_readable};
 use crate::sources::tick::timestamp;
 
 /// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
@@ -45,12 +48,23 @@ fn welcome(seen: Option<EventId>) -> String {
     format!(r#"{{"type":"info","message":"Welcome to WS Server"{id}}}"#)
 }
 
+/// How long the client has for reading the handshake's response before the first frame follows, and how
+/// long we wait at most for its system to acknowledge the response.
+const PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
 /// The close frame for a client that is too slow: 1013, `Try Again Later` (IANA registry of close
 /// codes). Come back, with the id of the last event.
 const TOO_SLOW: &[u8] = b"\x88\x0a\x03\xf5too slow";
 
-/// How long, and for how many bytes, a client is listened to that has been sent a close frame.
-const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 << 20);
+/// How long a client is read from that has been sent a close frame.
+const LINGER: ReadBounds =
+    ReadBounds { time: Duration::from_secs(1), idle: Duration::from_secs(1), bytes: 64 << 20 };
+
+/// The same for a client that is in the middle of a message which was refused: on a slow line it takes
+/// seconds until the close frame is read.
+const UPLOAD_LINGER: ReadBounds =
+    ReadBounds { time: Duration::from_secs(30), idle: Duration::from_secs(5), bytes: 64 << 20 };
 
 /// What is done with messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,12 +119,12 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
             app.hub.subscribe(subscriber, last)
         })
         .unzip();
-    let mut first = head;
+    outbox.write_taken(Chunk::Own(head.into()));
     if kind != Kind::Echo {
+        wait_until_read(&outbox);
         let seen = replay.as_ref().map_or_else(|| Some(app.hub.newest()), |replay| replay.seen);
-        first.extend_from_slice(&text_frame(&welcome(seen)));
+        outbox.write_taken(Chunk::Own(text_frame(&welcome(seen)).into()));
     }
-    outbox.write_taken(Chunk::Own(first.into()));
     write_replay(&outbox, replay, deflate);
     let name = format!("ws {peer}");
     let (limit, ping) = (app.config.max_message, app.config.ping);
@@ -138,6 +152,28 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         outbox.release();
     }
     Next::Done
+}
+
+/// Waits until the client has most likely read the handshake's response.
+///
+/// Some clients (simple-websocket for Python) read it and the frames behind it in one piece, and do not
+/// look at the frames until more comes. So there is a pause before the first one. It ends when the
+/// client speaks (it has read the response), or when somebody shuts the socket down.
+fn wait_until_read(outbox: &Outbox) {
+    let stream = outbox.link().stream();
+    let deadline = Instant::now() + MAX_PAUSE;
+    while Instant::now() < deadline {
+        // While the response is on its way, perhaps for a second time, what follows would come with it.
+        let is_there = || sys::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
+        // A flood of events must not fill the client's queue meanwhile.
+        let has_events = || outbox.backlog().0 > 0;
+        if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
+            || is_there()
+            || has_events()
+        {
+            return;
+        }
+    }
 }
 
 /// Serves the client until it leaves, is too slow, silent or wrong, or the server shuts down. The
@@ -194,7 +230,8 @@ pub(super) fn text_message(text: &str, deflate: Option<Window>) -> Vec<u8> {
 fn start_writing(outbox: &Arc<Outbox>) -> io::Result<()> {
     if outbox.fanout() == Fanout::Direct {
         outbox.drained_by_new_threads();
-        outbox.release();
+        // This thread reads: it must not be the one that waits for the client.
+        outbox.release_to_new_thread();
         return Ok(());
     }
     let name = format!("wsw {}", outbox.link().peer());
@@ -215,10 +252,7 @@ struct Session<'a> {
     /// With [`Kind::Commands`].
     commands: Option<Commands>,
     deflate: Option<Window>,
-    ping: Duration,
-    /// When the last ping was sent, or if none was, when the session began.
-    last_ping: Instant,
-    pinged: bool,
+    pulse: Pulse,
 }
 
 impl<'a> Session<'a> {
@@ -229,12 +263,12 @@ impl<'a> Session<'a> {
         deflate: Option<Window>,
         ping: Duration,
     ) -> Session<'a> {
-        Session { outbox, kind, commands, deflate, ping, last_ping: Instant::now(), pinged: false }
+        Session { outbox, kind, commands, deflate, pulse: Pulse::new(ping) }
     }
 
     fn run(mut self, mut incoming: Incoming<Stream>) -> Reason {
         // The read's timeout is what wakes this thread for pings, and from a client that is gone.
-        let timeout = (!self.ping.is_zero()).then_some(self.ping);
+        let timeout = self.pulse.interval();
         if self.outbox.link().stream().set_read_timeout(timeout).is_err() {
             return Reason::Lost;
         }
@@ -247,10 +281,10 @@ impl<'a> Session<'a> {
                 Ok(Received::Pong) | Err(Failure::Timeout) => {}
                 Ok(Received::Close(payload)) => return self.say_goodbye(payload),
                 Err(Failure::Lost) => return Reason::Lost,
-                Err(Failure::Wrong(code, why)) => return self.refuse(code, why),
+                Err(Failure::Wrong(code, why)) => return self.refuse(code, why, incoming),
             }
-            if let Some(reason) = self.check_pulse(incoming.last_read()) {
-                return reason;
+            if self.pulse.is_silent(self.outbox, incoming.last_read()) {
+                return self.drop_silent();
             }
         }
     }
@@ -278,22 +312,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Pings every interval. A client is gone when a ping has been out for an interval and nothing
-    /// at all has come since. (Not simply when nothing came for two of them: if this process was
-    /// stopped meanwhile, nobody has been asked.)
-    fn check_pulse(&mut self, last_read: Instant) -> Option<Reason> {
-        // Read timeouts may come a little early; a whole interval more would be late.
-        let due = self.ping - self.ping / 20;
-        if self.ping.is_zero() || self.last_ping.elapsed() < due {
-            return None;
-        }
-        if self.pinged && self.last_ping > last_read {
-            return Some(Reason::Silent);
-        }
-        self.pinged = true;
-        self.last_ping = Instant::now();
-        self.outbox.write(&frame(Frame::ping(Vec::new())));
-        None
+    /// Gives a silent client up. It may only have slept: where its socket takes it, it is told to come
+    /// back.
+    fn drop_silent(&self) -> Reason {
+        self.outbox.finish(Reason::Silent, Some(&close_frame(CloseCode::Away, "no sign of life")));
+        self.outbox.wait_done(Instant::now() + LINGER.time);
+        Reason::Silent
     }
 
     /// Answers a close frame with the same (RFC 6455 section 5.5.1).
@@ -302,40 +326,41 @@ impl<'a> Session<'a> {
             FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
         self.outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));
         self.outbox.finish(Reason::Closed, None);
-        self.hang_up(Reason::Closed)
+        self.hang_up(Reason::Closed, LINGER)
     }
 
     /// Tells the client what it did wrong (section 7.1.7).
-    fn refuse(&self, code: CloseCode, why: &'static str) -> Reason {
+    fn refuse(&self, code: CloseCode, why: &'static str, incoming: Incoming<Stream>) -> Reason {
         log::debug!("websocket {}: {why}", self.outbox.link().peer());
         self.outbox.finish(Reason::Protocol, Some(&close_frame(code, why)));
-        if code == CloseCode::Size {
-            // The client is most likely in the middle of it, and a proxy may take our end for that
-            // of both sides: so it is for the client to end its half first.
-            let socket = self.outbox.link().stream();
-            read_out(socket, LINGER.0, LINGER.1, ends_like_a_close_frame);
-        }
-        self.hang_up(Reason::Protocol)
+        self.outbox.postpone_cut(Instant::now() + LAST_WORDS_GRACE + UPLOAD_LINGER.time);
+        let linger = match code {
+            // The client is most likely in the middle of the message, and a proxy may take our end for
+            // that of both sides: so it is for the client to end its half first.
+            CloseCode::Size => {
+                if let Some(mut finder) = incoming.into_close_finder() {
+                    let stream = self.outbox.link().stream();
+                    read_out(stream, UPLOAD_LINGER, |bytes| finder.add(bytes));
+                }
+                LINGER
+            }
+            // In the middle as well, but it may leave its frame unfinished: no end would be found.
+            CloseCode::Invalid => UPLOAD_LINGER,
+            _ => LINGER,
+        };
+        self.hang_up(Reason::Protocol, linger)
     }
 
     /// Ends the connection when the last words are out.
-    fn hang_up(&self, reason: Reason) -> Reason {
+    fn hang_up(&self, reason: Reason, linger: ReadBounds) -> Reason {
         self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
         // What the client is still sending (after its close frame it must not) would make the
         // system reset the connection, and our close frame be lost.
-        linger(self.outbox.link().stream(), LINGER.0, LINGER.1);
+        let stream = self.outbox.link().stream();
+        let _ = stream.shutdown(Shutdown::Write);
+        read_out(stream, linger, |_| false);
         reason
     }
-}
-
-/// Whether the last of these bytes can be a client's close frame: then there is no more to come. (In
-/// the middle of a frame that broke the protocol there is no telling for certain.)
-fn ends_like_a_close_frame(bytes: &[u8]) -> bool {
-    const HEAD: usize = 6; // two bytes and the masking key
-    (0..=125_u8).any(|length| {
-        let start = bytes.len().checked_sub(HEAD + usize::from(length));
-        start.is_some_and(|start| bytes[start] == 0x88 && bytes[start + 1] == 0x80 | length)
-    })
 }
 
 /// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
@@ -350,16 +375,6 @@ fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_close_frame_is_seen_at_the_end() {
-        for end in [&b"\x88\x80mask"[..], b"\x88\x82mask\x03\xe8", b"\x88\x85mask\x03\xe8bye"] {
-            assert!(ends_like_a_close_frame(end));
-            assert!(ends_like_a_close_frame(&[b"rest of a message", end].concat()));
-            assert!(!ends_like_a_close_frame(&end[..end.len() - 1]));
-        }
-        assert!(!ends_like_a_close_frame(b""));
-    }
 
     #[test]
     fn the_slow_clients_close_frame_is_well_formed() {

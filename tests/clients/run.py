@@ -86,6 +86,8 @@ CLIENTS = [
     ("npm ws", ["ws"], lambda: in_node("ws.js"), {}),
     ("websockets, sync", ["ws"], lambda: in_python("websockets_sync.py"), {}),
     ("websockets, asyncio", ["ws"], lambda: in_python("websockets_asyncio.py"), {}),
+    # It may stop reading before its close frame is answered: it cannot tell how it ended.
+    ("simple-websocket", ["ws, without an end"], lambda: in_python("simple_websocket_client.py"), {}),
     ("tokio-tungstenite", ["ws"], lambda: {"command": [tools.tokio()]},
      {"lacks": {"compression: negotiated, echo and events": "does not offer it"}}),
     ("Chromium", ["sse", "ws", "page"], chromium,

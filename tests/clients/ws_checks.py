@@ -32,6 +32,15 @@ def talks(context, client):
             socket.expect("closed", code=1000)
 
 
+@check("ws, without an end", "welcome without another word")
+@check("ws", "welcome without another word")
+def welcomed(context, client):
+    """Nothing follows the first message, so that whoever has put it aside never looks at it again."""
+    with start(context) as server:
+        for path in ("/ws", "/", "/ws?topic=t") * 10:
+            client.open("ws", server.url + path).welcome()
+
+
 def echo_all(socket):
     """Everything at once, so that answers have to wait for each other, then one after another."""
     for payload in PAYLOADS:
@@ -97,6 +106,7 @@ def not_allowed(context, client):
         socket.ws_events(several(server, 10, "event", topic="t"), "t")
 
 
+@check("ws, without an end", "500 events in order")
 @check("ws", "500 events in order")
 def in_order(context, client):
     with start(context) as server:
@@ -131,6 +141,7 @@ def resumes(context, client):
         socket.ws_events(several(server, 3, "live", topic="t"), "t")
 
 
+@check("ws, without an end", "server restarts: 1001, gap, everything of the new run")
 @check("ws", "server restarts: 1001, gap, everything of the new run")
 def restart(context, client):
     with start(context) as server:
@@ -176,6 +187,7 @@ def listed(server):
     return clients["websocket"]
 
 
+@check("ws, without an end", "answers the server's pings")
 @check("ws", "answers the server's pings")
 def pings(context, client):
     with start(context, "--ping", "700ms") as server:

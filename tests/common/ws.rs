@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use tungstenite::{Message, WebSocket};
 
-use super::{Answer, PATIENCE, Server};
+use super::{Answer, Server};
 
 /// The key of RFC 6455 section 1.3, and the answer to it.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -43,8 +43,21 @@ impl Raw {
     /// The same with further header lines (each ended by CRLF), and with bytes that go out together
     /// with the request.
     pub fn connect_with(server: &Server, target: &str, headers: &str, early: &[u8]) -> Raw {
-        let mut stream = TcpStream::connect(server.address).expect("the server accepts");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Raw::connect_on(server.connect(), server, target, headers, early)
+    }
+
+    /// Connects with small buffers (see [`Server::connect_narrow`]).
+    pub fn connect_narrow(server: &Server, target: &str) -> Raw {
+        Raw::connect_on(server.connect_narrow(), server, target, "", b"")
+    }
+
+    fn connect_on(
+        mut stream: TcpStream,
+        server: &Server,
+        target: &str,
+        headers: &str,
+        early: &[u8],
+    ) -> Raw {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: {}\r\n{}{headers}\r\n",
             server.address,
@@ -77,32 +90,7 @@ impl Raw {
 
     /// The next frame as its first byte and its payload; `None` at the end of the stream.
     pub fn any_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let mut head = [0; 2];
-        if let Err(error) = self.stream.read_exact(&mut head) {
-            use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
-            assert!(
-                matches!(error.kind(), UnexpectedEof | ConnectionReset),
-                "nothing came: {error}"
-            );
-            return None;
-        }
-        assert_eq!(head[1] & 0x80, 0, "a server does not mask");
-        let length = match head[1] {
-            126 => {
-                let mut bytes = [0; 2];
-                self.stream.read_exact(&mut bytes).unwrap();
-                u64::from(u16::from_be_bytes(bytes))
-            }
-            127 => {
-                let mut bytes = [0; 8];
-                self.stream.read_exact(&mut bytes).unwrap();
-                u64::from_be_bytes(bytes)
-            }
-            short => u64::from(short),
-        };
-        let mut payload = vec![0; length as usize];
-        self.stream.read_exact(&mut payload).unwrap();
-        Some((head[0], payload))
+        read_frame(&mut self.stream)
     }
 
     /// The code of the close frame that must come next, after which the server must close.
@@ -114,6 +102,33 @@ impl Raw {
         assert_eq!(self.frame(), None, "nothing may follow a close frame");
         code
     }
+}
+
+/// The next frame in these bytes as its first byte and its payload; `None` at their end.
+pub fn read_frame(stream: &mut impl Read) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    if let Err(error) = stream.read_exact(&mut head) {
+        use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+        assert!(matches!(error.kind(), UnexpectedEof | ConnectionReset), "nothing came: {error}");
+        return None;
+    }
+    assert_eq!(head[1] & 0x80, 0, "a server does not mask");
+    let length = match head[1] {
+        126 => {
+            let mut bytes = [0; 2];
+            stream.read_exact(&mut bytes).unwrap();
+            u64::from(u16::from_be_bytes(bytes))
+        }
+        127 => {
+            let mut bytes = [0; 8];
+            stream.read_exact(&mut bytes).unwrap();
+            u64::from_be_bytes(bytes)
+        }
+        short => u64::from(short),
+    };
+    let mut payload = vec![0; length as usize];
+    stream.read_exact(&mut payload).unwrap();
+    Some((head[0], payload))
 }
 
 /// A masked frame with `first` as its first byte (FIN, RSV, opcode).

@@ -175,7 +175,7 @@ HALF_OPEN = 20
     namespace=inside,
 )
 def half_open(context):
-    """Gone within two heartbeats and five seconds, without an event to trip over."""
+    """Gone within two heartbeats and five seconds, with and without events to trip over."""
     server, cable = context.server, context.options["cable"]
     peer = "10.203"  # the first bytes of the far address; more do not fit into a thread's name
     limit = 2 * 2 + 5
@@ -184,7 +184,9 @@ def half_open(context):
         for _ in range(HALF_OPEN):
             address = (SERVER, server.address[1])
             socks.append(open_events(address, "/events?topic=none")[0])
-            socks.append(open_websocket(address, "/ws")[0])
+            # To every second one there will be more on its way than its socket takes.
+            topic = "behind" if len(socks) % 4 == 1 else "none"
+            socks.append(open_websocket(address, f"/ws?topic={topic}")[0])
     try:
         expected = {"sse": HALF_OPEN, "ws": HALF_OPEN}
         found = {}
@@ -201,6 +203,8 @@ def half_open(context):
         answer_pings(socks[1::2], 0.2)
         start = time.monotonic()
         cable.pull()
+        for _ in range(8):
+            exchange(context.address, publish("behind", b"x" * (64 << 10)))
         gone = {}
 
         def all_gone():
@@ -225,6 +229,48 @@ def half_open(context):
         cable.plug()
         for sock in socks:
             sock.close()
+
+
+@scenario(
+    "interrupted link",
+    "2 SSE and 2 WebSocket clients that take one long event, slowly; their network link is down for 3 s",
+    flags=("--max-message", "4MiB", "--history", "1"),
+    namespace=inside,
+)
+def interrupted(context):
+    """Just when the server asks the system whether they are still there, data is being sent again.
+    They have taken some since it asked last, and take the rest."""
+    cable = context.options["cable"]
+    socks = []
+    with entered(cable.far):
+        for make, path in [(open_events, "/events"), (open_websocket, "/ws")] * 2:
+            address = (SERVER, context.server.address[1])
+            socks.append(make(address, f"{path}?topic=long", receive_buffer=8192)[0])
+    try:
+        exchange(context.address, publish("long", b"x" * (3 << 20)))
+        # The server asks 15 s after it began to write.
+        read_slowly(socks, 13.5)
+        cable.pull()
+        read_slowly(socks, 3)
+        cable.plug()
+        # What the kernel has already would still come to a client that was dropped.
+        left = client_threads(context.server, "10.203")
+        context.check(left == {"sse": 2, "ws": 2}, f"of 2 and 2 clients are left {left}")
+    finally:
+        cable.plug()
+        for sock in socks:
+            sock.close()
+    # What the history keeps of it goes when another comes.
+    exchange(context.address, publish("small", b"x"))
+
+
+def read_slowly(socks, seconds):
+    """Reads up to 2 KiB of each every 50 ms."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for sock in select.select(socks, [], [], 0.05)[0]:
+            sock.recv(2048)
+        time.sleep(0.05)
 
 
 def answer_pings(socks, seconds):
