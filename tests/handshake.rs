@@ -99,7 +99,7 @@ fn a_wrong_handshake_is_told_why() {
                 };
                 assert_eq!(code, expected, "{method} {headers}");
             }
-            assert_eq!(answer.header("Allow"), (status == 405).then_some("GET"));
+            assert_eq!(answer.header("Allow"), (status == 405).then_some("GET, OPTIONS"));
             // RFC 6455 section 4.4: which version would have been understood.
             assert_eq!(answer.header(version), (status == 426).then_some("13"));
             assert_eq!(answer.header("Upgrade"), (status == 426).then_some("websocket"));
