@@ -126,26 +126,20 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         outbox.write_taken(Chunk::Own(text_frame(&welcome(seen)).into()));
     }
     write_replay(&outbox, replay, deflate);
-    let name = format!("ws {peer}");
-    let (limit, ping) = (app.config.max_message, app.config.ping);
-    let served = Arc::clone(&outbox);
     // Who gives commands changes the subscription by them.
     let (subscription, commands) = match subscription {
         Some(subscription) if kind == Kind::Commands => {
             let names = query.topic_names().clone();
             let commands = Commands::new(app, &outbox, deflate, subscription, names, right);
-            (None, Some(commands))
+            (None, Some(Box::new(commands)))
         }
         subscription => (subscription, None),
     };
-    let thread = std::thread::Builder::new().name(name).stack_size(SESSION_STACK);
-    let started = thread.spawn(move || {
-        let stream = Stream::new(Arc::clone(&served));
-        let incoming = Incoming::new(stream, &early, limit, deflate);
-        drop(early);
-        let session = Session::new(&served, kind, commands, deflate, ping);
-        serve(&served, stay, subscription, session, incoming);
-    });
+    let pulse = Pulse::new(app.config.ping);
+    let session = Session { outbox: Arc::clone(&outbox), kind, commands, deflate, pulse };
+    let limit = app.config.max_message;
+    let thread = std::thread::Builder::new().name(format!("ws {peer}")).stack_size(SESSION_STACK);
+    let started = thread.spawn(move || serve(session, stay, subscription, early, limit));
     if started.is_err() {
         log::debug!("no thread for websocket {peer}");
         outbox.finish(Reason::Internal, Some(&close_frame(CloseCode::Error, "no thread")));
@@ -177,19 +171,20 @@ fn wait_until_read(outbox: &Outbox) {
 }
 
 /// Serves the client until it leaves, is too slow, silent or wrong, or the server shuts down. The
-/// body of its thread.
+/// body of its thread. `early` is what came behind the handshake.
 fn serve(
-    outbox: &Arc<Outbox>,
+    mut session: Session,
     stay: Stay,
     subscription: Option<Subscription>,
-    session: Session<'_>,
-    incoming: Incoming<Stream>,
+    early: Vec<u8>,
+    limit: usize,
 ) {
-    let reason = match start_writing(outbox) {
-        Ok(()) => session.run(incoming),
+    let reason = match start_writing(&session.outbox) {
+        Ok(()) => session.run(early, limit),
         Err(_) => Reason::Internal,
     };
     drop(subscription);
+    let outbox = &session.outbox;
     let reason = outbox.over().unwrap_or(reason);
     outbox.finish(reason, None);
     outbox.cut();
@@ -246,27 +241,22 @@ fn start_writing(outbox: &Arc<Outbox>) -> io::Result<()> {
     Ok(())
 }
 
-struct Session<'a> {
-    outbox: &'a Arc<Outbox>,
+struct Session {
+    outbox: Arc<Outbox>,
     kind: Kind,
     /// With [`Kind::Commands`].
-    commands: Option<Commands>,
+    commands: Option<Box<Commands>>,
     deflate: Option<Window>,
     pulse: Pulse,
 }
 
-impl<'a> Session<'a> {
-    fn new(
-        outbox: &'a Arc<Outbox>,
-        kind: Kind,
-        commands: Option<Commands>,
-        deflate: Option<Window>,
-        ping: Duration,
-    ) -> Session<'a> {
-        Session { outbox, kind, commands, deflate, pulse: Pulse::new(ping) }
-    }
-
-    fn run(mut self, mut incoming: Incoming<Stream>) -> Reason {
+impl Session {
+    /// Reads until the client leaves or is given up. Blocked in `read` for most of its life: what is on
+    /// the stack here stays resident.
+    fn run(&mut self, early: Vec<u8>, limit: usize) -> Reason {
+        let stream = Stream::new(Arc::clone(&self.outbox));
+        let mut incoming = Incoming::new(stream, &early, limit, self.deflate);
+        drop(early);
         // The read's timeout is what wakes this thread for pings, and from a client that is gone.
         let timeout = self.pulse.interval();
         if self.outbox.link().stream().set_read_timeout(timeout).is_err() {
@@ -283,7 +273,7 @@ impl<'a> Session<'a> {
                 Err(Failure::Lost) => return Reason::Lost,
                 Err(Failure::Wrong(code, why)) => return self.refuse(code, why, incoming),
             }
-            if self.pulse.is_silent(self.outbox, incoming.last_read()) {
+            if self.pulse.is_silent(&self.outbox, incoming.last_read()) {
                 return self.drop_silent();
             }
         }
