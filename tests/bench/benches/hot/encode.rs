@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
+use threadcast::coding::Coding;
 use threadcast::hub::event::{Draft, Event, EventId};
 
 const SIZES: [&str; 3] = ["100 B", "2048 B", "2048 B in 128 lines"];
@@ -37,7 +38,7 @@ fn measure(bencher: Bencher, size: &str, encode: fn(&Event) -> &[u8]) {
 /// As one message of an event stream.
 #[divan::bench(args = SIZES, sample_size = 100, sample_count = 200)]
 fn sse(bencher: Bencher, size: &str) {
-    measure(bencher, size, Event::sse);
+    measure(bencher, size, |event| event.sse(Coding::Chunked));
 }
 
 /// As one WebSocket frame with JSON in it.
