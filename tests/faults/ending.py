@@ -48,7 +48,7 @@ def sigterm(binary, result):
 @course("all in one process", "every attack above on one server, one after another")
 def all_in_one(binary, result):
     """What an attack leaves behind shows when others follow."""
-    attacks = [attack for attack in SCENARIOS.values() if attack.run]
+    attacks = [attack for attack in SCENARIOS.values() if attack.run and not attack.alone]
     with contextlib.ExitStack() as stack:
         try:
             options = stack.enter_context(inside())

@@ -51,6 +51,7 @@ class Attack:
     left: int = LEFT  # MiB that it may leave
     namespace: object = None
     source: str | None = None  # where visitors come from, if not from the attacker's address
+    alone: bool = False  # its flags would change what other attacks do: only on a server of its own
 
 
 @dataclass

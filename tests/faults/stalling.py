@@ -236,6 +236,7 @@ def half_open(context):
     "2 SSE and 2 WebSocket clients that take one long event, slowly; their network link is down for 3 s",
     flags=("--max-message", "4MiB", "--history", "1"),
     namespace=inside,
+    alone=True,
 )
 def interrupted(context):
     """Just when the server asks the system whether they are still there, data is being sent again.
