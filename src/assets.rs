@@ -1,6 +1,6 @@
 //! The page: inside the binary, or from the folder given with `--www`.
 //!
-//! A file of the folder is opened, and sent by [`crate::download`]; here its length and its time of
+//! A file of the folder is opened, and sent by [`crate::http::download`]; here its length and its time of
 //! modification are all that is looked at. What the client has already (RFC 9110 section 13), and
 //! which part of the file it asks for (section 14), is decided by them.
 
@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 
-use crate::door::head::{Head, percent_decode};
-use crate::download::FilePart;
 use crate::http::Response;
+use crate::http::download::FilePart;
+use crate::http::head::{Head, percent_decode};
 
 /// The files inside the binary, by path.
 const EMBEDDED: &[(&str, &[u8])] = &[

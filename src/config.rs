@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::forwarded::Cidr;
-use crate::hub::outbox::Fanout;
-use crate::limits::descriptor_limit;
-use crate::origin::normalized_origin;
+use crate::http::forwarded::Cidr;
+use crate::http::origin::normalized_origin;
+use crate::os::limits::descriptor_limit;
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -35,7 +34,7 @@ pub struct Config {
     /// How many bytes may wait for all clients together; above it the most behind go.
     pub max_backlog_bytes: usize,
     /// How many SSE and WebSocket clients there may be; `None`: as many as there is room for (see
-    /// [`crate::limits`]).
+    /// [`crate::os::limits`]).
     pub max_clients: Option<usize>,
     /// How many of them one address may have (an IPv6 network of 64 bits counts as one address);
     /// `None`: no limit of its own.
@@ -52,16 +51,36 @@ pub struct Config {
     pub drain: Duration,
     /// Origins besides the server's own that browsers may connect and publish from; `*`: any.
     pub allow_origin: Vec<String>,
-    /// The proxies whose word on a client's address counts (see [`crate::forwarded`]).
+    /// The proxies whose word on a client's address counts (see [`crate::http::forwarded`]).
     pub trust_proxy: Vec<Cidr>,
     /// What publishers must know; `None`: only a server on loopback lets them publish.
     pub token: Option<String>,
-    /// What readers must know (see [`crate::access`]); `None`: reading is public.
+    /// What readers must know (see [`crate::auth::access`]); `None`: reading is public.
     pub subscribe_token: Option<String>,
     /// Which way events go to clients.
     pub fanout: Fanout,
     /// The least severe messages that are logged.
     pub log: LevelFilter,
+}
+
+/// Which way events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fanout {
+    /// The broadcaster writes the socket itself where it can.
+    Direct,
+    /// Every event goes through the client's channel and wakes its thread.
+    Handoff,
+}
+
+impl Fanout {
+    /// How many threads a client has at the most.
+    pub fn threads_per_client(self) -> u64 {
+        match self {
+            Fanout::Direct => 1,
+            // A WebSocket's own thread is blocked in `read`: another one writes.
+            Fanout::Handoff => 2,
+        }
+    }
 }
 
 impl Default for Config {

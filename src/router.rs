@@ -1,108 +1,16 @@
 //! From a request to its handler.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::door::head::percent_decode;
+use crate::app::App;
+use crate::assets;
+use crate::auth::origin;
+use crate::handlers::query::Query;
+use crate::handlers::websocket::handshake;
+use crate::handlers::websocket::session::{self, Kind};
+use crate::handlers::{publish, sse, stats, ticket};
 use crate::http::Response;
-use crate::hub::event::check_name;
-use crate::hub::{ALL, Topics};
 use crate::listener::connection::{Connection, Next};
-use crate::websocket::handshake;
-use crate::websocket::session::{self, Kind};
-use crate::{App, access, assets, origin, publish, sse, stats};
-
-/// The query parameters that any handler understands. Others are ignored, unless they are nearly
-/// one of these.
-#[derive(Debug, Default)]
-pub struct Query {
-    topics: BTreeSet<String>,
-    /// `event=`: the name of a published event.
-    pub event: Option<String>,
-    /// `last_event_id=`: for clients that cannot send the header field.
-    pub last_event_id: Option<String>,
-    /// `ticket=`: for clients that cannot send the subscribe token (see [`access`]).
-    pub ticket: Option<String>,
-}
-
-impl Query {
-    /// Reads the part of a request target behind the `?`.
-    ///
-    /// # Errors
-    /// A topic or event that could not have been published (see [`check_name`]), a parameter that is
-    /// nearly one of ours, and percent-encoding that is not UTF-8: two such topics would be one.
-    pub fn parse(query: &str) -> Result<Query, Response> {
-        let bad = |message: String| Response::error(400, "bad_query", message);
-        let mut parsed = Query::default();
-        if percent_decode(query).is_some_and(|bytes| std::str::from_utf8(&bytes).is_err()) {
-            return Err(bad("the query holds percent-encoding that is not UTF-8".into()));
-        }
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "topic" => {
-                    check_name("topic", &value).map_err(|why| bad(why.0))?;
-                    parsed.topics.insert(value.into_owned());
-                }
-                "event" => {
-                    check_name("event", &value).map_err(|why| bad(why.0))?;
-                    parsed.event = Some(value.into_owned());
-                }
-                // Polyfills of EventSource have each their own name for it.
-                "last_event_id" | "lastEventId" | "last-event-id" => {
-                    parsed.last_event_id = Some(value.into_owned());
-                }
-                "ticket" => parsed.ticket = Some(value.into_owned()),
-                unknown => {
-                    if let Some(meant) = nearly(unknown) {
-                        let message = format!("there is no parameter {unknown:?}; use {meant}=");
-                        return Err(bad(message));
-                    }
-                }
-            }
-        }
-        Ok(parsed)
-    }
-
-    /// The topics asked for, if any were; `*` asks for all.
-    pub fn topics(&self) -> Option<Topics> {
-        (!self.topics.is_empty()).then(|| Topics::asked_for(&self.topics))
-    }
-
-    /// Their names, as they were asked for.
-    pub fn topic_names(&self) -> &BTreeSet<String> {
-        &self.topics
-    }
-
-    /// The topics asked for, or all.
-    pub fn topics_or_all(&self) -> Topics {
-        self.topics().unwrap_or(Topics::All)
-    }
-
-    /// The one topic to publish on, if it was named.
-    ///
-    /// # Errors
-    /// Where several were, or the name is reserved.
-    pub fn single_topic(&self) -> Result<Option<&str>, Response> {
-        let bad = |message| Err(Response::error(400, "bad_query", message));
-        match self.topics.len() {
-            0 | 1 if self.topics.contains(ALL) => bad("topic * means all; publish on one"),
-            0 | 1 => Ok(self.topics.first().map(String::as_str)),
-            _ => bad("an event has one topic; name it once"),
-        }
-    }
-}
-
-/// The parameter that somebody means who writes `name`. Ignored, it would mean "all topics".
-fn nearly(name: &str) -> Option<&'static str> {
-    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-    match letters.to_ascii_lowercase().as_str() {
-        "topic" | "topics" | "channel" | "channels" => Some("topic"),
-        "event" | "events" | "eventname" => Some("event"),
-        "lasteventid" | "lastid" => Some("last_event_id"),
-        "ticket" | "tickets" => Some("ticket"),
-        _ => None,
-    }
-}
 
 /// Serves one request, in its own thread.
 pub fn route(app: &Arc<App>, mut connection: Connection) -> Next {
@@ -127,7 +35,7 @@ pub fn route(app: &Arc<App>, mut connection: Connection) -> Next {
         }
         ("/events", "GET") => sse::serve(app, connection, &query),
         ("/publish", "POST") => publish::serve(app, connection, &query),
-        ("/ticket", "POST") => access::serve(app, connection),
+        ("/ticket", "POST") => ticket::serve(app, connection),
         _ => serve_plainly(app, connection, &path),
     }
 }
@@ -154,7 +62,7 @@ fn admit(app: &App, connection: &Connection, path: &str) -> Result<Query, Respon
         query => query?,
     };
     if app.is_draining() && path != "/healthz" {
-        return Err(draining());
+        return Err(Response::draining());
     }
     let method = connection.method();
     let has_websocket = path == "/" || is_websocket(path);
@@ -165,7 +73,7 @@ fn admit(app: &App, connection: &Connection, path: &str) -> Result<Query, Respon
     // What shows events or clients; WebSockets have a check of their own. `/healthz`, `/metrics` and
     // the page stay open: they hold sums and files, nothing of any client.
     if matches!(method, "GET" | "HEAD") && matches!(path, "/events" | "/stats") {
-        app.access.check(connection, &query)?;
+        app.access.check(connection, query.ticket.as_deref())?;
     }
     if (path, method) == ("/events", "GET") && connection.has_body() {
         return Err(Response::error(400, "unexpected_body", "GET /events takes no body"));
@@ -227,7 +135,8 @@ fn options(app: &App, connection: &Connection, path: &str) -> Response {
 }
 
 fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
-    match app.origins.check(&connection).and_then(|_| app.access.check(&connection, query)) {
+    let ticket = query.ticket.as_deref();
+    match app.origins.check(&connection).and_then(|_| app.access.check(&connection, ticket)) {
         Ok(()) => session::start(app, connection, kind, query),
         Err(answer) => app.refusals.respond(connection, &answer),
     }
@@ -260,62 +169,9 @@ fn method_not_allowed(allow: &'static str) -> Response {
     Response::error(405, "method_not_allowed", message).with("Allow", allow)
 }
 
-/// The answer to whoever comes while the server shuts down.
-pub fn draining() -> Response {
-    Response::error(503, "draining", "the server is shutting down; connect again later")
-        .with("Retry-After", "1")
-}
-
 fn health(app: &App) -> Response {
     match app.is_draining() {
-        true => draining(),
+        true => Response::draining(),
         false => Response::json(200, &serde_json::json!({"status": "ok"})),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn topics_are_decoded_and_deduplicated() {
-        let query = Query::parse("topic=a&topic=b%20c&topic=a&x=1&event=e").unwrap();
-        assert_eq!(query.topics(), Some(Topics::named(["a", "b c"])));
-        assert_eq!(query.event.as_deref(), Some("e"));
-        assert_eq!(Query::parse("").unwrap().topics(), None);
-        assert_eq!(Query::parse("topic=a&topic=*").unwrap().topics(), Some(Topics::All));
-    }
-
-    #[test]
-    fn a_publisher_names_one_topic() {
-        let single = |query| {
-            let query = Query::parse(query).unwrap();
-            query.single_topic().map(|topic| topic.map(str::to_owned)).map_err(|_| ())
-        };
-        assert_eq!(single(""), Ok(None));
-        assert_eq!(single("topic=a"), Ok(Some("a".to_owned())));
-        assert_eq!(single("topic=a&topic=b"), Err(()));
-        assert_eq!(single("topic=*"), Err(()));
-    }
-
-    #[test]
-    fn what_is_nearly_a_parameter_is_refused() {
-        for bad in ["topics=a", "Topic=a", "topic[]=a", "channel=a", "eventName=a", "topic=caf%E9"]
-        {
-            assert!(Query::parse(bad).is_err(), "{bad}");
-        }
-        for (name, id) in [("last_event_id", "1-0"), ("lastEventId", "1-1"), ("last-event-id", "x")]
-        {
-            let query = Query::parse(&format!("{name}={id}&_=17&access_token=x")).unwrap();
-            assert_eq!(query.last_event_id.as_deref(), Some(id));
-        }
-        assert!(Query::parse("topic=caf%C3%A9").is_ok());
-    }
-
-    #[test]
-    fn line_breaks_in_names_are_refused() {
-        assert!(Query::parse("topic=a%0Ab").is_err());
-        assert!(Query::parse("event=a%0Db").is_err());
-        assert!(Query::parse("topic=").is_err());
     }
 }

@@ -9,7 +9,7 @@ use common::http::{Http, POST, get, post};
 use common::sse::Sse;
 use common::ws::{Raw, upgrade_lines};
 use common::{Answer, Server};
-use threadcast::hub::event::EventId;
+use threadcast::event::EventId;
 
 fn id(answer: &Answer) -> EventId {
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use common::PATIENCE;
 use common::http::{Http, connect_here, get, start_here};
-use threadcast::door::head::{Head, Scanner};
+use threadcast::door::head::Scanner;
+use threadcast::http::head::Head;
 use threadcast::listener::pipe::{self, Pipe};
 
 fn head(target: &str) -> Head {

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::head::Framing;
 use super::pending::Pending;
 use crate::http::Response;
+use crate::http::head::Framing;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;

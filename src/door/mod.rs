@@ -18,22 +18,25 @@
 //! response (RFC 9112 section 9.6).
 
 pub mod body;
+pub mod counters;
 pub mod head;
 pub mod pending;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::Config;
+use crate::config::Config;
+use crate::http::head::Head;
 use crate::http::{Persistence, Response};
+use crate::os::send::{linger, send_all, send_now};
 use crate::os::sys;
-use crate::send::{linger, send_all, send_now};
-use head::{Head, Scanner};
+use counters::Counters;
+use head::Scanner;
 use pending::{Pending, PendingTable, Stage};
 
 /// Connections that the kernel keeps ready for `accept` (its own limit, `somaxconn`, applies too).
@@ -57,17 +60,6 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long, and for how many bytes, a peer is read after its last response.
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 << 20);
-
-/// What happened since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Requests, upgrades included.
-    pub requests: AtomicU64,
-    /// Pipes that broke and were replaced.
-    pub restarts: AtomicU64,
-    /// Connections closed because no request came of them in time, or to make room for others.
-    pub reaped: AtomicU64,
-}
 
 /// The listening socket and its pending connections.
 pub struct Door {

@@ -18,8 +18,8 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::Counters;
-use crate::send::wait_readable;
+use super::counters::Counters;
+use crate::os::send::wait_readable;
 
 /// What a pending connection is doing, in the order in which connections are evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::Topics;
-use super::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
-use super::chunk::{Chunk, Form};
-use super::event::Event;
 use super::mailbox::{Mailbox, receive};
-use super::outbox::Outbox;
-use super::reason::Reason;
+use super::topics::Topics;
+use crate::client::outbox::Outbox;
+use crate::client::reason::Reason;
+use crate::event::Event;
+use crate::event::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
+use crate::event::chunk::{Chunk, Form};
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -327,11 +327,11 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::backlog::Backlog;
-    use crate::clients::Clients;
-    use crate::coding::Coding;
-    use crate::hub::event::Draft;
-    use crate::hub::outbox::{Fanout, Limits};
+    use crate::client::backlog::Backlog;
+    use crate::client::outbox::Limits;
+    use crate::config::Fanout;
+    use crate::event::Draft;
+    use crate::http::coding::Coding;
     use crate::listener::connection::Link;
 
     #[test]
@@ -341,7 +341,7 @@ mod tests {
             let (link, peer) = Link::pair();
             peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let limits = Limits { events: 10, bytes: 1 << 20 };
-            let backlog = Backlog::new(usize::MAX, Clients::new(1, None));
+            let backlog = Backlog::new(usize::MAX, Vec::new);
             let outbox = Outbox::new(link, Fanout::Direct, limits, &[], backlog);
             outbox.drained_by_new_threads();
             outbox.release();

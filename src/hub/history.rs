@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::Topics;
-use super::event::{Event, EventId};
+use super::topics::Topics;
+use crate::event::{Event, EventId};
 
 /// The most memory that the history keeps, whatever its length in events.
 const MAX_BYTES: usize = 64 << 20;
@@ -106,7 +106,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::event::Draft;
+    use crate::event::Draft;
 
     fn id(millis: u64) -> EventId {
         EventId { millis, sequence: 0 }

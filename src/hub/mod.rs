@@ -4,78 +4,21 @@
 //! order is the same everywhere, and a subscription falls between two events for certain: what
 //! came before it is in the replay, what comes after it in the channel. No gap, no duplicate.
 
-pub mod batch;
 pub mod broadcaster;
-pub mod chunk;
-pub mod event;
 pub mod history;
 pub mod mailbox;
-pub mod outbox;
-pub mod reason;
+pub mod topics;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::event::{Draft, Event, EventId, IdSource};
 use broadcaster::{Broadcaster, Message, Subscriber, Timing};
-use event::{Draft, Event, EventId, IdSource};
 use history::{History, Replay};
 use mailbox::Mailbox;
-
-/// The name that stands for all topics in a subscription. Nothing can be published on it.
-pub const ALL: &str = "*";
-
-/// Which topics a client wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Topics {
-    /// Every topic.
-    All,
-    /// These, in order and each once: made by [`Topics::named`].
-    Some(Arc<[Arc<str>]>),
-}
-
-impl Topics {
-    /// The topics of these names.
-    pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Topics {
-        let names: BTreeSet<&str> = names.into_iter().collect();
-        Topics::Some(names.into_iter().map(Arc::from).collect())
-    }
-
-    /// The topics that a client names: all of them where [`ALL`] is among the names.
-    pub fn asked_for(names: &BTreeSet<String>) -> Topics {
-        match names.contains(ALL) {
-            true => Topics::All,
-            false => Topics::named(names.iter().map(String::as_str)),
-        }
-    }
-
-    /// Whether an event on `topic` is wanted.
-    pub fn match_topic(&self, topic: &str) -> bool {
-        match self {
-            Topics::All => true,
-            // A replay asks for every event that is kept, under the hub's lock.
-            Topics::Some(names) => names.binary_search_by(|name| (**name).cmp(topic)).is_ok(),
-        }
-    }
-
-    /// What stands here and does not stand in `other`. `All` is one entry among others: it is not
-    /// taken apart into names.
-    fn without(&self, other: &Topics) -> Topics {
-        match (self, other) {
-            (Topics::All, Topics::All) => Topics::named([]),
-            (Topics::Some(names), Topics::Some(_)) => {
-                let left = names.iter().filter(|name| !other.match_topic(name));
-                Topics::Some(left.cloned().collect())
-            }
-            _ => self.clone(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        matches!(self, Topics::Some(names) if names.is_empty())
-    }
-}
+use topics::Topics;
 
 /// What a publisher gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +82,7 @@ pub struct Subscription {
 
 impl Hub {
     /// A hub that keeps `history` events, with `broadcasters` threads. `clock` is where the ids'
-    /// milliseconds come from: [`event::wall_clock`], but for tests.
+    /// milliseconds come from: [`wall_clock`](crate::os::clock::wall_clock), but for tests.
     ///
     /// # Errors
     /// Where a thread cannot be started.

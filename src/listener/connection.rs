@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::tickets::Ticket;
-use crate::coding::Coding;
 use crate::door::body;
-use crate::door::head::{Framing, Head};
 use crate::door::pending::Pending;
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
-use crate::forwarded::ClientAddress;
+use crate::http::coding::Coding;
+use crate::http::forwarded::ClientAddress;
+use crate::http::head::{Framing, Head};
 use crate::http::{Field, Persistence, Response};
-use crate::send::{send_all, send_now};
+use crate::os::send::{send_all, send_now};
 
 /// A request, its socket, and the duty to respond. A connection that is dropped without a response
 /// (a handler panicked) says 500 and closes.

@@ -32,10 +32,10 @@ use tiny_http::Request;
 
 use crate::door::pending::{Pending, Stage};
 use crate::door::{self, Door};
-use crate::forwarded::Proxies;
+use crate::http::forwarded::Proxies;
 use crate::http::{Persistence, Response};
 use crate::os::memory::Trimmer;
-use crate::send::send_now;
+use crate::os::send::send_now;
 use connection::{Connection, Next};
 use pipe::{PIPE_TIMEOUT, Pipe};
 use threads::{Threads, name_this_thread};

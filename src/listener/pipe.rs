@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use rustix::net::{Shutdown, shutdown};
 use tiny_http::{Request, Server};
 
-use crate::door::head::Head;
-use crate::send::{send_all, send_now};
+use crate::http::head::Head;
+use crate::os::send::{send_all, send_now};
 
 /// How long tiny_http may take for the first head, and the pipe to take one.
 pub const PIPE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -6,8 +6,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::pipe;
-use crate::door::head::Head;
 use crate::door::pending::Pending;
+use crate::http::head::Head;
 
 /// The most tickets that wait. tiny_http reads ahead without a limit of its own.
 const MAX_TICKETS: usize = 2048;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::sys;
-use crate::status;
+use crate::os::procfs;
 
 /// How often is looked.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -26,8 +26,8 @@ pub struct Trimmer {
 impl Trimmer {
     /// For a process as it is now.
     pub fn new() -> Trimmer {
-        let status = status::read();
-        let number = |name| status::number(&status, name).unwrap_or(0);
+        let status = procfs::read();
+        let number = |name| procfs::number(&status, name).unwrap_or(0);
         let next = Instant::now() + INTERVAL;
         Trimmer { next, threads: number("Threads:"), resident_kib: number("VmRSS:") }
     }

@@ -4,14 +4,15 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sysinfo::System;
 
-use crate::App;
-use crate::hub::event::Draft;
-use crate::stats::ProcessInfo;
+use crate::app::App;
+use crate::event::Draft;
+use crate::os::clock::timestamp;
+use crate::os::procfs::ProcessInfo;
 
 /// The topic of the metrics.
 pub const TOPIC: &str = "metrics";
@@ -81,9 +82,4 @@ fn run(app: &Weak<App>, mut system: System, interval: Duration, stop: &AtomicBoo
 /// All cores' use in percent, with two decimals.
 fn cpu_usage(system: &System) -> f64 {
     (f64::from(system.global_cpu_usage()).clamp(0.0, 100.0) * 100.0).round() / 100.0
-}
-
-/// The present time as ISO 8601 with milliseconds, in UTC.
-pub fn timestamp() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

@@ -76,7 +76,7 @@ def main():
             print(f"    {text}", flush=True)
     if not options.only:
         results.append(
-            Result("wall clock set back", verdict="unit test", notes=["src/hub/event.rs"])
+            Result("wall clock set back", verdict="unit test", notes=["src/event/mod.rs"])
         )
     print()
     print_table(results, options.markdown)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use threadcast::Config;
-use threadcast::stats::{ProcessInfo, open_descriptors};
+use threadcast::os::procfs::{ProcessInfo, open_descriptors};
 
 use crate::bystanders::Bystanders;
 use crate::campaign::{Failure, Outcome, Plan, Tally};

@@ -6,8 +6,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use threadcast::coding::Coding;
-use threadcast::hub::event::{Draft, Event, EventId};
+use threadcast::event::{Draft, Event, EventId};
+use threadcast::http::coding::Coding;
 
 use crate::campaign::{Outcome, Plan, campaign};
 use crate::chunks::{self, Decoded};

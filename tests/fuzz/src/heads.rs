@@ -1,7 +1,8 @@
 //! The server's reader of heads, called directly: [`Scanner`] against
 //! [`crate::refusals`].
 
-use threadcast::door::head::{self, Scanner};
+use threadcast::door::head::{Scanner, is_tls};
+use threadcast::http::head;
 
 use crate::refusals::{self, Framing, Reading};
 
@@ -19,7 +20,7 @@ fn scan(bytes: &[u8], cuts: &[usize], max_head: usize) -> Theirs {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
     cuts.sort_unstable();
     for to in cuts.into_iter().chain([bytes.len()]) {
-        if head::is_tls(&bytes[..to]) {
+        if is_tls(&bytes[..to]) {
             return Theirs::Tls;
         }
         let mut came = bytes[..to].to_vec();

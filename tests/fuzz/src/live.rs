@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use threadcast::stats::ProcessInfo;
+use threadcast::os::procfs::ProcessInfo;
 use threadcast::{Config, Server};
 
 /// Nothing takes this long on one machine, however busy it is; what does hangs.

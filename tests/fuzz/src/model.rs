@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use threadcast::hub::event::EventId;
+use threadcast::event::EventId;
 
 /// The topics that are used.
 pub const TOPICS: [&str; 3] = ["red", "green", "blue"];

@@ -7,9 +7,9 @@ use form_urlencoded::Serializer;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use threadcast::hub::Topics;
-use threadcast::hub::event::{Draft, EventId, check_name};
-use threadcast::router::Query;
+use threadcast::event::{Draft, EventId, check_name};
+use threadcast::handlers::query::Query;
+use threadcast::hub::topics::Topics;
 
 use crate::campaign::{Outcome, Plan, campaign};
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use threadcast::Config;
-use threadcast::hub::event::{Draft, EventId};
-use threadcast::hub::outbox::Fanout;
+use threadcast::config::Fanout;
+use threadcast::event::{Draft, EventId};
 
 use crate::campaign::{Failure, Outcome, Plan, campaign};
 use crate::live::{self, Live};
@@ -232,7 +232,7 @@ pub fn run(plan: &Plan) -> Outcome {
         let (told, gaps, slow) = (told.get(), gaps.get(), slow.get());
         format!("{told} events told, {gaps} gaps, {slow} slow clients cut off")
     };
-    let threads = threadcast::stats::ProcessInfo::read().threads;
+    let threads = threadcast::os::procfs::ProcessInfo::read().threads;
     let tally = campaign(plan, 10, case(), test, || Ok(()), note)?;
     let failed = |text| Failure { seed: plan.seed, cases: tally.cases, text };
     let live = Live::start(live::quiet()).map_err(failed)?;

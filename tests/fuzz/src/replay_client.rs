@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use threadcast::hub::event::EventId;
+use threadcast::event::EventId;
 
 use crate::eventstream::Chunked;
 use crate::frames::{self, opcode};

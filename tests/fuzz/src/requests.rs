@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use threadcast::Config;
-use threadcast::stats::ProcessInfo;
+use threadcast::os::procfs::ProcessInfo;
 
 use crate::campaign::{Failure, Outcome, Plan, campaign};
 use crate::exchange::{self, Ending, Sending};

@@ -206,7 +206,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let config = Config { max_message: LIMIT, ..live::quiet() };
     let live = Live::start(config).map_err(failed)?;
     live.check_health().map_err(failed)?;
-    let threads = threadcast::stats::ProcessInfo::read().threads;
+    let threads = threadcast::os::procfs::ProcessInfo::read().threads;
     let ends = Cell::new([0_u64; 3]);
     let test = |case: &Case| {
         let bytes = case.bytes();

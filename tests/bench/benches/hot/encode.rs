@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use threadcast::coding::Coding;
-use threadcast::hub::event::{Draft, Event, EventId};
+use threadcast::event::{Draft, Event, EventId};
+use threadcast::http::coding::Coding;
 
 const SIZES: [&str; 3] = ["100 B", "2048 B", "2048 B in 128 lines"];
 

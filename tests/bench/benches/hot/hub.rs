@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use socket2::SockRef;
-use threadcast::hub::event::Draft;
-use threadcast::hub::outbox::Fanout;
+use threadcast::config::Fanout;
+use threadcast::event::Draft;
 use threadcast::{Config, Server};
 
 use crate::room;

@@ -1,0 +1,303 @@
+//! The backlog: what waits in all clients' outboxes together, and who must go when it is too much.
+//!
+//! Each client's queue is bounded, but many slow clients together could still fill the memory. So
+//! outboxes count what they queue here as well, in one number; a client that keeps up never
+//! touches it. Whoever takes it above the cap, by whichever client's message, disconnects those
+//! who are the most behind. An event that waits for ten clients counts ten times, though its bytes
+//! are in memory once: the number is what the clients still have to take.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// Which part of the cap is free after clients were shed. To look for the most behind is to look
+/// at everybody, so that must not be due again at the next event. (Where fewer clients than this
+/// are behind, the first of them is always enough.)
+const FREED_PART: usize = 16;
+
+/// What waits for one client.
+pub trait Queue {
+    /// How many bytes.
+    fn bytes(&self) -> usize;
+
+    /// Disconnects the client because too much waits for all together. Returns whether its connection
+    /// was not over before.
+    fn shed(self: Arc<Self>) -> bool;
+}
+
+/// Tells the queues of all clients.
+type Queues = dyn Fn() -> Vec<Arc<dyn Queue>> + Send + Sync;
+
+/// See the module's documentation.
+pub struct Backlog {
+    cap: usize,
+    bytes: AtomicUsize,
+    shed: AtomicU64,
+    is_shedding: AtomicBool,
+    queues: Box<Queues>,
+}
+
+impl Backlog {
+    /// At most `cap` bytes may wait in all `queues` together.
+    pub fn new(
+        cap: usize,
+        queues: impl Fn() -> Vec<Arc<dyn Queue>> + Send + Sync + 'static,
+    ) -> Arc<Backlog> {
+        Arc::new(Backlog {
+            cap,
+            bytes: AtomicUsize::new(0),
+            shed: AtomicU64::new(0),
+            is_shedding: AtomicBool::new(false),
+            queues: Box::new(queues),
+        })
+    }
+
+    /// The bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
+    /// How many clients have been disconnected because too much waited.
+    pub fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+
+    /// An outbox has queued this.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// An outbox has sent or dropped this.
+    pub(crate) fn remove(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    /// Disconnects the most behind while too much waits. Called after [`Backlog::add`], with no
+    /// outbox locked, since it locks others (one at a time). It does not wait for anything: where
+    /// somebody is at it already, that one looks again when it is done.
+    pub(crate) fn relieve(&self) {
+        while self.bytes() > self.cap {
+            if self.is_shedding.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            let shed = self.shed_most_behind();
+            self.shed.fetch_add(shed, Ordering::Relaxed);
+            self.is_shedding.store(false, Ordering::SeqCst);
+            if shed == 0 {
+                // What waits is for clients that are leaving already.
+                return;
+            }
+        }
+    }
+
+    /// Returns how many were disconnected.
+    fn shed_most_behind(&self) -> u64 {
+        let enough = self.cap - self.cap / FREED_PART;
+        let queues = (self.queues)().into_iter().map(|queue| (queue.bytes(), queue));
+        let mut behind: Vec<_> = queues.filter(|(bytes, _)| *bytes > 0).collect();
+        behind.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
+        let mut shed = 0;
+        for (_, queue) in behind {
+            if self.bytes() <= enough {
+                break;
+            }
+            shed += u64::from(queue.shed());
+        }
+        shed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::client::outbox::{Limits, Outbox};
+    use crate::client::reason::Reason;
+    use crate::client::registry::{Clients, Stay, Transport};
+    use crate::config::Fanout;
+    use crate::event::chunk::Chunk;
+    use crate::listener::connection::Link;
+
+    const LIMITS: Limits = Limits { events: 1000, bytes: usize::MAX };
+
+    /// A client with its outbox, and its peer's end of the connection.
+    struct Member {
+        outbox: Arc<Outbox>,
+        stay: Stay,
+        peer: TcpStream,
+    }
+
+    fn member(clients: &Arc<Clients>, backlog: &Arc<Backlog>, fanout: Fanout) -> Member {
+        let (link, peer) = Link::pair();
+        let stay = clients.enter(Transport::WebSocket, link.peer()).unwrap();
+        let outbox = Outbox::new(link, fanout, LIMITS, &[], Arc::clone(backlog));
+        stay.show(&outbox);
+        Member { outbox, stay, peer }
+    }
+
+    fn chunk(length: usize) -> Chunk {
+        Chunk::Own(vec![b'x'; length].into())
+    }
+
+    fn start(cap: usize) -> (Arc<Clients>, Arc<Backlog>) {
+        let clients = Clients::new(100, None);
+        let queues = Arc::clone(&clients);
+        (clients, Backlog::new(cap, move || queues.queues()))
+    }
+
+    fn wait_for_nothing(backlog: &Backlog, how: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while backlog.bytes() > 0 {
+            assert!(Instant::now() < deadline, "{how}: {} bytes are left", backlog.bytes());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn read_all(mut peer: TcpStream) -> std::thread::JoinHandle<usize> {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = peer.read_to_end(&mut bytes);
+            bytes.len()
+        })
+    }
+
+    /// More than any socket's buffers take.
+    const LARGE: usize = 32 << 20;
+
+    #[test]
+    fn nothing_is_left_however_a_client_leaves() {
+        let (clients, backlog) = start(usize::MAX);
+        type End = fn(Member);
+        let ends: [(&str, End); 6] = [
+            ("written", |member| {
+                let read = read_all(member.peer);
+                member.outbox.release();
+                member.outbox.cut();
+                assert_eq!(read.join().unwrap(), LARGE + 200);
+            }),
+            ("goodbye", |member| {
+                let read = read_all(member.peer);
+                member.outbox.finish(Reason::Closed, Some(b"bye"));
+                member.outbox.release();
+                member.outbox.cut();
+                assert_eq!(read.join().unwrap(), LARGE + 203);
+            }),
+            ("too slow", |member| member.outbox.finish(Reason::Slow, Some(b"bye"))),
+            ("cut", |member| member.outbox.cut()),
+            ("lost", |member| {
+                drop(member.peer);
+                member.outbox.release();
+            }),
+            ("dropped by a panic", drop),
+        ];
+        for fanout in [Fanout::Direct, Fanout::Handoff] {
+            for (how, end) in ends {
+                let member = member(&clients, &backlog, fanout);
+                let now = Instant::now();
+                for length in [100, LARGE, 100] {
+                    member.outbox.offer(&chunk(length), now);
+                }
+                assert_eq!(backlog.bytes(), LARGE + 200, "{how}");
+                end(member);
+                assert_eq!(backlog.bytes(), 0, "{how}");
+            }
+        }
+        assert!(clients.list().is_empty());
+        assert_eq!(backlog.shed(), 0);
+    }
+
+    #[test]
+    fn only_what_waits_counts() {
+        let (clients, backlog) = start(usize::MAX);
+        let member = member(&clients, &backlog, Fanout::Direct);
+        member.outbox.drained_by_new_threads();
+        member.outbox.release();
+        member.outbox.offer(&chunk(1000), Instant::now());
+        assert_eq!(backlog.bytes(), 0, "the socket took it");
+        member.outbox.offer(&chunk(LARGE), Instant::now());
+        assert_eq!(backlog.bytes(), LARGE, "a message counts until it is written whole");
+        member.outbox.offer(&chunk(10), Instant::now());
+        assert_eq!(backlog.bytes(), LARGE + 10);
+        let read = read_all(member.peer);
+        wait_for_nothing(&backlog, "read");
+        member.outbox.cut();
+        assert_eq!(read.join().unwrap(), 1000 + LARGE + 10);
+    }
+
+    #[test]
+    fn the_most_behind_go_until_the_rest_fits() {
+        let (clients, backlog) = start(1000);
+        let members: Vec<_> = (0..4).map(|_| member(&clients, &backlog, Fanout::Handoff)).collect();
+        let over = || -> Vec<bool> {
+            members.iter().map(|member| member.outbox.over() == Some(Reason::Crowded)).collect()
+        };
+        for (member, length) in members.iter().zip([100, 500, 300, 100]) {
+            member.outbox.offer(&chunk(length), Instant::now());
+        }
+        assert_eq!((backlog.bytes(), backlog.shed()), (1000, 0), "the cap itself is allowed");
+        members[0].outbox.offer(&chunk(1), Instant::now());
+        assert_eq!((backlog.bytes(), over()), (501, vec![false, true, false, false]));
+        members[1].outbox.offer(&chunk(5000), Instant::now());
+        assert_eq!(backlog.bytes(), 501, "who has been shed gets nothing more");
+        members[3].outbox.offer(&chunk(2000), Instant::now());
+        assert_eq!((backlog.bytes(), over()), (401, vec![false, true, false, true]));
+        members[0].outbox.offer(&chunk(590), Instant::now());
+        assert_eq!((backlog.bytes(), over()), (991, vec![false, true, false, true]));
+        assert_eq!(backlog.shed(), 2);
+        // A message of the client that is behind least.
+        members[2].outbox.offer(&chunk(10), Instant::now());
+        assert_eq!((backlog.bytes(), over()), (310, vec![true, true, false, true]));
+        assert_eq!(backlog.shed(), 3);
+        for member in members {
+            member.outbox.cut();
+            member.stay.leave(Reason::Closed);
+        }
+        assert_eq!(backlog.bytes(), 0);
+    }
+
+    #[test]
+    fn of_many_small_ones_several_go_at_once() {
+        let (clients, backlog) = start(1000);
+        let members: Vec<_> =
+            (0..20).map(|_| member(&clients, &backlog, Fanout::Handoff)).collect();
+        for member in &members {
+            member.outbox.offer(&chunk(50), Instant::now());
+        }
+        members[7].outbox.offer(&chunk(1), Instant::now());
+        assert_eq!((backlog.bytes(), backlog.shed()), (900, 2));
+        assert_eq!(members[7].outbox.over(), Some(Reason::Crowded));
+    }
+
+    /// Many threads queue at once, and all in all far more than the cap: it is kept, nobody waits
+    /// for ever, and the number is right in the end.
+    #[test]
+    fn the_cap_holds_whoever_queues() {
+        let (cap, each) = (100_000, 1000);
+        let (clients, backlog) = start(cap);
+        let members: Vec<_> =
+            (0..40).map(|_| member(&clients, &backlog, Fanout::Handoff)).collect();
+        std::thread::scope(|scope| {
+            for part in members.chunks(10) {
+                scope.spawn(move || {
+                    let now = Instant::now();
+                    for _ in 0..50 {
+                        for member in part {
+                            member.outbox.offer(&chunk(each), now);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(backlog.bytes() <= cap, "{}", backlog.bytes());
+        let sum: usize = members.iter().map(|member| member.outbox.backlog().1).sum();
+        assert_eq!(backlog.bytes(), sum);
+        let over = members.iter().filter(|member| member.outbox.over().is_some()).count();
+        assert_eq!(backlog.shed(), over as u64);
+        assert!((1..40).contains(&over), "{over}");
+        drop(members);
+        assert_eq!(backlog.bytes(), 0);
+    }
+}

@@ -1,0 +1,304 @@
+//! An event, its id, and its encodings: each is made once and shared by all its receivers.
+
+pub mod batch;
+pub mod chunk;
+pub mod members;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+use tungstenite::protocol::frame::coding::Data;
+
+use crate::http::coding::{Coding, Encoded};
+use crate::ws::deflate::{WINDOWS, Window, compressed_frame};
+use crate::ws::frame::text_frame;
+
+/// The longest topic or event name, in bytes.
+pub const MAX_NAME: usize = 256;
+
+/// The topic of what is published without one.
+pub const DEFAULT_TOPIC: &str = "default";
+
+/// Where an event stands in the order of all events: `<milliseconds>-<sequence>`, the form of
+/// Redis stream ids. Ordered; never used twice by one server, even if the clock is set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct EventId {
+    /// Milliseconds since 1970 when the event was published, or those of the event before it
+    /// where the clock has gone back since.
+    pub millis: u64,
+    /// Counts the events of one millisecond.
+    pub sequence: u64,
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.sequence)
+    }
+}
+
+/// The text is not of the form `<milliseconds>-<sequence>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAnId;
+
+impl FromStr for EventId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<EventId, NotAnId> {
+        let (millis, sequence) = text.split_once('-').ok_or(NotAnId)?;
+        let number = |digits: &str| {
+            // `parse` alone would also take a sign.
+            let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            plain.then(|| digits.parse().ok()).flatten().ok_or(NotAnId)
+        };
+        Ok(EventId { millis: number(millis)?, sequence: number(sequence)? })
+    }
+}
+
+/// Gives out ids that only ever rise.
+#[derive(Debug)]
+pub struct IdSource {
+    last: EventId,
+    clock: fn() -> u64,
+}
+
+impl IdSource {
+    /// Starts at the present time. `clock` tells milliseconds since 1970; see
+    /// [`wall_clock`](crate::os::clock::wall_clock).
+    pub fn new(clock: fn() -> u64) -> IdSource {
+        IdSource { last: EventId { millis: clock(), sequence: 0 }, clock }
+    }
+
+    /// The id given out last, or the one that stands for 'before the first event'.
+    pub fn last(&self) -> EventId {
+        self.last
+    }
+
+    /// The next id.
+    pub fn next_id(&mut self) -> EventId {
+        let now = (self.clock)();
+        self.last = if now > self.last.millis {
+            EventId { millis: now, sequence: 0 }
+        } else {
+            EventId { millis: self.last.millis, sequence: self.last.sequence + 1 }
+        };
+        self.last
+    }
+}
+
+/// What is to be published: checked, but without a place in the order yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    topic: Arc<str>,
+    name: Option<Box<str>>,
+    data: Box<str>,
+}
+
+/// Why something cannot be published; the text says what to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadDraft(pub String);
+
+impl Draft {
+    /// Checks topic and event name, and makes all line ends in `data` line feeds: an event stream
+    /// cannot tell CR, LF and CRLF apart, and every receiver is to read the same.
+    ///
+    /// # Errors
+    /// Where topic or name is too long or holds control characters; an empty topic.
+    pub fn new(topic: &str, name: Option<&str>, data: &str) -> Result<Draft, BadDraft> {
+        check_name("topic", topic)?;
+        if let Some(name) = name {
+            check_name("event", name)?;
+        }
+        let data = match data.contains('\r') {
+            true => Cow::Owned(data.replace("\r\n", "\n").replace('\r', "\n")),
+            false => Cow::Borrowed(data),
+        };
+        Ok(Draft { topic: topic.into(), name: name.map(Into::into), data: data.into() })
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+}
+
+/// Topics and event names go into one line of an event stream, and into logs.
+///
+/// # Errors
+/// Where `value` is empty, longer than [`MAX_NAME`] bytes, or holds a control character.
+pub fn check_name(what: &str, value: &str) -> Result<(), BadDraft> {
+    if value.is_empty() {
+        return Err(BadDraft(format!("{what} is empty; leave it out or name one")));
+    }
+    if value.len() > MAX_NAME {
+        return Err(BadDraft(format!("{what} is longer than {MAX_NAME} bytes")));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(BadDraft(format!("{what} holds a control character (such as a line break)")));
+    }
+    Ok(())
+}
+
+/// A published event.
+#[derive(Debug)]
+pub struct Event {
+    /// Its place in the order of all events.
+    pub id: EventId,
+    /// The topic it was published on.
+    pub topic: Arc<str>,
+    name: Option<Box<str>>,
+    data: Box<str>,
+    sse: OnceLock<Encoded>,
+    websocket: OnceLock<Box<[u8]>>,
+    /// By window; `None` inside where compression does not pay.
+    deflated: [OnceLock<Option<Box<[u8]>>>; WINDOWS],
+}
+
+impl Event {
+    /// The event that `draft` becomes at the place `id`.
+    pub fn new(id: EventId, draft: Draft) -> Event {
+        let Draft { topic, name, data } = draft;
+        let deflated = [const { OnceLock::new() }; WINDOWS];
+        Event { id, topic, name, data, sse: OnceLock::new(), websocket: OnceLock::new(), deflated }
+    }
+
+    /// What was published.
+    pub fn data(&self) -> &str {
+        &self.data
+    }
+
+    /// The event in the form of an event stream (WHATWG HTML, section 9.2.6).
+    pub fn sse(&self, coding: Coding) -> &[u8] {
+        let encode = || Encoded::new(&encode_sse(Some(self.id), self.name.as_deref(), &self.data));
+        self.sse.get_or_init(encode).bytes(coding)
+    }
+
+    /// The event as one unmasked WebSocket text frame (RFC 6455 section 5.2) with
+    /// `{"type":"event","id":…,"topic":…,"event":…,"data":…}`. As in an `EventSource`, an event
+    /// without a name is called `message`, and data is text.
+    pub fn websocket(&self) -> &[u8] {
+        self.websocket.get_or_init(|| text_frame(&self.json()).into_boxed_slice())
+    }
+
+    /// The same, compressed where that makes it shorter (RFC 7692).
+    pub fn deflated(&self, window: Window) -> &[u8] {
+        let frame = self.deflated[window.index()].get_or_init(|| {
+            let frame = compressed_frame(window, Data::Text, self.json().as_bytes());
+            frame.map(Vec::into_boxed_slice)
+        });
+        frame.as_deref().unwrap_or_else(|| self.websocket())
+    }
+
+    fn json(&self) -> String {
+        let quoted = |text: &str| Value::from(text).to_string();
+        format!(
+            r#"{{"type":"event","id":"{}","topic":{},"event":{},"data":{}}}"#,
+            self.id,
+            quoted(&self.topic),
+            quoted(self.name.as_deref().unwrap_or("message")),
+            quoted(&self.data),
+        )
+    }
+
+    /// About how many bytes the event keeps in memory, both plain encodings included. (Compressed
+    /// ones are there for each window that a client has; they are small, or not kept.)
+    pub fn weight(&self) -> usize {
+        size_of::<Event>() + 3 * self.data.len() + 2 * self.topic.len() + 128
+    }
+}
+
+/// One message of an event stream.
+pub fn encode_sse(id: Option<EventId>, name: Option<&str>, data: &str) -> Vec<u8> {
+    let mut text = String::with_capacity(data.len() + 64);
+    if let Some(id) = id {
+        text.push_str("id: ");
+        text.push_str(&id.to_string());
+        text.push('\n');
+    }
+    if let Some(name) = name {
+        text.push_str("event: ");
+        text.push_str(name);
+        text.push('\n');
+    }
+    // `split`, not `lines`: a trailing line feed is part of the data.
+    for line in data.split('\n') {
+        text.push_str("data: ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push('\n');
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn ids_rise_though_the_clock_goes_back() {
+        static CLOCK: AtomicU64 = AtomicU64::new(1_000);
+        let mut ids = IdSource::new(|| CLOCK.load(Ordering::Relaxed));
+        let mut last = ids.last();
+        for now in [1_000, 1_001, 1_001, 400, 3, 1_001, 1_002] {
+            CLOCK.store(now, Ordering::Relaxed);
+            let id = ids.next_id();
+            assert!(id > last, "{id} after {last}");
+            last = id;
+        }
+        assert_eq!(last, EventId { millis: 1_002, sequence: 0 });
+    }
+
+    #[test]
+    fn ids_are_read_back_and_nothing_else_is() {
+        let id = EventId { millis: 1_700_000_000_000, sequence: 7 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "-", "1", "1-", "-1", "+1-1", "1-+1", "1-1-1", "a-1", " 1-1"] {
+            assert_eq!(bad.parse::<EventId>(), Err(NotAnId), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sse_keeps_every_line_of_the_data() {
+        let text = |data| String::from_utf8(encode_sse(None, None, data)).unwrap();
+        assert_eq!(text("one"), "data: one\n\n");
+        assert_eq!(text("one\ntwo"), "data: one\ndata: two\n\n");
+        assert_eq!(text("one\n"), "data: one\ndata: \n\n");
+        assert_eq!(text(""), "data: \n\n");
+        assert_eq!(text(" indented"), "data:  indented\n\n");
+    }
+
+    #[test]
+    fn line_ends_are_made_alike() {
+        let draft = Draft::new("t", None, "a\r\nb\rc\nd").unwrap();
+        let event = Event::new(EventId { millis: 1, sequence: 2 }, draft);
+        let text = String::from_utf8_lossy(event.sse(Coding::Identity));
+        assert_eq!(text, "id: 1-2\ndata: a\ndata: b\ndata: c\ndata: d\n\n");
+    }
+
+    #[test]
+    fn names_that_would_break_a_line_are_refused() {
+        for bad in ["", "a\nb", "a\rb", "a\0b", "\u{85}"] {
+            assert!(Draft::new(bad, None, "").is_err(), "{bad:?}");
+            assert!(Draft::new("t", Some(bad), "").is_err(), "{bad:?}");
+        }
+        assert!(Draft::new(&"x".repeat(MAX_NAME + 1), None, "").is_err());
+        assert!(Draft::new("ünïcode topic", Some("änd event"), "").is_ok());
+    }
+
+    #[test]
+    fn a_websocket_event_is_one_text_frame_of_json() {
+        let draft = Draft::new("t", None, "say \"hi\"\n").unwrap();
+        let event = Event::new(EventId { millis: 5, sequence: 0 }, draft);
+        let frame = event.websocket();
+        assert_eq!(frame[0], 0x81);
+        assert_eq!(frame[1] as usize, frame.len() - 2);
+        let value: serde_json::Value = serde_json::from_slice(&frame[2..]).unwrap();
+        let expected = serde_json::json!({
+            "type": "event", "id": "5-0", "topic": "t", "event": "message", "data": "say \"hi\"\n"
+        });
+        assert_eq!(value, expected);
+    }
+}

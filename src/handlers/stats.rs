@@ -1,0 +1,151 @@
+//! What the server tells about itself: `/stats` as JSON for the page, `/metrics` for Prometheus.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use serde_json::json;
+
+use crate::app::App;
+use crate::auth::access::sends_bearer;
+use crate::http::Response;
+use crate::listener::connection::Connection;
+use crate::os::procfs::{ProcessInfo, open_descriptors};
+
+/// How many clients `/stats` describes one by one.
+const MAX_LISTED: usize = 200;
+
+/// The sums over all broadcasters.
+#[derive(Debug, Default)]
+struct FanOut {
+    /// Events that went out; every broadcaster handles each.
+    events: u64,
+    /// Microseconds: in all, for the latest event, for the slowest.
+    total: u64,
+    last: u64,
+    longest: u64,
+}
+
+fn fan_out(app: &App) -> FanOut {
+    app.hub.timings().fold(FanOut::default(), |sum, timing| FanOut {
+        events: sum.events.max(timing.events.load(Relaxed)),
+        total: sum.total + timing.nanos.load(Relaxed) / 1_000,
+        last: sum.last.max(timing.last.load(Relaxed) / 1_000),
+        longest: sum.longest.max(timing.longest.load(Relaxed) / 1_000),
+    })
+}
+
+/// Whether somebody may see the clients' addresses: on a server that only this machine reaches, where
+/// reading takes a token, or with the publishers' token. A page of any other origin can ask this
+/// machine, too, but does not belong to it.
+pub fn may_list_clients(app: &App, connection: &Connection) -> bool {
+    (app.is_loopback && app.origins.permit(connection))
+        || app.config.subscribe_token.is_some()
+        || app.config.token.as_deref().is_some_and(|token| sends_bearer(connection, token))
+}
+
+/// `GET /stats`: the sums, and if `lists_clients` the clients one by one.
+pub fn stats(app: &App, lists_clients: bool) -> Response {
+    let process = ProcessInfo::read();
+    let (fan_out, counters) = (fan_out(app), &app.counters);
+    let (sse, websocket) = app.clients.counts();
+    let mut clients = app.clients.list();
+    clients.sort_by_key(|client| client.number);
+    let listed: Vec<_> = clients
+        .iter()
+        .take(if lists_clients { MAX_LISTED } else { 0 })
+        .map(|client| {
+            let outbox = client.outbox();
+            let (queue, queue_bytes) = outbox.map_or((0, 0), |outbox| outbox.backlog());
+            let state = match outbox.map(|outbox| outbox.over()) {
+                None => "connecting",
+                Some(Some(_)) => "closing",
+                Some(None) if queue > 0 => "behind",
+                Some(None) => "live",
+            };
+            json!({
+                "transport": client.transport.to_string(),
+                "address": client.peer.to_string(),
+                "seconds": client.since.elapsed().as_secs(),
+                "state": state,
+                "queue": queue,
+                "queueBytes": queue_bytes,
+                "sent": outbox.map_or(0, |outbox| outbox.sent()),
+            })
+        })
+        .collect();
+    let answer = json!({
+        "uptimeSeconds": app.started.elapsed().as_secs(),
+        "draining": app.is_draining(),
+        "threads": process.threads,
+        "descriptors": open_descriptors(),
+        "memoryBytes": process.resident_bytes,
+        "clients": {
+            "sse": sse,
+            "websocket": websocket,
+            "limit": app.clients.limit(),
+            "listed": listed,
+        },
+        "backlogBytes": app.backlog.bytes(),
+        "fanOut": {
+            "events": fan_out.events,
+            "lastMicros": fan_out.last,
+            "longestMicros": fan_out.longest,
+            "totalMicros": fan_out.total,
+        },
+        "listener": {
+            "restarts": counters.restarts.load(Relaxed),
+            "reaped": counters.reaped.load(Relaxed),
+            "requests": counters.requests.load(Relaxed),
+        },
+    });
+    Response::json(200, &answer)
+}
+
+/// `GET /metrics`, in the OpenMetrics text format.
+pub fn metrics(app: &App) -> Response {
+    let process = ProcessInfo::read();
+    let (fan_out, counters) = (fan_out(app), &app.counters);
+    let (sse, websocket) = app.clients.counts();
+    let mut registry = Registry::with_prefix("threadcast");
+    let gauges = [
+        ("clients_sse", "Connected SSE clients", sse as u64),
+        ("clients_websocket", "Connected WebSocket clients", websocket as u64),
+        ("clients_limit", "Most clients there may be", app.clients.limit() as u64),
+        ("threads", "Threads of the server", process.threads),
+        ("descriptors", "Open descriptors of the server", open_descriptors()),
+        ("memory_bytes", "Resident memory of the server", process.resident_bytes),
+        ("backlog_bytes", "Bytes that wait for all clients", app.backlog.bytes() as u64),
+        ("draining", "1 while the server shuts down", u64::from(app.is_draining())),
+        ("fan_out_last_microseconds", "Time to hand out the latest event", fan_out.last),
+    ];
+    for (name, help, value) in gauges {
+        registry.register(name, help, ConstGauge::new(value as i64));
+    }
+    let counters = [
+        ("requests", "HTTP requests, upgrades included", counters.requests.load(Relaxed)),
+        ("events", "Events published and handed out", fan_out.events),
+        ("fan_out_microseconds", "Time spent in handing out events", fan_out.total),
+        ("clients_shed", "Clients disconnected for a full backlog", app.backlog.shed()),
+        (
+            "pipe_restarts",
+            "Pipes to tiny_http that broke and were replaced",
+            counters.restarts.load(Relaxed),
+        ),
+        ("reaped", "Connections closed without a request", counters.reaped.load(Relaxed)),
+    ];
+    for (name, help, value) in counters {
+        registry.register(name, help, ConstCounter::new(value));
+    }
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => Response::new(
+            200,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            text.into_bytes(),
+        ),
+        Err(_) => Response::error(500, "internal", "the metrics could not be written"),
+    }
+}

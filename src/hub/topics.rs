@@ -1,0 +1,58 @@
+//! Which topics a client wants.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The name that stands for all topics in a subscription. Nothing can be published on it.
+pub const ALL: &str = "*";
+
+/// Which topics a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topics {
+    /// Every topic.
+    All,
+    /// These, in order and each once: made by [`Topics::named`].
+    Some(Arc<[Arc<str>]>),
+}
+
+impl Topics {
+    /// The topics of these names.
+    pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Topics {
+        let names: BTreeSet<&str> = names.into_iter().collect();
+        Topics::Some(names.into_iter().map(Arc::from).collect())
+    }
+
+    /// The topics that a client names: all of them where [`ALL`] is among the names.
+    pub fn asked_for(names: &BTreeSet<String>) -> Topics {
+        match names.contains(ALL) {
+            true => Topics::All,
+            false => Topics::named(names.iter().map(String::as_str)),
+        }
+    }
+
+    /// Whether an event on `topic` is wanted.
+    pub fn match_topic(&self, topic: &str) -> bool {
+        match self {
+            Topics::All => true,
+            // A replay asks for every event that is kept, under the hub's lock.
+            Topics::Some(names) => names.binary_search_by(|name| (**name).cmp(topic)).is_ok(),
+        }
+    }
+
+    /// What stands here and does not stand in `other`. `All` is one entry among others: it is not
+    /// taken apart into names.
+    pub(super) fn without(&self, other: &Topics) -> Topics {
+        match (self, other) {
+            (Topics::All, Topics::All) => Topics::named([]),
+            (Topics::Some(names), Topics::Some(_)) => {
+                let left = names.iter().filter(|name| !other.match_topic(name));
+                Topics::Some(left.cloned().collect())
+            }
+            _ => self.clone(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Topics::Some(names) if names.is_empty())
+    }
+}
