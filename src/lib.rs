@@ -12,9 +12,14 @@
 //!                                              └─► client socket, or the client's channel
 //! ```
 //!
-//! To follow one event read [`handlers::publish`], [`hub`], [`hub::broadcaster`],
-//! [`client::outbox`], and then [`handlers::sse`] or [`handlers::websocket::session`]. To follow a
-//! connection read [`door`], [`door::head`], [`listener`] and [`listener::pipe`].
+//! The book is in [`docs`]; its [tour](docs::tour) follows one event through the source.
+//!
+//! # Layers
+//!
+//! From the highest down: [`flags`], [`server`], [`router`], [`handlers`], [`sources`], [`app`], [`hub`],
+//! [`client`], [`auth`], [`listener`], [`door`], [`config`], [`assets`], [`event`], [`ws`],
+//! [`http`], [`os`]. Each uses only what stands below it, and no two modules use each other, which
+//! `tests/layers.rs` checks.
 //!
 //! # Embedding
 //!
@@ -32,14 +37,15 @@
 #[cfg(not(unix))]
 compile_error!("threadcast needs a Unix: it writes sockets without waiting, and waits in poll");
 
-// From the highest layer down: each uses only what stands below it (tests/layers.rs).
 pub mod app;
 pub mod assets;
 pub mod auth;
 pub mod client;
 pub mod config;
+pub mod docs;
 pub mod door;
 pub mod event;
+pub mod flags;
 pub mod handlers;
 pub mod http;
 pub mod hub;

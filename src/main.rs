@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
-use threadcast::config::{Command, Config, HELP};
+use threadcast::Config;
+use threadcast::flags::{Command, HELP};
 use threadcast::os::sys;
 use threadcast::{Server, StartError};
 

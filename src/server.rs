@@ -75,12 +75,12 @@ impl Server {
         // and a tenth longer until it is there.
         let hub = Hub::start(config.history, cores, config.heartbeat, wall_clock)
             .map_err(StartError::Threads)?;
-        let limit = config.max_clients.unwrap_or(room.scarcest.clients());
+        let limit = config.max_clients.unwrap_or(room.tightest.clients());
         let clients = Clients::new(limit, config.max_clients_per_ip);
         let (present, waiting) = (Arc::clone(&clients), Arc::clone(&clients));
         let hangups = Watcher::start(move |client| {
             if let Some(outbox) = present.get(client).as_ref().and_then(|client| client.outbox()) {
-                outbox.finish(Reason::Closed, None);
+                outbox.close(Reason::Closed, None);
             }
         });
         let proxies = Proxies::new(config.trust_proxy.clone());
@@ -106,7 +106,7 @@ impl Server {
         let handled = Arc::clone(&app);
         let handler = Box::new(move |connection| router::route(&handled, connection));
         let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
-        tell_room(app.config.max_clients, &room.scarcest);
+        log_capacity(app.config.max_clients, &room.tightest);
         Ok(Server { app, listener, tick: Mutex::new(tick), address })
     }
 
@@ -155,7 +155,7 @@ impl Server {
         self.listener.stop();
         for client in self.app.clients.list() {
             if let Some(outbox) = client.outbox() {
-                outbox.cut();
+                outbox.abort();
             }
         }
         self.app.clients.wait_empty(Instant::now() + CUT_GRACE);
@@ -171,12 +171,12 @@ impl Server {
                 let Some(outbox) = client.outbox() else {
                     continue;
                 };
-                let farewell = match outbox.link().coding() {
-                    Some(coding) => sse::farewell(client.number, coding),
-                    None => websocket::session::farewell(),
+                let message = match outbox.link().coding() {
+                    Some(coding) => sse::shutdown_message(client.number, coding),
+                    None => websocket::session::shutdown_message(),
                 };
                 // Said once: to an outbox that is over this does nothing.
-                outbox.finish(Reason::Shutdown, Some(&farewell));
+                outbox.close(Reason::Shutdown, Some(&message));
             }
             let now = Instant::now();
             if self.app.clients.wait_empty(deadline.min(now + Duration::from_millis(100))) {
@@ -196,12 +196,12 @@ impl Drop for Server {
 }
 
 /// Logs how many clients there may be: as many as were asked for, or as there is room for, and why.
-fn tell_room(asked: Option<usize>, scarcest: &limits::Supply) {
-    let room = scarcest.clients();
+fn log_capacity(asked: Option<usize>, tightest: &limits::ResourceLimit) {
+    let room = tightest.clients();
     match asked {
-        None => log::info!("room for {room} clients: {scarcest}"),
+        None => log::info!("room for {room} clients: {tightest}"),
         Some(limit) if limit <= room => log::info!("room for {limit} clients, as asked for"),
-        Some(limit) => log::warn!("{limit} clients asked for, room for {room}: {scarcest}"),
+        Some(limit) => log::warn!("{limit} clients asked for, room for {room}: {tightest}"),
     }
 }
 

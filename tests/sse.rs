@@ -339,7 +339,11 @@ fn an_address_that_comes_back_is_a_new_client() {
         socket.set_reuse_address(true).unwrap();
         socket.bind(&address.into()).unwrap();
         address = socket.local_addr().unwrap().as_socket().unwrap();
-        socket.connect(&server.address.into()).unwrap();
+        // Another test that starts a process just now may hold the socket before it for a moment.
+        wait_for("the port to be free again", || match socket.connect(&server.address.into()) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => false,
+            result => result.is_ok(),
+        });
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         // What closes with this option set sends a reset.
         socket.set_linger(Some(Duration::ZERO)).unwrap();

@@ -107,7 +107,7 @@ impl Tickets {
     /// Whether there is such a ticket; there is none afterwards.
     fn redeem(&mut self, ticket: &str, now: Instant) -> bool {
         self.forget_expired(now);
-        let found = self.0.iter().position(|(_, known)| same(known, ticket));
+        let found = self.0.iter().position(|(_, known)| constant_time_eq(known, ticket));
         found.is_some_and(|index| self.0.remove(index).is_some())
     }
 
@@ -135,7 +135,9 @@ fn sends_token(connection: &Connection, token: &str) -> bool {
 /// Whether the request says `Authorization: Bearer` with this token (RFC 6750 section 2.1).
 pub fn sends_bearer(connection: &Connection, token: &str) -> bool {
     match connection.header("Authorization").unwrap_or_default().split_once(' ') {
-        Some((scheme, given)) => scheme.eq_ignore_ascii_case("bearer") && same(given.trim(), token),
+        Some((scheme, given)) => {
+            scheme.eq_ignore_ascii_case("bearer") && constant_time_eq(given.trim(), token)
+        }
         None => false,
     }
 }
@@ -145,12 +147,12 @@ pub fn sends_bearer(connection: &Connection, token: &str) -> bool {
 fn has_cookie(cookies: &str, token: &str) -> bool {
     let pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
     let mut values = pairs.filter(|(name, _)| *name == COOKIE).map(|(_, value)| value);
-    values.any(|value| same(value, token))
+    values.any(|value| constant_time_eq(value, token))
 }
 
 /// Compares every byte whatever the first ones are, so that the time taken tells nothing about
 /// how much of a guess was right. (The length is no secret.)
-pub fn same(left: &str, right: &str) -> bool {
+pub fn constant_time_eq(left: &str, right: &str) -> bool {
     let differences = left.bytes().zip(right.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
     left.len() == right.len() && std::hint::black_box(differences) == 0
 }
@@ -161,9 +163,9 @@ mod tests {
 
     #[test]
     fn tokens_are_compared_whole() {
-        assert!(same("secret", "secret"));
+        assert!(constant_time_eq("secret", "secret"));
         for other in ["", "secre", "secrets", "Secret", "secreT"] {
-            assert!(!same(other, "secret"));
+            assert!(!constant_time_eq(other, "secret"));
         }
     }
 

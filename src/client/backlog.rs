@@ -116,9 +116,9 @@ mod tests {
     use super::*;
     use crate::client::outbox::{Limits, Outbox};
     use crate::client::reason::Reason;
-    use crate::client::registry::{Clients, Stay, Transport};
+    use crate::client::registry::{ClientGuard, Clients, Transport};
     use crate::config::Fanout;
-    use crate::event::chunk::Chunk;
+    use crate::event::payload::Payload;
     use crate::listener::connection::Link;
 
     const LIMITS: Limits = Limits { events: 1000, bytes: usize::MAX };
@@ -126,20 +126,20 @@ mod tests {
     /// A client with its outbox, and its peer's end of the connection.
     struct Member {
         outbox: Arc<Outbox>,
-        stay: Stay,
+        guard: ClientGuard,
         peer: TcpStream,
     }
 
     fn member(clients: &Arc<Clients>, backlog: &Arc<Backlog>, fanout: Fanout) -> Member {
         let (link, peer) = Link::pair();
-        let stay = clients.enter(Transport::WebSocket, link.peer()).unwrap();
+        let guard = clients.register(Transport::WebSocket, link.peer()).unwrap();
         let outbox = Outbox::new(link, fanout, LIMITS, &[], Arc::clone(backlog));
-        stay.show(&outbox);
-        Member { outbox, stay, peer }
+        guard.set_outbox(&outbox);
+        Member { outbox, guard, peer }
     }
 
-    fn chunk(length: usize) -> Chunk {
-        Chunk::Own(vec![b'x'; length].into())
+    fn payload(length: usize) -> Payload {
+        Payload::Own(vec![b'x'; length].into())
     }
 
     fn start(cap: usize) -> (Arc<Clients>, Arc<Backlog>) {
@@ -175,18 +175,20 @@ mod tests {
             ("written", |member| {
                 let read = read_all(member.peer);
                 member.outbox.release();
-                member.outbox.cut();
+                member.outbox.abort();
                 assert_eq!(read.join().unwrap(), LARGE + 200);
             }),
             ("goodbye", |member| {
                 let read = read_all(member.peer);
-                member.outbox.finish(Reason::Closed, Some(b"bye"));
+                member.outbox.close(Reason::Closed, Some(b"bye"));
                 member.outbox.release();
-                member.outbox.cut();
+                member.outbox.abort();
                 assert_eq!(read.join().unwrap(), LARGE + 203);
             }),
-            ("too slow", |member| member.outbox.finish(Reason::Slow, Some(b"bye"))),
-            ("cut", |member| member.outbox.cut()),
+            ("too slow", |member| {
+                member.outbox.close(Reason::Slow, Some(b"bye"));
+            }),
+            ("cut", |member| member.outbox.abort()),
             ("lost", |member| {
                 drop(member.peer);
                 member.outbox.release();
@@ -198,7 +200,7 @@ mod tests {
                 let member = member(&clients, &backlog, fanout);
                 let now = Instant::now();
                 for length in [100, LARGE, 100] {
-                    member.outbox.offer(&chunk(length), now);
+                    member.outbox.offer(&payload(length), now);
                 }
                 assert_eq!(backlog.bytes(), LARGE + 200, "{how}");
                 end(member);
@@ -215,15 +217,15 @@ mod tests {
         let member = member(&clients, &backlog, Fanout::Direct);
         member.outbox.drained_by_new_threads();
         member.outbox.release();
-        member.outbox.offer(&chunk(1000), Instant::now());
+        member.outbox.offer(&payload(1000), Instant::now());
         assert_eq!(backlog.bytes(), 0, "the socket took it");
-        member.outbox.offer(&chunk(LARGE), Instant::now());
+        member.outbox.offer(&payload(LARGE), Instant::now());
         assert_eq!(backlog.bytes(), LARGE, "a message counts until it is written whole");
-        member.outbox.offer(&chunk(10), Instant::now());
+        member.outbox.offer(&payload(10), Instant::now());
         assert_eq!(backlog.bytes(), LARGE + 10);
         let read = read_all(member.peer);
         wait_for_nothing(&backlog, "read");
-        member.outbox.cut();
+        member.outbox.abort();
         assert_eq!(read.join().unwrap(), 1000 + LARGE + 10);
     }
 
@@ -232,28 +234,31 @@ mod tests {
         let (clients, backlog) = start(1000);
         let members: Vec<_> = (0..4).map(|_| member(&clients, &backlog, Fanout::Handoff)).collect();
         let over = || -> Vec<bool> {
-            members.iter().map(|member| member.outbox.over() == Some(Reason::Crowded)).collect()
+            members
+                .iter()
+                .map(|member| member.outbox.close_reason() == Some(Reason::Crowded))
+                .collect()
         };
         for (member, length) in members.iter().zip([100, 500, 300, 100]) {
-            member.outbox.offer(&chunk(length), Instant::now());
+            member.outbox.offer(&payload(length), Instant::now());
         }
         assert_eq!((backlog.bytes(), backlog.shed()), (1000, 0), "the cap itself is allowed");
-        members[0].outbox.offer(&chunk(1), Instant::now());
+        members[0].outbox.offer(&payload(1), Instant::now());
         assert_eq!((backlog.bytes(), over()), (501, vec![false, true, false, false]));
-        members[1].outbox.offer(&chunk(5000), Instant::now());
+        members[1].outbox.offer(&payload(5000), Instant::now());
         assert_eq!(backlog.bytes(), 501, "who has been shed gets nothing more");
-        members[3].outbox.offer(&chunk(2000), Instant::now());
+        members[3].outbox.offer(&payload(2000), Instant::now());
         assert_eq!((backlog.bytes(), over()), (401, vec![false, true, false, true]));
-        members[0].outbox.offer(&chunk(590), Instant::now());
+        members[0].outbox.offer(&payload(590), Instant::now());
         assert_eq!((backlog.bytes(), over()), (991, vec![false, true, false, true]));
         assert_eq!(backlog.shed(), 2);
         // A message of the client that is behind least.
-        members[2].outbox.offer(&chunk(10), Instant::now());
+        members[2].outbox.offer(&payload(10), Instant::now());
         assert_eq!((backlog.bytes(), over()), (310, vec![true, true, false, true]));
         assert_eq!(backlog.shed(), 3);
         for member in members {
-            member.outbox.cut();
-            member.stay.leave(Reason::Closed);
+            member.outbox.abort();
+            member.guard.leave(Reason::Closed);
         }
         assert_eq!(backlog.bytes(), 0);
     }
@@ -264,11 +269,11 @@ mod tests {
         let members: Vec<_> =
             (0..20).map(|_| member(&clients, &backlog, Fanout::Handoff)).collect();
         for member in &members {
-            member.outbox.offer(&chunk(50), Instant::now());
+            member.outbox.offer(&payload(50), Instant::now());
         }
-        members[7].outbox.offer(&chunk(1), Instant::now());
+        members[7].outbox.offer(&payload(1), Instant::now());
         assert_eq!((backlog.bytes(), backlog.shed()), (900, 2));
-        assert_eq!(members[7].outbox.over(), Some(Reason::Crowded));
+        assert_eq!(members[7].outbox.close_reason(), Some(Reason::Crowded));
     }
 
     /// Many threads queue at once, and all in all far more than the cap: it is kept, nobody waits
@@ -285,16 +290,16 @@ mod tests {
                     let now = Instant::now();
                     for _ in 0..50 {
                         for member in part {
-                            member.outbox.offer(&chunk(each), now);
+                            member.outbox.offer(&payload(each), now);
                         }
                     }
                 });
             }
         });
         assert!(backlog.bytes() <= cap, "{}", backlog.bytes());
-        let sum: usize = members.iter().map(|member| member.outbox.backlog().1).sum();
+        let sum: usize = members.iter().map(|member| member.outbox.queued().1).sum();
         assert_eq!(backlog.bytes(), sum);
-        let over = members.iter().filter(|member| member.outbox.over().is_some()).count();
+        let over = members.iter().filter(|member| member.outbox.close_reason().is_some()).count();
         assert_eq!(backlog.shed(), over as u64);
         assert!((1..40).contains(&over), "{over}");
         drop(members);

@@ -72,20 +72,20 @@ struct Present {
 
 /// Why a client is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
+pub enum AtCapacity {
     /// All places, of which there are so many, are taken.
     Server(usize),
     /// Its address has all the clients, so many, that an address may have.
     Address(usize),
 }
 
-impl From<Full> for Response {
-    fn from(full: Full) -> Response {
+impl From<AtCapacity> for Response {
+    fn from(full: AtCapacity) -> Response {
         let (code, message) = match full {
-            Full::Server(limit) => {
+            AtCapacity::Server(limit) => {
                 ("full", format!("all {limit} places are taken; try again later"))
             }
-            Full::Address(limit) => (
+            AtCapacity::Address(limit) => (
                 "address_full",
                 format!("your address has {limit} clients, all it may have; try again later"),
             ),
@@ -94,8 +94,8 @@ impl From<Full> for Response {
     }
 }
 
-/// A client's stay. Dropping it ends the stay, and logs it.
-pub struct Stay {
+/// A client's place among the connected ones. Dropping it gives the place up, and logs it.
+pub struct ClientGuard {
     clients: Arc<Clients>,
     client: Arc<Client>,
     reason: Reason,
@@ -150,29 +150,29 @@ impl Clients {
     ///
     /// # Errors
     /// Where there is no room for it.
-    pub fn enter(
+    pub fn register(
         self: &Arc<Self>,
         transport: Transport,
         peer: ClientAddress,
-    ) -> Result<Stay, Full> {
+    ) -> Result<ClientGuard, AtCapacity> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let client = Arc::new(Client { number, transport, peer, since, outbox: OnceLock::new() });
         self.add(&client)?;
         log::info!("{transport} {peer} connected");
-        Ok(Stay { clients: Arc::clone(self), client, reason: Reason::Internal })
+        Ok(ClientGuard { clients: Arc::clone(self), client, reason: Reason::Internal })
     }
 
-    fn add(&self, client: &Arc<Client>) -> Result<(), Full> {
+    fn add(&self, client: &Arc<Client>) -> Result<(), AtCapacity> {
         let mut present = self.present();
         if present.clients.len() >= self.limit {
-            return Err(Full::Server(self.limit));
+            return Err(AtCapacity::Server(self.limit));
         }
         if let Some(limit) = self.limit_per_address {
             let address = counted_address(client.peer.ip);
             let count = present.per_address.get(&address).copied().unwrap_or(0);
             if count >= limit {
-                return Err(Full::Address(limit));
+                return Err(AtCapacity::Address(limit));
             }
             present.per_address.insert(address, count + 1);
         }
@@ -195,14 +195,14 @@ impl Clients {
     }
 }
 
-impl Stay {
+impl ClientGuard {
     /// The client's number.
     pub fn number(&self) -> u64 {
         self.client.number
     }
 
     /// Shows where the client's messages go, to statistics and to the shutdown.
-    pub fn show(&self, outbox: &Arc<Outbox>) {
+    pub fn set_outbox(&self, outbox: &Arc<Outbox>) {
         let _ = self.client.outbox.set(Arc::clone(outbox));
     }
 
@@ -212,7 +212,7 @@ impl Stay {
     }
 }
 
-impl Drop for Stay {
+impl Drop for ClientGuard {
     fn drop(&mut self) {
         let Client { transport, peer, since, .. } = *self.client;
         // Whole milliseconds: more digits would be noise.
@@ -241,8 +241,9 @@ impl Drop for Stay {
 mod tests {
     use super::*;
 
-    fn enter(clients: &Arc<Clients>, address: &str) -> Result<Stay, Full> {
-        clients.enter(Transport::Sse, ClientAddress { ip: address.parse().unwrap(), port: Some(1) })
+    fn enter(clients: &Arc<Clients>, address: &str) -> Result<ClientGuard, AtCapacity> {
+        clients
+            .register(Transport::Sse, ClientAddress { ip: address.parse().unwrap(), port: Some(1) })
     }
 
     #[test]
@@ -250,11 +251,11 @@ mod tests {
         let clients = Clients::new(100, Some(2));
         let first = enter(&clients, "192.0.2.1").unwrap();
         let _mapped = enter(&clients, "::ffff:192.0.2.1").unwrap();
-        assert_eq!(enter(&clients, "192.0.2.1").err(), Some(Full::Address(2)));
+        assert_eq!(enter(&clients, "192.0.2.1").err(), Some(AtCapacity::Address(2)));
         let _neighbour = enter(&clients, "192.0.2.2").unwrap();
         drop(first);
         let _next = enter(&clients, "192.0.2.1").unwrap();
-        assert_eq!(enter(&clients, "::ffff:192.0.2.1").err(), Some(Full::Address(2)));
+        assert_eq!(enter(&clients, "::ffff:192.0.2.1").err(), Some(AtCapacity::Address(2)));
     }
 
     #[test]
@@ -262,7 +263,7 @@ mod tests {
         let clients = Clients::new(100, Some(1));
         let _one = enter(&clients, "2001:db8:0:1::1").unwrap();
         let same = enter(&clients, "2001:db8:0:1:ffff:ffff:ffff:ffff");
-        assert_eq!(same.err(), Some(Full::Address(1)));
+        assert_eq!(same.err(), Some(AtCapacity::Address(1)));
         let _other = enter(&clients, "2001:db8:0:2::1").unwrap();
     }
 
@@ -274,12 +275,12 @@ mod tests {
             .map(|address| enter(&clients, address).unwrap())
             .collect();
         assert_eq!(clients.present().per_address.len(), 2);
-        assert_eq!(enter(&clients, "192.0.2.9").err(), Some(Full::Server(3)));
+        assert_eq!(enter(&clients, "192.0.2.9").err(), Some(AtCapacity::Server(3)));
         drop(all);
         assert!(clients.present().per_address.is_empty());
         assert!(clients.present().clients.is_empty());
         let unlimited = Clients::new(3, None);
-        let _stay = enter(&unlimited, "192.0.2.1").unwrap();
+        let _guard = enter(&unlimited, "192.0.2.1").unwrap();
         assert!(unlimited.present().per_address.is_empty());
     }
 }

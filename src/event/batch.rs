@@ -10,7 +10,7 @@ use super::Event;
 use crate::http::coding::{Coding, Encoded};
 use crate::ws::deflate::{WINDOWS, Window};
 
-/// The most events in a batch: one bit each in [`Places`].
+/// The most events in a batch: one bit each in [`EventMask`].
 pub const MAX_EVENTS: usize = 64;
 
 /// From how many bytes of data on a batch is not extended. It is encoded as a whole, once more
@@ -18,7 +18,7 @@ pub const MAX_EVENTS: usize = 64;
 pub const MAX_BYTES: usize = 64 * 1024;
 
 /// Which events of a batch: bit n is the nth.
-pub type Places = u64;
+pub type EventMask = u64;
 
 /// Some events, in order, with their encodings one behind the other. Never empty.
 #[derive(Debug)]
@@ -42,14 +42,14 @@ impl Batch {
         &self.events
     }
 
-    /// The batch of those at `places`: the same one, where that is all.
-    pub fn part(self: &Arc<Self>, places: Places) -> Arc<Batch> {
-        if places.count_ones() as usize == self.events.len() {
+    /// The batch of those at `mask`: the same one, where that is all.
+    pub fn part(self: &Arc<Self>, mask: EventMask) -> Arc<Batch> {
+        if mask.count_ones() as usize == self.events.len() {
             return Arc::clone(self);
         }
-        let is_in = |place: &usize| places & (1 << place) != 0;
-        let places = (0..self.events.len()).filter(is_in);
-        let events: Vec<_> = places.map(|place| Arc::clone(&self.events[place])).collect();
+        let is_in = |place: &usize| mask & (1 << place) != 0;
+        let mask = (0..self.events.len()).filter(is_in);
+        let events: Vec<_> = mask.map(|place| Arc::clone(&self.events[place])).collect();
         Arc::new(Batch::new(events))
     }
 
@@ -58,7 +58,7 @@ impl Batch {
         match &*self.events {
             [event] => event.sse(coding),
             events => {
-                // One chunk for all of them.
+                // One payload for all of them.
                 let encode = || Encoded::new(&join(events, |event| event.sse(Coding::Identity)));
                 self.sse.get_or_init(encode).bytes(coding)
             }

@@ -1,8 +1,8 @@
 //! An event, its id, and its encodings: each is made once and shared by all its receivers.
 
 pub mod batch;
-pub mod chunk;
 pub mod members;
+pub mod payload;
 
 use std::borrow::Cow;
 use std::fmt;

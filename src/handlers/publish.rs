@@ -115,10 +115,12 @@ pub(crate) fn take_draft(
 /// # Errors
 /// 401 or 403, with the reason.
 fn authorise(app: &App, connection: &Connection) -> Result<(), Response> {
-    match right(app, |token| sends_bearer(connection, token)) {
-        Right::Granted => Ok(()),
-        Right::NotHere => Err(Response::error(403, "forbidden", NOT_HERE)),
-        Right::TokenMissing => {
+    match permission(app, |token| sends_bearer(connection, token)) {
+        PublishPermission::Granted => Ok(()),
+        PublishPermission::OnlyFromLoopback => {
+            Err(Response::error(403, "forbidden", ONLY_FROM_LOOPBACK))
+        }
+        PublishPermission::TokenMissing => {
             let message = "send 'Authorization: Bearer' with the server's token";
             Err(Response::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer"))
         }
@@ -128,25 +130,26 @@ fn authorise(app: &App, connection: &Connection) -> Result<(), Response> {
 /// Whether somebody may publish. The address that counts is the one the server listens on; who
 /// a client says it is, or a proxy says, decides nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Right {
+pub enum PublishPermission {
     /// Yes.
     Granted,
     /// Not without the server's token.
     TokenMissing,
-    /// Nobody may: see [`NOT_HERE`].
-    NotHere,
+    /// Nobody may: see [`ONLY_FROM_LOOPBACK`].
+    OnlyFromLoopback,
 }
 
-/// What [`Right::NotHere`] means.
-pub const NOT_HERE: &str = "publishing needs --token unless the server listens on loopback only";
+/// What [`PublishPermission::OnlyFromLoopback`] means.
+pub const ONLY_FROM_LOOPBACK: &str =
+    "publishing needs --token unless the server listens on loopback only";
 
-/// The right of somebody of whom `knows` tells whether they know the server's token.
-pub fn right(app: &App, knows: impl FnOnce(&str) -> bool) -> Right {
+/// The permission of somebody of whom `has_token` tells whether they know the server's token.
+pub fn permission(app: &App, has_token: impl FnOnce(&str) -> bool) -> PublishPermission {
     match &app.config.token {
-        Some(token) if knows(token) => Right::Granted,
-        Some(_) => Right::TokenMissing,
-        None if app.is_loopback => Right::Granted,
-        None => Right::NotHere,
+        Some(token) if has_token(token) => PublishPermission::Granted,
+        Some(_) => PublishPermission::TokenMissing,
+        None if app.is_loopback => PublishPermission::Granted,
+        None => PublishPermission::OnlyFromLoopback,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::client::outbox::Outbox;
 use crate::client::registry::Transport;
 use crate::event::batch::batches;
-use crate::event::chunk::{Chunk, Form};
+use crate::event::payload::{Encoding, Payload};
 use crate::event::{EventId, encode_sse};
 use crate::handlers::query::Query;
 use crate::http::coding::Coding;
@@ -37,8 +37,8 @@ fn greeting(seen: Option<EventId>) -> String {
 /// Serves the client until it leaves, is too slow, or the server shuts down.
 pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     let last = query.last_seen(&connection);
-    let stay = match app.clients.enter(Transport::Sse, connection.peer()) {
-        Ok(stay) => stay,
+    let guard = match app.clients.register(Transport::Sse, connection.peer()) {
+        Ok(guard) => guard,
         Err(full) => {
             let refusal = full.into();
             app.refusals.log("sse", connection.peer(), &refusal);
@@ -53,38 +53,38 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     let backlog = Arc::clone(&app.backlog);
     let outbox = Outbox::new(link, app.config.fanout, app.limits(), coding.end(), backlog);
     outbox.drained_by_this_thread();
-    stay.show(&outbox);
-    if let Err(error) = app.hangups.watch(&socket, stay.number()) {
+    guard.set_outbox(&outbox);
+    if let Err(error) = app.hangups.watch(&socket, guard.number()) {
         log::warn!("sse {}: a hang-up will not be noticed: {error}", outbox.link().peer());
     }
     drop(socket);
 
     let subscriber = Subscriber {
-        client: stay.number(),
+        client: guard.number(),
         outbox: Arc::clone(&outbox),
         topics: query.topics_or_all(),
-        form: Form::Sse(coding),
+        encoding: Encoding::Sse(coding),
     };
     // Before the greeting: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = app.hub.subscribe(subscriber, last);
     first.extend_from_slice(&coding.frame(greeting(replay.seen).as_bytes()));
-    outbox.write_taken(Chunk::Own(first.into()));
+    outbox.write_taken(Payload::Own(first.into()));
     write_replay(&outbox, replay, coding);
     let reason = outbox.run();
 
     drop(subscription);
-    outbox.cut();
-    stay.leave(reason);
+    outbox.abort();
+    guard.leave(reason);
     Next::Done
 }
 
 fn write_replay(outbox: &Outbox, replay: Replay, coding: Coding) {
     if let Some(resumed) = replay.gap {
         let gap = encode_sse(Some(resumed), Some("gap"), &gap_data(resumed));
-        outbox.write_taken(Chunk::Own(coding.frame(&gap)));
+        outbox.write_taken(Payload::Own(coding.frame(&gap)));
     }
     for batch in batches(&replay.events) {
-        outbox.write_taken(Chunk::Sse(batch, coding));
+        outbox.write_taken(Payload::Sse(batch, coding));
     }
 }
 
@@ -95,7 +95,7 @@ pub fn gap_data(resumed: EventId) -> String {
 
 /// What a client is told when the server shuts down: when to come back, and that the stream ends here.
 /// Spread over two seconds, so that not all of them come at once.
-pub fn farewell(client: u64, coding: Coding) -> Vec<u8> {
+pub fn shutdown_message(client: u64, coding: Coding) -> Vec<u8> {
     // Any number that differs between neighbours will do; this is Knuth's multiplicative hash.
     let jitter = client.wrapping_mul(2_654_435_761) % 2_000;
     let retry = coding.frame(format!("retry: {}\n", 1_000 + jitter).as_bytes());
@@ -107,11 +107,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn farewells_are_spread() {
-        let farewells = (0..200).map(|client| farewell(client, Coding::Identity));
-        let all: std::collections::HashSet<_> = farewells.collect();
+    fn shutdown_messages_are_spread() {
+        let messages = (0..200).map(|client| shutdown_message(client, Coding::Identity));
+        let all: std::collections::HashSet<_> = messages.collect();
         assert!(all.len() > 150, "{}", all.len());
         assert!(all.iter().all(|one| one.starts_with(b"retry: ") && one.ends_with(b"\n")));
-        assert!(farewell(1, Coding::Chunked).ends_with(b"\n\r\n0\r\n\r\n"));
+        assert!(shutdown_message(1, Coding::Chunked).ends_with(b"\n\r\n0\r\n\r\n"));
     }
 }

@@ -58,8 +58,8 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
         .take(if lists_clients { MAX_LISTED } else { 0 })
         .map(|client| {
             let outbox = client.outbox();
-            let (queue, queue_bytes) = outbox.map_or((0, 0), |outbox| outbox.backlog());
-            let state = match outbox.map(|outbox| outbox.over()) {
+            let (queue, queue_bytes) = outbox.map_or((0, 0), |outbox| outbox.queued());
+            let state = match outbox.map(|outbox| outbox.close_reason()) {
                 None => "connecting",
                 Some(Some(_)) => "closing",
                 Some(None) if queue > 0 => "behind",

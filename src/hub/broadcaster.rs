@@ -19,8 +19,8 @@ use super::topics::Topics;
 use crate::client::outbox::Outbox;
 use crate::client::reason::Reason;
 use crate::event::Event;
-use crate::event::batch::{Batch, MAX_BYTES, MAX_EVENTS, Places};
-use crate::event::chunk::{Chunk, Form};
+use crate::event::batch::{Batch, EventMask, MAX_BYTES, MAX_EVENTS};
+use crate::event::payload::{Encoding, Payload};
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -33,8 +33,8 @@ pub struct Subscriber {
     pub outbox: Arc<Outbox>,
     /// Which events, at first.
     pub topics: Topics,
-    /// In which form.
-    pub form: Form,
+    /// In which encoding.
+    pub encoding: Encoding,
 }
 
 /// What a broadcaster is told.
@@ -107,8 +107,8 @@ fn run(receiver: &Receiver<Message>, heartbeat: Duration, timing: &Arc<Timing>) 
             share.subscribers.len()
         );
         for subscriber in share.subscribers.values() {
-            subscriber.outbox.finish(Reason::Internal, None);
-            subscriber.outbox.cut();
+            subscriber.outbox.close(Reason::Internal, None);
+            subscriber.outbox.abort();
         }
     }
 }
@@ -116,29 +116,29 @@ fn run(receiver: &Receiver<Message>, heartbeat: Duration, timing: &Arc<Timing>) 
 /// The receivers of one kind of event, by client: in the order in which they came, which is about that
 /// of their outboxes, and of the kernel's part of their connections, in memory.
 type Group = BTreeMap<u64, Member>;
-type Member = (Form, Arc<Outbox>);
+type Member = (Encoding, Arc<Outbox>);
 
-/// A batch in the forms that were wanted so far: one chunk for all clients of a form, so that nothing
+/// A batch in the encodings that were wanted so far: one payload for all clients of an encoding, so that nothing
 /// shared is touched for each of them.
-struct Forms {
+struct EncodedBatch {
     batch: Arc<Batch>,
     // A few at the most: a search is cheaper than a hash.
-    chunks: Vec<(Form, Chunk)>,
+    payloads: Vec<(Encoding, Payload)>,
 }
 
-impl Forms {
-    fn of(batch: &Arc<Batch>) -> Forms {
-        Forms { batch: Arc::clone(batch), chunks: Vec::new() }
+impl EncodedBatch {
+    fn of(batch: &Arc<Batch>) -> EncodedBatch {
+        EncodedBatch { batch: Arc::clone(batch), payloads: Vec::new() }
     }
 
     // One that is gone is taken out when its own thread unsubscribes.
-    fn offer(&mut self, (form, outbox): &Member, now: Instant) {
-        let place = self.chunks.iter().position(|(known, _)| known == form);
+    fn offer(&mut self, (encoding, outbox): &Member, now: Instant) {
+        let place = self.payloads.iter().position(|(known, _)| known == encoding);
         let place = place.unwrap_or_else(|| {
-            self.chunks.push((*form, form.chunk(Arc::clone(&self.batch))));
-            self.chunks.len() - 1
+            self.payloads.push((*encoding, encoding.payload(Arc::clone(&self.batch))));
+            self.payloads.len() - 1
         });
-        outbox.offer(&self.chunks[place].1, now);
+        outbox.offer(&self.payloads[place].1, now);
     }
 }
 
@@ -205,7 +205,7 @@ impl Share {
             // After messages too: a flood of events must not keep the heartbeat from others.
             let now = Instant::now();
             if now >= next {
-                self.tend(now);
+                self.tick(now);
                 next = now + interval;
             }
         }
@@ -219,7 +219,7 @@ impl Share {
 
     fn join(&mut self, client: u64, topics: &Topics) {
         let Some(subscriber) = self.subscribers.get(&client) else { return };
-        let member = || (subscriber.form, Arc::clone(&subscriber.outbox));
+        let member = || (subscriber.encoding, Arc::clone(&subscriber.outbox));
         match topics {
             Topics::All => {
                 self.to_all.insert(client, member());
@@ -252,7 +252,7 @@ impl Share {
 
     fn fan_out(&self, batch: &Arc<Batch>) {
         let start = Instant::now();
-        let mut all = Forms::of(batch);
+        let mut all = EncodedBatch::of(batch);
         for member in walk(&self.to_all) {
             all.offer(member, start);
         }
@@ -265,40 +265,40 @@ impl Share {
     }
 
     fn fan_out_by_topic(&self, batch: &Arc<Batch>, start: Instant) {
-        let mut groups: Vec<(&Group, Places)> = Vec::new();
+        let mut groups: Vec<(&Group, EventMask)> = Vec::new();
         for (place, event) in batch.events().iter().enumerate() {
             let Some(group) = self.to_topic.get(&event.topic) else { continue };
             match groups.iter_mut().find(|(known, _)| std::ptr::eq(*known, group)) {
-                Some((_, places)) => *places |= 1 << place,
+                Some((_, mask)) => *mask |= 1 << place,
                 None => groups.push((group, 1 << place)),
             }
         }
-        if let [(group, places)] = groups[..] {
-            let mut part = Forms::of(&batch.part(places));
+        if let [(group, mask)] = groups[..] {
+            let mut part = EncodedBatch::of(&batch.part(mask));
             for member in walk(group) {
                 part.offer(member, start);
             }
             return;
         }
         // Whoever wants several of the topics gets their events in order.
-        let mut members: HashMap<u64, (Places, &Member)> = HashMap::new();
-        for (group, places) in groups {
+        let mut members: HashMap<u64, (EventMask, &Member)> = HashMap::new();
+        for (group, mask) in groups {
             for (client, member) in group {
-                members.entry(*client).or_insert((0, member)).0 |= places;
+                members.entry(*client).or_insert((0, member)).0 |= mask;
             }
         }
-        let mut parts: HashMap<Places, Forms> = HashMap::new();
-        for (places, member) in members.into_values() {
-            let part = parts.entry(places).or_insert_with(|| Forms::of(&batch.part(places)));
+        let mut parts: HashMap<EventMask, EncodedBatch> = HashMap::new();
+        for (mask, member) in members.into_values() {
+            let part = parts.entry(mask).or_insert_with(|| EncodedBatch::of(&batch.part(mask)));
             part.offer(member, start);
         }
     }
 
-    fn tend(&self, now: Instant) {
+    fn tick(&self, now: Instant) {
         for subscriber in self.subscribers.values() {
-            subscriber.outbox.enforce_end(now);
-            if let Form::Sse(coding) = subscriber.form {
-                subscriber.outbox.tend(coding.heartbeat(), self.heartbeat, now);
+            subscriber.outbox.abort_overdue(now);
+            if let Encoding::Sse(coding) = subscriber.encoding {
+                subscriber.outbox.tick(coding.heartbeat(), self.heartbeat, now);
             }
         }
     }
@@ -345,15 +345,15 @@ mod tests {
             let outbox = Outbox::new(link, Fanout::Direct, limits, &[], backlog);
             outbox.drained_by_new_threads();
             outbox.release();
-            let (topics, form) = (Topics::All, Form::Sse(Coding::Identity));
-            let subscribe = Subscriber { client, outbox: Arc::clone(&outbox), topics, form };
+            let (topics, encoding) = (Topics::All, Encoding::Sse(Coding::Identity));
+            let subscribe = Subscriber { client, outbox: Arc::clone(&outbox), topics, encoding };
             broadcaster.mailbox.send(Message::Subscribe(subscribe));
             (outbox, peer)
         };
         let (first, mut peer) = subscriber(1);
         broadcaster.mailbox.send(Message::Panic);
         assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it is disconnected");
-        assert_eq!(first.over(), Some(Reason::Internal));
+        assert_eq!(first.close_reason(), Some(Reason::Internal));
         let (_second, mut peer) = subscriber(2);
         let event = Event::new("1-1".parse().unwrap(), Draft::new("t", None, "there").unwrap());
         broadcaster.mailbox.send(Message::Event(Arc::new(event)));

@@ -245,7 +245,7 @@ impl Subscription {
     ///
     /// Where topics are added, the caller holds the client's outbox and writes the replay first.
     /// What was published before on topics that are given up may still be on its way: see
-    /// [`Subscription::settle`].
+    /// [`Subscription::wait_applied`].
     pub fn change(&mut self, topics: Topics, last: LastSeen) -> Replay {
         let leave = self.topics.without(&topics);
         let join = topics.without(&self.topics);
@@ -268,7 +268,7 @@ impl Subscription {
 
     /// Returns when the latest change is in effect: no event that it excludes will be put into the
     /// client's outbox any more.
-    pub fn settle(&self) {
+    pub fn wait_applied(&self) {
         let (done, all_done) = crossbeam_channel::bounded(0);
         self.mailbox().send(Message::Flush(done));
         let _ = all_done.recv();

@@ -280,7 +280,7 @@ impl Listener {
     fn receive(self: &Arc<Self>, pipe: &Pipe) {
         let mut memory = Trimmer::new();
         loop {
-            memory.tend();
+            memory.tick();
             match pipe.server.recv_timeout(CHECK_INTERVAL) {
                 Ok(Some(request)) => {
                     if let Err(why) = self.serve(request, pipe) {

@@ -31,7 +31,7 @@ const MOST_DESCRIPTORS: u64 = 1 << 20;
 
 /// Something that clients use up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Supply {
+pub struct ResourceLimit {
     name: &'static str,
     limit: u64,
     used: u64,
@@ -39,7 +39,7 @@ pub struct Supply {
     per_client: u64,
 }
 
-impl Supply {
+impl ResourceLimit {
     /// For how many clients it is enough. Of a small rest at least half is for them.
     pub fn clients(&self) -> usize {
         let free = self.limit.saturating_sub(self.used);
@@ -47,7 +47,7 @@ impl Supply {
     }
 }
 
-impl fmt::Display for Supply {
+impl fmt::Display for ResourceLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.limit, self.name)?;
         if self.used > 0 { write!(f, ", {} in use", self.used) } else { Ok(()) }
@@ -58,15 +58,15 @@ impl fmt::Display for Supply {
 #[derive(Debug)]
 pub struct Room {
     /// What allows the fewest clients.
-    pub scarcest: Supply,
+    pub tightest: ResourceLimit,
     /// How many connections may be pending: an eighth of what there is for all, 1,024 at most. (Of
-    /// a small supply [`Supply::clients`] leaves half.)
+    /// a small supply [`ResourceLimit::clients`] leaves half.)
     pub max_pending: usize,
 }
 
 /// Reads off for how many there is room, where a client has so many threads, and raises what may be raised for it.
 pub fn room(threads_per_client: u64) -> Room {
-    let descriptors = Supply {
+    let descriptors = ResourceLimit {
         name: "open descriptors (RLIMIT_NOFILE)",
         limit: raise_descriptor_limit().unwrap_or(MOST_DESCRIPTORS),
         // Those that are open now are among the spare ones.
@@ -78,14 +78,15 @@ pub fn room(threads_per_client: u64) -> Room {
     supplies.extend(threads(threads_per_client));
     supplies.extend(maps(threads_per_client));
     // A pending connection has one thread, whatever a client has. The same descriptor serves both.
-    let pending = |supply: &Supply| {
+    let pending = |supply: &ResourceLimit| {
         let per_connection = (supply.per_client / threads_per_client).max(1);
         supply.limit.saturating_sub(supply.used) / per_connection
     };
     let fewest = supplies.iter().map(pending).min().unwrap_or(0);
     let max_pending = (fewest / 8).clamp(4, MAX_PENDING) as usize;
-    let scarcest = supplies.into_iter().min_by_key(Supply::clients).expect("descriptors at least");
-    Room { scarcest, max_pending }
+    let tightest =
+        supplies.into_iter().min_by_key(ResourceLimit::clients).expect("descriptors at least");
+    Room { tightest, max_pending }
 }
 
 /// The most descriptors that this process may ever have open; `None`: as many as the system allows.
@@ -109,9 +110,9 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 
 /// Every limit of threads that applies.
 #[cfg(target_os = "linux")]
-fn threads(per_client: u64) -> Vec<Supply> {
+fn threads(per_client: u64) -> Vec<ResourceLimit> {
     use linux::{all_threads, cgroup_tasks, nproc_applies, number, text};
-    let supply = |name, limit, used| Supply {
+    let supply = |name, limit, used| ResourceLimit {
         name,
         limit,
         used,
@@ -141,10 +142,10 @@ fn threads(per_client: u64) -> Vec<Supply> {
 }
 
 #[cfg(target_os = "linux")]
-fn maps(threads_per_client: u64) -> Option<Supply> {
+fn maps(threads_per_client: u64) -> Option<ResourceLimit> {
     use linux::{number, text};
     let limit = number(&text("/proc/sys/vm/max_map_count"))?;
-    Some(Supply {
+    Some(ResourceLimit {
         name: "memory maps (vm.max_map_count)",
         limit,
         used: text("/proc/self/maps").lines().count() as u64,
@@ -155,16 +156,21 @@ fn maps(threads_per_client: u64) -> Option<Supply> {
 
 /// Elsewhere the limit of the user's threads is the only one that can be read in the same way.
 #[cfg(not(target_os = "linux"))]
-fn threads(per_client: u64) -> Vec<Supply> {
+fn threads(per_client: u64) -> Vec<ResourceLimit> {
     let name = "threads of this user (RLIMIT_NPROC)";
     let limit = getrlimit(Resource::Nproc).current;
-    let supply =
-        |limit| Supply { name, limit, used: 0, spare: SPARE_THREADS + MAX_PENDING, per_client };
+    let supply = |limit| ResourceLimit {
+        name,
+        limit,
+        used: 0,
+        spare: SPARE_THREADS + MAX_PENDING,
+        per_client,
+    };
     limit.map(supply).into_iter().collect()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn maps(_: u64) -> Option<Supply> {
+fn maps(_: u64) -> Option<ResourceLimit> {
     None
 }
 
@@ -296,7 +302,7 @@ mod tests {
     #[test]
     fn room_is_what_is_left_without_the_spare_part() {
         let supply = |limit, used, spare, per_client| {
-            Supply { name: "threads", limit, used, spare, per_client }.clients()
+            ResourceLimit { name: "threads", limit, used, spare, per_client }.clients()
         };
         assert_eq!(supply(20_000, 0, 256, 2), 9_872);
         assert_eq!(supply(65_530, 62, 256, 4), 16_303);
@@ -310,6 +316,6 @@ mod tests {
     #[test]
     fn more_threads_per_client_leave_room_for_fewer() {
         let [one, two] = [1, 2].map(room);
-        assert!(two.scarcest.clients() <= one.scarcest.clients());
+        assert!(two.tightest.clients() <= one.tightest.clients());
     }
 }

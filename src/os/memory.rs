@@ -34,7 +34,7 @@ impl Trimmer {
 
     /// Trims the allocator if much has changed since it was trimmed last. To be called often: it looks
     /// once in [`INTERVAL`], because a trim takes a millisecond or two, and the allocator's locks.
-    pub fn tend(&mut self) {
+    pub fn tick(&mut self) {
         if Instant::now() < self.next {
             return;
         }

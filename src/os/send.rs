@@ -66,7 +66,7 @@ pub fn wait_readable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> 
 /// over, or `most` bytes came.
 ///
 /// A socket closed with unread bytes in it answers with a reset, and a reset destroys what the
-/// peer has not read yet: our last words (RFC 9112 section 9.6).
+/// peer has not read yet: the last response (RFC 9112 section 9.6).
 pub fn linger(stream: &TcpStream, grace: Duration, most: usize) {
     let _ = stream.shutdown(std::net::Shutdown::Write);
     read_out(stream, ReadBounds { time: grace, idle: grace, bytes: most }, |_| false);

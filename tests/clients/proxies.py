@@ -1,5 +1,5 @@
 """nginx and HAProxy: with the configurations of tests/proxies, each in front of two servers, and with
-those of the README, in front of one."""
+those of the book, in front of one."""
 
 import contextlib
 import os
@@ -118,19 +118,19 @@ class HAProxy(Proxy):
         return [self.program, "-db", "-f", self.path]
 
 
-def of_readme(language, ports):
-    """The README's code in a language, with other ports."""
-    with open(os.path.join(tools.ROOT, "README.md"), encoding="utf-8") as file:
+def of_the_book(language, ports):
+    """The code of the book's chapter on proxies in a language, with other ports."""
+    with open(os.path.join(tools.ROOT, "src", "docs", "proxies.md"), encoding="utf-8") as file:
         found = re.search(rf"^ *```{language}\n(.*?)^ *```$", file.read(), re.MULTILINE | re.DOTALL)
     text = found[1]
     for port, other in ports.items():
-        assert port in text, f"{port} is not in the README's {language}"
+        assert port in text, f"{port} is not in the book's {language}"
         text = text.replace(port, other)
     return text
 
 
-class NginxOfReadme(Nginx):
-    name, count = "nginx as in the README", 1
+class NginxOfTheBook(Nginx):
+    name, count = "nginx as in the book", 1
     # What Debian's nginx.conf has around the files in conf.d; and folders of this check's own.
     AROUND = """
 daemon off;
@@ -149,14 +149,14 @@ http {
     def text(self, extra):
         ports = {"listen 80;": f"listen 127.0.0.1:{self.port};",
                  "127.0.0.1:3000": f"127.0.0.1:{self.servers[0].port}"}
-        return f"{self.AROUND}{of_readme('nginx', ports)}}}\n"
+        return f"{self.AROUND}{of_the_book('nginx', ports)}}}\n"
 
 
-class HAProxyOfReadme(HAProxy):
-    name, count = "HAProxy as in the README", 1
+class HAProxyOfTheBook(HAProxy):
+    name, count = "HAProxy as in the book", 1
 
     def text(self, extra):
-        return of_readme("haproxy", {"bind :80": f"bind 127.0.0.1:{self.port}",
+        return of_the_book("haproxy", {"bind :80": f"bind 127.0.0.1:{self.port}",
                                      "127.0.0.1:3000": f"127.0.0.1:{self.servers[0].port}"})
 
 

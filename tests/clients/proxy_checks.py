@@ -1,5 +1,5 @@
 """What must hold behind reverse proxies: two servers, sticky sessions, buffering as by default; and with
-the README's configurations."""
+the book's configurations."""
 
 import functools
 import http.client
@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from bytes_checks import Curl
 from checks import check
 from page_checks import LIVE, Page
-from proxies import HAProxy, HAProxyOfReadme, Nginx, NginxOfReadme
+from proxies import HAProxy, HAProxyOfTheBook, Nginx, NginxOfTheBook
 from relay import Relay
 from server import publish, request, until
 from sse_checks import back_again, numbers, several
 from ws_checks import echo_all
 
 
-ALL = (Nginx, HAProxy, NginxOfReadme, HAProxyOfReadme)
+ALL = (Nginx, HAProxy, NginxOfTheBook, HAProxyOfTheBook)
 
 
 def behind(kind, what, proxies=(Nginx, HAProxy)):
@@ -147,7 +147,7 @@ HOST = "proxy_set_header Host $http_host;"
 NAMED = {HOST: "", 'proxy_set_header X-Forwarded-Host "";': "proxy_set_header X-Forwarded-Host $http_host;"}
 
 
-@behind("page", "without its Host line: refused, and the log names it", proxies=(NginxOfReadme,))
+@behind("page", "without its Host line: refused, and the log names it", proxies=(NginxOfTheBook,))
 def names_what_mends_it(kind, context, client):
     # Without trust the named host is not believed either.
     for change in ({HOST: ""}, NAMED):
@@ -161,7 +161,7 @@ def names_what_mends_it(kind, context, client):
             assert len(lines) == 1 and all(part in lines[0] for part in parts), lines
 
 
-@behind("page", "X-Forwarded-Host from a trusted proxy is the own host", proxies=(NginxOfReadme,))
+@behind("page", "X-Forwarded-Host from a trusted proxy is the own host", proxies=(NginxOfTheBook,))
 def believes_the_named_host(kind, context, client):
     with kind(context, "--trust-proxy", "127.0.0.1", change=NAMED) as proxy:
         shown = Page(client, proxy.url)

@@ -1,4 +1,4 @@
-"""Many tabs: the six connections that a browser has for one server over HTTP/1.1, and what the README says
+"""Many tabs: the six connections that a browser has for one server over HTTP/1.1, and what the book says
 to do about them."""
 
 import json
@@ -7,7 +7,7 @@ import tempfile
 
 from checks import check
 from page_checks import Page
-from proxies import of_readme
+from proxies import of_the_book
 from server import request, until
 from sse_checks import start
 
@@ -35,12 +35,12 @@ def seventh_waits(context, client):
         page.leave()
 
 
-@check("page", f"the README's worker: one event stream for {TABS} tabs")
+@check("page", f"the book's worker: one event stream for {TABS} tabs")
 def one_for_all(context, client):
     with tempfile.TemporaryDirectory() as folder:
         for name, language in (("events.js", "js"), ("index.html", "html")):
             with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-                file.write(of_readme(language, {}))
+                file.write(of_the_book(language, {}))
         with start(context, "--www", folder) as server:
             pages = [Page(client, server.url) for _ in range(TABS)]
             until(lambda: clients(server) == (1, 0), "one stream")

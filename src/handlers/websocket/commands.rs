@@ -18,12 +18,12 @@ use serde_json::{Value, json};
 
 use super::output::{text_message, write_replay};
 use crate::app::App;
-use crate::auth::access::same;
+use crate::auth::access::constant_time_eq;
 use crate::client::outbox::Outbox;
-use crate::event::chunk::Chunk;
 use crate::event::members::Members;
+use crate::event::payload::Payload;
 use crate::event::{DEFAULT_TOPIC, Draft, MAX_NAME, check_name};
-use crate::handlers::publish::{NOT_HERE, Right, right, take_draft};
+use crate::handlers::publish::{ONLY_FROM_LOOPBACK, PublishPermission, permission, take_draft};
 use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Stopped, Subscription};
 use crate::ws::deflate::Window;
@@ -31,7 +31,7 @@ use crate::ws::deflate::Window;
 /// The subprotocol's name (RFC 6455 section 1.9).
 pub const PROTOCOL: &str = "threadcast.v1";
 
-/// How many topics one client may be subscribed to: they are kept for as long as it stays.
+/// How many topics one client may be subscribed to: they are kept for as long as it guards.
 const MAX_TOPICS: usize = 1_000;
 
 /// What a client can ask for.
@@ -47,7 +47,7 @@ enum Command {
 /// Why a command is not carried out.
 #[derive(Debug, PartialEq, Eq)]
 struct Refusal {
-    /// For programs; the README lists them.
+    /// For programs; [`crate::docs::commands`] lists them.
     code: &'static str,
     /// For people: what is wrong, and what to do.
     message: String,
@@ -70,26 +70,26 @@ pub struct Commands {
     subscription: Subscription,
     /// The topics it is subscribed to, by the names it gave them; `*` is one of them.
     names: BTreeSet<String>,
-    right: Right,
+    permission: PublishPermission,
 }
 
 impl Commands {
-    /// A client that is subscribed to the topics `names` already, and may publish as `right` says.
+    /// A client that is subscribed to the topics `names` already, and may publish as `permission` says.
     pub fn new(
         app: &Arc<App>,
         outbox: &Arc<Outbox>,
         deflate: Option<Window>,
         subscription: Subscription,
         names: BTreeSet<String>,
-        right: Right,
+        permission: PublishPermission,
     ) -> Commands {
         let (app, outbox) = (Arc::clone(app), Arc::clone(outbox));
-        Commands { app, outbox, deflate, subscription, names, right }
+        Commands { app, outbox, deflate, subscription, names, permission }
     }
 
     /// Carries out the command in a text message, and answers it. Called by the client's own
     /// thread: it waits where the client does not read.
-    pub fn obey(&mut self, text: &str) {
+    pub fn execute(&mut self, text: &str) {
         let (reference, command) = parse(text);
         let done = match command {
             Ok(Command::Subscribe { topics, last }) => {
@@ -142,7 +142,7 @@ impl Commands {
             members["lastEventId"] = seen.to_string().into();
         }
         let answer = ack(reference, members);
-        self.outbox.write_taken(Chunk::Own(text_message(&answer, self.deflate).into()));
+        self.outbox.write_taken(Payload::Own(text_message(&answer, self.deflate).into()));
         write_replay(&self.outbox, Some(replay), self.deflate);
         self.outbox.release();
         Ok(())
@@ -151,12 +151,12 @@ impl Commands {
     fn unsubscribe(&mut self, topics: &BTreeSet<String>) -> Value {
         self.names.retain(|name| !topics.contains(name));
         self.subscription.change(Topics::asked_for(&self.names), LastSeen::Nothing);
-        self.subscription.settle();
+        self.subscription.wait_applied();
         json!({"topics": self.names})
     }
 
     fn publish(&self, draft: Draft) -> Result<Value, Refusal> {
-        self.check_right()?;
+        self.check_permission()?;
         let message = "the server is shutting down; publish again later";
         let receipt =
             self.app.hub.publish(draft).map_err(|Stopped| Refusal::new("draining", message))?;
@@ -165,17 +165,19 @@ impl Commands {
 
     /// For browsers, whose handshakes carry no `Authorization`. A wrong token takes nothing away.
     fn authorize(&mut self, token: &str) -> Result<Value, Refusal> {
-        if self.right != Right::Granted {
-            self.right = right(&self.app, |known| same(known, token));
+        if self.permission != PublishPermission::Granted {
+            self.permission = permission(&self.app, |known| constant_time_eq(known, token));
         }
-        self.check_right().map(|()| json!({}))
+        self.check_permission().map(|()| json!({}))
     }
 
-    fn check_right(&self) -> Result<(), Refusal> {
-        match self.right {
-            Right::Granted => Ok(()),
-            Right::NotHere => Err(Refusal::new("forbidden", NOT_HERE)),
-            Right::TokenMissing => {
+    fn check_permission(&self) -> Result<(), Refusal> {
+        match self.permission {
+            PublishPermission::Granted => Ok(()),
+            PublishPermission::OnlyFromLoopback => {
+                Err(Refusal::new("forbidden", ONLY_FROM_LOOPBACK))
+            }
+            PublishPermission::TokenMissing => {
                 let message = "publishing needs the server's token: send it in an authorize \
                                command, or as 'Authorization: Bearer' in the handshake";
                 Err(Refusal::new("unauthorized", message))
@@ -240,7 +242,7 @@ fn parse_members(members: &mut Members) -> Result<Command, Refusal> {
     };
     // Whoever mistypes last_event_id must not lose events silently.
     match members.rest() {
-        Some(name) => bad(format!("{kind} knows no member {:?}", shortened(name))),
+        Some(name) => bad(format!("{kind} has_token no member {:?}", shortened(name))),
         None => Ok(command),
     }
 }

@@ -4,7 +4,7 @@ use tungstenite::protocol::frame::coding::Data;
 
 use crate::client::outbox::Outbox;
 use crate::event::batch::batches;
-use crate::event::chunk::{Chunk, Form};
+use crate::event::payload::{Encoding, Payload};
 use crate::handlers::sse::gap_data;
 use crate::hub::history::Replay;
 use crate::ws::deflate::{Window, compressed_frame};
@@ -18,16 +18,16 @@ pub fn write_replay(outbox: &Outbox, replay: Option<Replay>, deflate: Option<Win
             r#"{{"type":"event","id":"{resumed}","topic":"","event":"gap","data":{}}}"#,
             serde_json::Value::from(gap_data(resumed))
         );
-        outbox.write_taken(Chunk::Own(text_frame(&text).into()));
+        outbox.write_taken(Payload::Own(text_frame(&text).into()));
     }
     for batch in batches(&replay.events) {
-        outbox.write_taken(form(deflate).chunk(batch));
+        outbox.write_taken(encoding(deflate).payload(batch));
     }
 }
 
-/// The form in which a client gets its events.
-pub fn form(deflate: Option<Window>) -> Form {
-    deflate.map_or(Form::WebSocket, Form::Deflate)
+/// How a client's events are encoded.
+pub fn encoding(deflate: Option<Window>) -> Encoding {
+    deflate.map_or(Encoding::WebSocket, Encoding::Deflate)
 }
 
 /// A message as a compressed frame, where that was agreed on and makes it shorter.

@@ -14,17 +14,17 @@ use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
 use super::commands::{self, Commands};
 use super::handshake::{self, Accepted};
-use super::output::{compressed, form, text_message, write_replay};
+use super::output::{compressed, encoding, text_message, write_replay};
 use super::pulse::Pulse;
 use super::stream::Stream;
 use crate::app::App;
 use crate::auth::access::sends_bearer;
-use crate::client::outbox::{LAST_WORDS_GRACE, Outbox};
+use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
 use crate::client::reason::Reason;
-use crate::client::registry::{Stay, Transport};
+use crate::client::registry::{ClientGuard, Transport};
 use crate::config::Fanout;
 use crate::event::EventId;
-use crate::event::chunk::Chunk;
+use crate::event::payload::Payload;
 use crate::handlers::publish;
 use crate::handlers::query::Query;
 use crate::hub::Subscription;
@@ -97,9 +97,9 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
-    let right = publish::right(app, |token| sends_bearer(&connection, token));
-    let stay = match app.clients.enter(Transport::WebSocket, peer) {
-        Ok(stay) => stay,
+    let permission = publish::permission(app, |token| sends_bearer(&connection, token));
+    let guard = match app.clients.register(Transport::WebSocket, peer) {
+        Ok(guard) => guard,
         Err(full) => return app.refusals.respond(connection, &full.into()),
     };
     let (link, early) = connection.into_stream();
@@ -112,28 +112,28 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     // Without events there is nothing to hand off.
     let fanout = if topics.is_some() { app.config.fanout } else { Fanout::Direct };
     let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW, Arc::clone(&app.backlog));
-    stay.show(&outbox);
+    guard.set_outbox(&outbox);
 
     // Before the welcome: whoever has read it misses nothing that is published from then on.
     let (subscription, replay) = topics
         .map(|topics| {
-            let (client, form) = (stay.number(), form(deflate));
-            let subscriber = Subscriber { client, outbox: Arc::clone(&outbox), topics, form };
+            let (client, encoding) = (guard.number(), encoding(deflate));
+            let subscriber = Subscriber { client, outbox: Arc::clone(&outbox), topics, encoding };
             app.hub.subscribe(subscriber, last)
         })
         .unzip();
-    outbox.write_taken(Chunk::Own(head.into()));
+    outbox.write_taken(Payload::Own(head.into()));
     if kind != Kind::Echo {
         wait_until_read(&outbox);
         let seen = replay.as_ref().map_or_else(|| Some(app.hub.newest()), |replay| replay.seen);
-        outbox.write_taken(Chunk::Own(text_frame(&welcome(seen)).into()));
+        outbox.write_taken(Payload::Own(text_frame(&welcome(seen)).into()));
     }
     write_replay(&outbox, replay, deflate);
     // Who gives commands changes the subscription by them.
     let (subscription, commands) = match subscription {
         Some(subscription) if kind == Kind::Commands => {
             let names = query.topic_names().clone();
-            let commands = Commands::new(app, &outbox, deflate, subscription, names, right);
+            let commands = Commands::new(app, &outbox, deflate, subscription, names, permission);
             (None, Some(Box::new(commands)))
         }
         subscription => (subscription, None),
@@ -142,10 +142,10 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let session = Session { outbox: Arc::clone(&outbox), kind, commands, deflate, pulse };
     let limit = app.config.max_message;
     let thread = std::thread::Builder::new().name(format!("ws {peer}")).stack_size(SESSION_STACK);
-    let started = thread.spawn(move || serve(session, stay, subscription, early, limit));
+    let started = thread.spawn(move || serve(session, guard, subscription, early, limit));
     if started.is_err() {
         log::debug!("no thread for websocket {peer}");
-        outbox.finish(Reason::Internal, Some(&close_frame(CloseCode::Error, "no thread")));
+        outbox.close(Reason::Internal, Some(&close_frame(CloseCode::Error, "no thread")));
         outbox.release();
     }
     Next::Done
@@ -163,7 +163,7 @@ fn wait_until_read(outbox: &Outbox) {
         // While the response is on its way, perhaps for a second time, what follows would come with it.
         let is_there = || sys::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
         // A flood of events must not fill the client's queue meanwhile.
-        let has_events = || outbox.backlog().0 > 0;
+        let has_events = || outbox.queued().0 > 0;
         if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
             || is_there()
             || has_events()
@@ -177,7 +177,7 @@ fn wait_until_read(outbox: &Outbox) {
 /// body of its thread. `early` is what came behind the handshake.
 fn serve(
     mut session: Session,
-    stay: Stay,
+    guard: ClientGuard,
     subscription: Option<Subscription>,
     early: Vec<u8>,
     limit: usize,
@@ -188,10 +188,10 @@ fn serve(
     };
     drop(subscription);
     let outbox = &session.outbox;
-    let reason = outbox.over().unwrap_or(reason);
-    outbox.finish(reason, None);
-    outbox.cut();
-    stay.leave(reason);
+    let reason = outbox.close_reason().unwrap_or(reason);
+    outbox.close(reason, None);
+    outbox.abort();
+    guard.leave(reason);
 }
 
 /// Gives the outbox back. In handoff mode a second thread of the client's takes it for good, since
@@ -256,7 +256,7 @@ impl Session {
     fn answer(&mut self, message: Message<'_>) {
         if let Some(commands) = &mut self.commands {
             return match message.text() {
-                Some(text) => commands.obey(text),
+                Some(text) => commands.execute(text),
                 None => commands.refuse_binary(),
             };
         }
@@ -279,7 +279,7 @@ impl Session {
     /// Gives a silent client up. It may only have slept: where its socket takes it, it is told to come
     /// back.
     fn drop_silent(&self) -> Reason {
-        self.outbox.finish(Reason::Silent, Some(&close_frame(CloseCode::Away, "no sign of life")));
+        self.outbox.close(Reason::Silent, Some(&close_frame(CloseCode::Away, "no sign of life")));
         self.outbox.wait_done(Instant::now() + LINGER.time);
         Reason::Silent
     }
@@ -289,15 +289,15 @@ impl Session {
         let header =
             FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
         self.outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));
-        self.outbox.finish(Reason::Closed, None);
-        self.hang_up(Reason::Closed, LINGER)
+        self.outbox.close(Reason::Closed, None);
+        self.wait_closed(Reason::Closed, LINGER)
     }
 
     /// Tells the client what it did wrong (section 7.1.7).
     fn refuse(&self, code: CloseCode, why: &'static str, incoming: Incoming<Stream>) -> Reason {
         log::debug!("websocket {}: {why}", self.outbox.link().peer());
-        self.outbox.finish(Reason::Protocol, Some(&close_frame(code, why)));
-        self.outbox.postpone_cut(Instant::now() + LAST_WORDS_GRACE + UPLOAD_LINGER.time);
+        self.outbox.close(Reason::Protocol, Some(&close_frame(code, why)));
+        self.outbox.postpone_abort(Instant::now() + CLOSE_TIMEOUT + UPLOAD_LINGER.time);
         let linger = match code {
             // The client is most likely in the middle of the message, and a proxy may take our end for
             // that of both sides: so it is for the client to end its half first.
@@ -312,12 +312,12 @@ impl Session {
             CloseCode::Invalid => UPLOAD_LINGER,
             _ => LINGER,
         };
-        self.hang_up(Reason::Protocol, linger)
+        self.wait_closed(Reason::Protocol, linger)
     }
 
-    /// Ends the connection when the last words are out.
-    fn hang_up(&self, reason: Reason, linger: ReadBounds) -> Reason {
-        self.outbox.wait_done(Instant::now() + LAST_WORDS_GRACE);
+    /// Ends the connection when the close message is out.
+    fn wait_closed(&self, reason: Reason, linger: ReadBounds) -> Reason {
+        self.outbox.wait_done(Instant::now() + CLOSE_TIMEOUT);
         // What the client is still sending (after its close frame it must not) would make the
         // system reset the connection, and our close frame be lost.
         let stream = self.outbox.link().stream();
@@ -328,7 +328,7 @@ impl Session {
 }
 
 /// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
-pub fn farewell() -> Vec<u8> {
+pub fn shutdown_message() -> Vec<u8> {
     close_frame(CloseCode::Away, "server shutdown")
 }
 

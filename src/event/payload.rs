@@ -1,4 +1,4 @@
-//! What is written to a client at once, and in which form.
+//! What is written to a client at once, and in which encoding.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use super::batch::Batch;
 use crate::http::coding::Coding;
 use crate::ws::deflate::Window;
 
-/// The form in which a subscriber gets its events.
+/// How a subscriber's events are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum Encoding {
     /// An event stream. The broadcaster also sends its heartbeats and looks whether it is gone.
     Sse(Coding),
     /// WebSocket frames. The client's own thread does the rest.
@@ -17,20 +17,20 @@ pub enum Form {
     Deflate(Window),
 }
 
-impl Form {
-    /// `batch` in this form.
-    pub fn chunk(self, batch: Arc<Batch>) -> Chunk {
+impl Encoding {
+    /// `batch` in this encoding.
+    pub fn payload(self, batch: Arc<Batch>) -> Payload {
         match self {
-            Form::Sse(coding) => Chunk::Sse(batch, coding),
-            Form::WebSocket => Chunk::WebSocket(batch),
-            Form::Deflate(window) => Chunk::Deflated(batch, window),
+            Encoding::Sse(coding) => Payload::Sse(batch, coding),
+            Encoding::WebSocket => Payload::WebSocket(batch),
+            Encoding::Deflate(window) => Payload::Deflated(batch, window),
         }
     }
 }
 
 /// One message on its way to a client.
 #[derive(Debug, Clone)]
-pub enum Chunk {
+pub enum Payload {
     /// Events, in the form of an event stream.
     Sse(Arc<Batch>, Coding),
     /// Events, as WebSocket frames.
@@ -43,25 +43,25 @@ pub enum Chunk {
     Fixed(&'static [u8]),
 }
 
-impl Chunk {
+impl Payload {
     /// The bytes as the client gets them.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Chunk::Sse(batch, coding) => batch.sse(*coding),
-            Chunk::WebSocket(batch) => batch.websocket(),
-            Chunk::Deflated(batch, window) => batch.deflated(*window),
-            Chunk::Own(bytes) => bytes,
-            Chunk::Fixed(bytes) => bytes,
+            Payload::Sse(batch, coding) => batch.sse(*coding),
+            Payload::WebSocket(batch) => batch.websocket(),
+            Payload::Deflated(batch, window) => batch.deflated(*window),
+            Payload::Own(bytes) => bytes,
+            Payload::Fixed(bytes) => bytes,
         }
     }
 
     /// How many events it is.
     pub fn events(&self) -> usize {
         match self {
-            Chunk::Sse(batch, _) | Chunk::WebSocket(batch) | Chunk::Deflated(batch, _) => {
+            Payload::Sse(batch, _) | Payload::WebSocket(batch) | Payload::Deflated(batch, _) => {
                 batch.events().len()
             }
-            Chunk::Own(_) | Chunk::Fixed(_) => 0,
+            Payload::Own(_) | Payload::Fixed(_) => 0,
         }
     }
 

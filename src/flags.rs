@@ -1,0 +1,560 @@
+//! Flags and environment variables, read into one validated [`Config`].
+//!
+//! Every flag `--some-name VALUE` is also the environment variable `THREADCAST_SOME_NAME`; a flag
+//! wins over a variable.
+
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{Config, Fanout};
+use crate::http::origin::normalized_origin;
+use crate::os::limits::descriptor_limit;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve.
+    Run(Box<Config>),
+    /// Print [`HELP`].
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// A flag or variable that cannot be used. Displayed as one line that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFlag(String);
+
+impl fmt::Display for BadFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One line, whatever was typed.
+        f.write_str(&self.0.replace(['\n', '\r'], " "))
+    }
+}
+
+impl std::error::Error for BadFlag {}
+
+/// The text of `--help`.
+pub const HELP: &str = "\
+threadcast: Server-Sent Events and WebSockets on one port, one blocking thread per connection
+
+Usage: threadcast [FLAGS]
+
+  --listen ADDR:PORT         where to listen; port 0 lets the system choose [127.0.0.1:3000]
+  --www DIR                  serve this folder instead of the built-in page
+  --tick DURATION            how often system metrics are published, 0 = never [2s]
+  --heartbeat DURATION       comment line to an SSE client this long without an event, 0 = never [15s]
+  --ping DURATION            ping to a WebSocket client; silent for two, it is dropped; 0 = never [30s]
+  --history N                events kept for clients that come back [1000]
+  --queue N                  messages that may wait for a slow client [256]
+  --max-backlog-bytes BYTES  that may wait for all; above it the most behind go [268435456]
+  --max-clients N            SSE and WebSocket clients together [as many as descriptors and threads allow]
+  --max-clients-per-ip N     of these, how many one address may have [no limit of its own]
+  --max-message BYTES        longest published body and WebSocket message [1048576]
+  --deflate                  compress for WebSocket clients that offer it (permessage-deflate)
+  --header-timeout DURATION  time for a request's header, and again for its body [10s]
+  --max-head BYTES           longest head of a request: request line and header fields [32768]
+  --drain DURATION           time for clients to go at shutdown [5s]
+  --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
+  --trust-proxy CIDR         proxies that name their clients' addresses (repeatable)
+  --token TOKEN              publishers must send 'Authorization: Bearer TOKEN'
+  --token-file FILE          the same, read from a file
+  --subscribe-token TOKEN    readers must send it too: as a bearer token, a cookie, or for a ticket
+  --subscribe-token-file FILE
+                             the same, read from a file
+  --fanout direct|handoff    who writes an event: the broadcaster, or each client's thread [direct]
+  --log LEVEL                off, error, warn, info, debug or trace [info]
+  --help, --version
+
+A DURATION is a number with a unit: 500ms, 2s, 1m. Each flag is also an environment variable:
+--max-clients is THREADCAST_MAX_CLIENTS (several values: separated by commas). Flags win. A switch
+such as --deflate takes no value, or --deflate=false; as a variable it is 1 or true, 0 or false.
+";
+
+const FLAGS: &[&str] = &[
+    "listen",
+    "www",
+    "tick",
+    "heartbeat",
+    "ping",
+    "history",
+    "queue",
+    "max-backlog-bytes",
+    "max-clients",
+    "max-clients-per-ip",
+    "max-message",
+    "deflate",
+    "header-timeout",
+    "max-head",
+    "drain",
+    "allow-origin",
+    "trust-proxy",
+    "token",
+    "token-file",
+    "subscribe-token",
+    "subscribe-token-file",
+    "fanout",
+    "log",
+];
+
+/// What happens more often than this keeps a processor busy with nothing else.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Whoever is waited for less than this is dropped before a packet is there and back.
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The longest message that can be allowed. A published one is kept three times: as it came, and in
+/// its encodings.
+const MOST_MESSAGE: usize = 1 << 30;
+
+/// The longest head that can be allowed: pending connections may have one each.
+const MOST_HEAD: usize = 16 << 20;
+
+/// Those of [`FLAGS`] that need no value.
+const SWITCHES: &[&str] = &["deflate"];
+
+impl Config {
+    /// Reads the command line (without the program's name) and the environment.
+    ///
+    /// # Errors
+    /// A line that names the flag or variable and says what is wrong with it.
+    pub fn read(
+        arguments: impl IntoIterator<Item = std::ffi::OsString>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Command, BadFlag> {
+        let mut config = Config::default();
+        for flag in FLAGS {
+            let name = format!("THREADCAST_{}", flag.to_uppercase().replace('-', "_"));
+            if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
+                config.set(flag, &value).map_err(|why| BadFlag(format!("{name}: {why}")))?;
+            }
+        }
+        // What is repeatable adds up, but not what was said in two places.
+        let origins = std::mem::take(&mut config.allow_origin);
+        let proxies = std::mem::take(&mut config.trust_proxy);
+        let mut parser = lexopt::Parser::from_args(arguments);
+        let unusable = |error: lexopt::Error| BadFlag(error.to_string());
+        while let Some(argument) = parser.next().map_err(unusable)? {
+            let flag = match argument {
+                lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Ok(Command::Help),
+                lexopt::Arg::Long("version") | lexopt::Arg::Short('V') => {
+                    return Ok(Command::Version);
+                }
+                lexopt::Arg::Long(flag) => FLAGS.iter().find(|known| **known == flag).copied(),
+                _ => None,
+            };
+            let Some(flag) = flag else {
+                let unknown = argument.unexpected();
+                return Err(BadFlag(format!("{unknown}; see --help")));
+            };
+            let value = match SWITCHES.contains(&flag) {
+                true => parser.optional_value().unwrap_or_else(|| "true".into()),
+                false => parser.value().map_err(unusable)?,
+            };
+            let value = value.to_str().ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
+            config.set(flag, value).map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
+        }
+        if config.allow_origin.is_empty() {
+            config.allow_origin = origins;
+        }
+        if config.trust_proxy.is_empty() {
+            config.trust_proxy = proxies;
+        }
+        Ok(Command::Run(Box::new(config)))
+    }
+
+    fn set(&mut self, flag: &str, value: &str) -> Result<(), String> {
+        match flag {
+            "listen" => self.listen = address(value)?,
+            "www" => self.www = Some(folder(value)?),
+            "tick" => self.tick = interval(value, LEAST_INTERVAL)?,
+            "heartbeat" => self.heartbeat = interval(value, LEAST_INTERVAL)?,
+            "ping" => self.ping = interval(value, LEAST_PATIENCE)?,
+            "history" => self.history = number(value, 0)?,
+            "queue" => self.queue = number(value, 1)?,
+            "max-backlog-bytes" => self.max_backlog_bytes = bytes(value, 1)?,
+            "max-clients" => self.max_clients = Some(clients(value)?),
+            "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
+            "max-message" => self.max_message = at_most(MOST_MESSAGE, value, bytes(value, 1)?)?,
+            "deflate" => match switch(value)? {
+                true if cfg!(not(feature = "deflate")) => {
+                    return Err("not in this build: its cargo feature 'deflate' is off".into());
+                }
+                on => self.deflate = on,
+            },
+            "max-head" => self.max_head = at_most(MOST_HEAD, value, bytes(value, 1024)?)?,
+            "header-timeout" => match interval(value, LEAST_PATIENCE)? {
+                Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
+                timeout => self.header_timeout = timeout,
+            },
+            "drain" => self.drain = duration(value)?,
+            "allow-origin" => {
+                for origin in value.split(',').map(str::trim) {
+                    self.allow_origin.push(checked_origin(origin)?);
+                }
+            }
+            "trust-proxy" => {
+                for range in value.split(',').map(str::trim) {
+                    self.trust_proxy.push(range.parse()?);
+                }
+            }
+            "token" => self.token = Some(checked_token(value)?),
+            "token-file" => self.token = Some(checked_token(&token_in(value)?)?),
+            "subscribe-token" => self.subscribe_token = Some(checked_subscribe_token(value)?),
+            "subscribe-token-file" => {
+                self.subscribe_token = Some(checked_subscribe_token(&token_in(value)?)?);
+            }
+            "fanout" => {
+                self.fanout = match value {
+                    "direct" => Fanout::Direct,
+                    "handoff" => Fanout::Handoff,
+                    _ => return Err(format!("{value:?} is neither direct nor handoff")),
+                }
+            }
+            "log" => {
+                self.log = value.parse().map_err(|_| {
+                    format!("{value:?} is none of off, error, warn, info, debug, trace")
+                })?;
+            }
+            _ => unreachable!("only names from FLAGS come here"),
+        }
+        Ok(())
+    }
+}
+
+/// A port alone is one of loopback, as in the default; `:3000` is one of every address, as Go has
+/// it.
+fn address(value: &str) -> Result<SocketAddr, String> {
+    let problem = |why: String| format!("{value:?} is no ADDR:PORT such as 127.0.0.1:3000{why}");
+    let full = match value.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("127.0.0.1:{value}")
+        }
+        None => value.to_owned(),
+    };
+    match full.to_socket_addrs() {
+        Ok(mut found) => found.next().ok_or_else(|| problem(String::new())),
+        Err(error) => Err(problem(format!(" ({error})"))),
+    }
+}
+
+fn folder(value: &str) -> Result<PathBuf, String> {
+    match std::fs::canonicalize(value) {
+        Ok(path) if path.is_dir() => Ok(path),
+        Ok(_) => Err(format!("{value:?} is not a folder")),
+        Err(error) => Err(format!("cannot open {value:?}: {error}")),
+    }
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(365 * 24 * 3600);
+    match humantime::parse_duration(value) {
+        Ok(duration) if duration <= most => Ok(duration),
+        Ok(_) => Err(format!("{value:?} is over a year")),
+        Err(_) => Err(format!("{value:?} is no duration such as 500ms, 2s, 1m or 0")),
+    }
+}
+
+/// A duration that is 0 or not too short.
+fn interval(value: &str, least: Duration) -> Result<Duration, String> {
+    match duration(value)? {
+        short if !short.is_zero() && short < least => Err(format!(
+            "{value:?} is too short; the least is {}",
+            humantime::format_duration(least)
+        )),
+        interval => Ok(interval),
+    }
+}
+
+fn at_most(most: usize, value: &str, number: usize) -> Result<usize, String> {
+    if number <= most { Ok(number) } else { Err(format!("{value:?} is above {most} bytes")) }
+}
+
+/// A number of clients. Each takes a descriptor, and the server needs some too: as many as there are
+/// cannot work. (Fewer may still be too many; the log tells.)
+fn clients(value: &str) -> Result<usize, String> {
+    let clients = number(value, 1)?;
+    match descriptor_limit() {
+        Some(limit) if clients as u64 >= limit => Err(format!(
+            "{clients} clients need a descriptor each, and this process may open {limit} (ulimit -Hn)"
+        )),
+        _ => Ok(clients),
+    }
+}
+
+fn number(value: &str, least: usize) -> Result<usize, String> {
+    match value.parse() {
+        Ok(number) if number >= least => Ok(number),
+        _ => Err(format!("{value:?} is no whole number of at least {least}")),
+    }
+}
+
+/// A number of bytes, which may have a binary unit: `64k`, `1MiB`.
+fn bytes(value: &str, least: usize) -> Result<usize, String> {
+    let end = value.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(value.len());
+    let shift = match value[end..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err(format!("{value:?} is no number of bytes such as 1048576, 64k or 1MiB")),
+    };
+    let number = number(&value[..end], 0)?;
+    match number.checked_mul(1 << shift) {
+        Some(bytes) if bytes >= least => Ok(bytes),
+        _ => Err(format!("{value:?} is no number of bytes from {least} on")),
+    }
+}
+
+fn switch(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(format!("{value:?} is none of 1, true, 0, false")),
+    }
+}
+
+/// An origin as browsers send it (RFC 6454 section 6.2): scheme, host, port, and nothing else.
+fn checked_origin(origin: &str) -> Result<String, String> {
+    // Browsers send neither a trailing slash nor a scheme's own port.
+    let origin = normalized_origin(origin);
+    let (scheme, authority) = origin.split_once("://").unwrap_or_default();
+    match &*origin {
+        "*" | "null" | "file://" => Ok(origin),
+        _ if authority.contains('*') => {
+            Err(format!("{origin:?}: origins are compared whole; name each, or * for all"))
+        }
+        _ if is_scheme(scheme) && is_authority(authority) => Ok(origin),
+        _ => Err(format!("{origin:?} is no origin such as https://example.org:8443")),
+    }
+}
+
+/// RFC 3986 section 3.1, in lower case.
+fn is_scheme(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(is_part)
+}
+
+/// A host with a port or without. Names that are not ASCII are sent as punycode.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(is_part),
+    };
+    // Without leading zeros, as browsers send it.
+    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|one| one.to_string() == port))
+}
+
+/// What can stand in `Authorization: Bearer` (RFC 6750 section 2.1, in effect).
+fn checked_token(token: &str) -> Result<String, String> {
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must be printable ASCII without spaces, and not empty".into());
+    }
+    Ok(token.to_owned())
+}
+
+/// Besides, what a cookie can hold (RFC 6265 section 4.1.1).
+fn checked_subscribe_token(token: &str) -> Result<String, String> {
+    let token = checked_token(token)?;
+    if token.contains(['"', ',', ';', '\\']) {
+        return Err("must not hold any of \" , ; \\ which no cookie can carry".into());
+    }
+    Ok(token)
+}
+
+/// The text of a file that holds a token and nothing else, without the line's end.
+fn token_in(path: &str) -> Result<String, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {path:?}: {error}"))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Config, String> {
+        let arguments = arguments.iter().map(Into::into);
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        match Config::read(arguments, variable) {
+            Ok(Command::Run(config)) => Ok(*config),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn addresses_and_sizes_are_taken_as_people_write_them() {
+        for (text, address) in
+            [("4000", "127.0.0.1:4000"), (":4000", "0.0.0.0:4000"), ("[::1]:4000", "[::1]:4000")]
+        {
+            let config = read(&["--listen", text], &[]).unwrap();
+            assert_eq!(config.listen.to_string(), address);
+        }
+        for (text, bytes) in [("1000", 1000), ("64k", 65_536), ("1MiB", 1 << 20), ("1 GB", 1 << 30)]
+        {
+            assert_eq!(read(&["--max-message", text], &[]).unwrap().max_message, bytes);
+        }
+        for bad in ["", "k", "1.5M", "1 TiB", "-1", "99999999999999999999", "18446744073709551615k"]
+        {
+            assert!(read(&["--max-message", bad], &[]).is_err(), "{bad:?}");
+        }
+        for bad in ["99999", ":", ":x", ""] {
+            assert!(read(&["--listen", bad], &[]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let config = read(&[], &[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
+        assert_eq!(config.tick, Duration::from_secs(2));
+        assert_eq!(config.max_message, 1_048_576);
+        assert_eq!(config.max_backlog_bytes, 268_435_456);
+        assert_eq!((config.max_clients, config.max_clients_per_ip), (None, None));
+        assert_eq!(config.fanout, Fanout::Direct);
+    }
+
+    #[test]
+    fn a_flag_wins_over_a_variable() {
+        let variables = [("THREADCAST_QUEUE", "7"), ("THREADCAST_HEADER_TIMEOUT", "3s")];
+        let config = read(&["--queue", "9"], &variables).unwrap();
+        assert_eq!((config.queue, config.header_timeout), (9, Duration::from_secs(3)));
+        let config = read(
+            &["--allow-origin=https://a.example", "--allow-origin", "http://B.example:81"],
+            &[("THREADCAST_ALLOW_ORIGIN", "https://c.example")],
+        );
+        assert_eq!(config.unwrap().allow_origin, ["https://a.example", "http://b.example:81"]);
+        let variables = [("THREADCAST_TRUST_PROXY", "10.0.0.0/8, ::1")];
+        let proxies = |arguments| {
+            let config = read(arguments, &variables).unwrap();
+            config.trust_proxy.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(proxies(&[]), ["10.0.0.0/8", "::1/128"]);
+        let flags = ["--trust-proxy", "192.0.2.1", "--trust-proxy=192.0.2.2,192.0.2.3"];
+        assert_eq!(proxies(&flags), ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32"]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_in_one_line() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["--tick", "soon"], "--tick"),
+            (&["--tick"], "--tick"),
+            (&["--queue", "0"], "--queue"),
+            (&["--queue", "-1"], "--queue"),
+            (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
+            (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
+            (&["--max-backlog-bytes", "256X"], "--max-backlog-bytes"),
+            (&["--tick", "1ms"], "--tick"),
+            (&["--heartbeat", "1us"], "--heartbeat"),
+            (&["--ping", "50ms"], "--ping"),
+            (&["--header-timeout", "1ms"], "--header-timeout"),
+            (&["--max-message", "2GiB"], "--max-message"),
+            (&["--max-message", "18446744073709551615"], "--max-message"),
+            (&["--max-message", "0"], "--max-message"),
+            (&["--max-head", "1GiB"], "--max-head"),
+            (&["--max-head", "1000"], "--max-head"),
+            (&["--max-clients", "18446744073709551615"], "--max-clients"),
+            (&["--deflate=yes"], "--deflate"),
+            (&["--deflate=0", "true"], "true"),
+            (&["--header-timeout", "0"], "--header-timeout"),
+            (&["--listen", "nowhere"], "--listen"),
+            (&["--fanout", "both"], "--fanout"),
+            (&["--log", "loud"], "--log"),
+            (&["--token", "with space"], "--token"),
+            (&["--token-file", "/does/not/exist"], "--token-file"),
+            (&["--subscribe-token", "with space"], "--subscribe-token"),
+            (&["--subscribe-token", "semi;colon"], "--subscribe-token"),
+            (&["--subscribe-token-file", "/does/not/exist"], "--subscribe-token-file"),
+            (&["--www", "/does/not/exist"], "--www"),
+            (&["--allow-origin", "example.org/path"], "--allow-origin"),
+            (&["--allow-origin", "https://*.example.org"], "--allow-origin"),
+            (&["--allow-origin", "http://localhost:*"], "--allow-origin"),
+            (&["--allow-origin", "https://example.org:99999"], "--allow-origin"),
+            (&["--allow-origin", "https://example.org:"], "--allow-origin"),
+            (&["--allow-origin", "https://example.org:0443"], "--allow-origin"),
+            (&["--allow-origin", "https://:8443"], "--allow-origin"),
+            (&["--allow-origin", "https://a;b"], "--allow-origin"),
+            (&["--allow-origin", "http://::1"], "--allow-origin"),
+            (&["--allow-origin", "http://[::1"], "--allow-origin"),
+            (&["--allow-origin", "1http://example.org"], "--allow-origin"),
+            (&["--allow-origin", "://example.org"], "--allow-origin"),
+            (&["--allow-origin", ""], "--allow-origin"),
+            (&["--trust-proxy", "proxy.example"], "--trust-proxy"),
+            (&["--trust-proxy", "10.0.0.1/8"], "--trust-proxy"),
+            (&["--nonsense"], "--nonsense"),
+            (&["extra\nline"], "extra"),
+        ];
+        for (arguments, name) in cases {
+            let error = read(arguments, &[]).map(|_| *arguments).unwrap_err();
+            assert!(error.contains(name) && !error.contains('\n'), "{arguments:?}: {error}");
+        }
+        let error = read(&[], &[("THREADCAST_PING", "x")]).unwrap_err();
+        assert!(error.starts_with("THREADCAST_PING: "), "{error}");
+    }
+
+    #[test]
+    fn origins_of_every_kind_can_be_named() {
+        for (given, kept) in [
+            ("https://Example.org:443/", "https://example.org"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://my_host.example.:1", "http://my_host.example.:1"),
+            ("wss://example.org:65535", "wss://example.org:65535"),
+            (
+                "chrome-extension://mhfbmdgcfjbbpaeojofohoefgiehjai",
+                "chrome-extension://mhfbmdgcfjbbpaeojofohoefgiehjai",
+            ),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("file:///", "file://"),
+            ("NULL", "null"),
+            ("*", "*"),
+        ] {
+            assert_eq!(read(&["--allow-origin", given], &[]).unwrap().allow_origin, [kept]);
+        }
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn a_switch_needs_no_value_but_may_have_one() {
+        let cases: &[(&[&str], &str, bool)] = &[
+            (&[], "", false),
+            (&["--deflate"], "", true),
+            (&["--deflate", "--queue", "9"], "0", true),
+            (&["--deflate=1"], "false", true),
+            (&[], "1", true),
+            (&[], "true", true),
+            (&[], "0", false),
+            (&["--deflate=false"], "true", false),
+        ];
+        for (arguments, variable, on) in cases {
+            let config = read(arguments, &[("THREADCAST_DEFLATE", variable)]);
+            assert_eq!(config.unwrap().deflate, *on, "{arguments:?} {variable}");
+        }
+    }
+
+    #[cfg(not(feature = "deflate"))]
+    #[test]
+    fn what_was_not_built_is_said_in_one_line() {
+        let error = read(&["--deflate"], &[]).unwrap_err();
+        assert!(error.starts_with("--deflate: not in this build"), "{error}");
+        assert!(!read(&["--deflate=0"], &[]).unwrap().deflate);
+    }
+
+    #[test]
+    fn help_names_every_flag() {
+        for flag in FLAGS {
+            assert!(HELP.contains(&format!("--{flag} ")), "{flag}");
+        }
+    }
+}
