@@ -16,7 +16,7 @@ FEW_THREADS = 4
 FEW_DESCRIPTORS = 4
 # MiB: the events that came in between, and code that is in memory since it was needed. A crowd that
 # fills all places leaves more on a fresh server, once: glibc keeps 160 stacks of ended threads, with
-# two pages each, and a heap of as many pieces as there were connections (measured: up to 4.0).
+# two pages each, and a heap of as many pieces as there were connections (measured: up to 4.8).
 LEFT, LEFT_BY_A_CROWD = 3, 6
 # An idle thread ends after five seconds, and a connection lingers for one.
 SETTLE = 10.0
