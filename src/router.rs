@@ -7,7 +7,8 @@ use crate::assets;
 use crate::auth::origin;
 use crate::handlers::query::Query;
 use crate::handlers::websocket::handshake;
-use crate::handlers::websocket::session::{self, Kind};
+use crate::handlers::websocket::session::Kind;
+use crate::handlers::websocket::start::start;
 use crate::handlers::{publish, sse, stats, ticket};
 use crate::http::Response;
 use crate::listener::connection::{Connection, Next};
@@ -137,7 +138,7 @@ fn options(app: &App, connection: &Connection, path: &str) -> Response {
 fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
     let ticket = query.ticket.as_deref();
     match app.origins.check(&connection).and_then(|_| app.access.check(&connection, ticket)) {
-        Ok(()) => session::start(app, connection, kind, query),
+        Ok(()) => start(app, connection, kind, query),
         Err(answer) => app.refusals.respond(connection, &answer),
     }
 }

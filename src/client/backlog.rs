@@ -15,18 +15,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 /// are behind, the first of them is always enough.)
 const FREED_PART: usize = 16;
 
-/// What waits for one client.
-pub trait Queue {
+/// A client for which something waits.
+pub trait Queued {
     /// How many bytes.
     fn bytes(&self) -> usize;
 
     /// Disconnects the client because too much waits for all together. Returns whether its connection
     /// was not over before.
-    fn shed(self: Arc<Self>) -> bool;
+    fn disconnect(self: Arc<Self>) -> bool;
 }
 
 /// Tells the queues of all clients.
-type Queues = dyn Fn() -> Vec<Arc<dyn Queue>> + Send + Sync;
+type Queues = dyn Fn() -> Vec<Arc<dyn Queued>> + Send + Sync;
 
 /// See the module's documentation.
 pub struct Backlog {
@@ -41,7 +41,7 @@ impl Backlog {
     /// At most `cap` bytes may wait in all `queues` together.
     pub fn new(
         cap: usize,
-        queues: impl Fn() -> Vec<Arc<dyn Queue>> + Send + Sync + 'static,
+        queues: impl Fn() -> Vec<Arc<dyn Queued>> + Send + Sync + 'static,
     ) -> Arc<Backlog> {
         Arc::new(Backlog {
             cap,
@@ -101,7 +101,7 @@ impl Backlog {
             if self.bytes() <= enough {
                 break;
             }
-            shed += u64::from(queue.shed());
+            shed += u64::from(queue.disconnect());
         }
         shed
     }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn payload(length: usize) -> Payload {
-        Payload::Own(vec![b'x'; length].into())
+        Payload::own(vec![b'x'; length])
     }
 
     fn start(cap: usize) -> (Arc<Clients>, Arc<Backlog>) {
@@ -170,30 +170,33 @@ mod tests {
     #[test]
     fn nothing_is_left_however_a_client_leaves() {
         let (clients, backlog) = start(usize::MAX);
-        type End = fn(Member);
+        type End = fn(Member, &Backlog);
         let ends: [(&str, End); 6] = [
-            ("written", |member| {
+            ("written", |member, backlog| {
                 let read = read_all(member.peer);
                 member.outbox.release();
+                wait_for_nothing(backlog, "written");
                 member.outbox.abort();
                 assert_eq!(read.join().unwrap(), LARGE + 200);
             }),
-            ("goodbye", |member| {
+            ("goodbye", |member, _| {
                 let read = read_all(member.peer);
                 member.outbox.close(Reason::Closed, Some(b"bye"));
                 member.outbox.release();
+                member.outbox.wait_closed(Instant::now() + Duration::from_secs(20));
                 member.outbox.abort();
                 assert_eq!(read.join().unwrap(), LARGE + 203);
             }),
-            ("too slow", |member| {
+            ("too slow", |member, _| {
                 member.outbox.close(Reason::Slow, Some(b"bye"));
             }),
-            ("cut", |member| member.outbox.abort()),
-            ("lost", |member| {
+            ("cut", |member, _| member.outbox.abort()),
+            ("lost", |member, backlog| {
                 drop(member.peer);
                 member.outbox.release();
+                wait_for_nothing(backlog, "lost");
             }),
-            ("dropped by a panic", drop),
+            ("dropped by a panic", |member, _| drop(member)),
         ];
         for fanout in [Fanout::Direct, Fanout::Handoff] {
             for (how, end) in ends {
@@ -203,7 +206,7 @@ mod tests {
                     member.outbox.offer(&payload(length), now);
                 }
                 assert_eq!(backlog.bytes(), LARGE + 200, "{how}");
-                end(member);
+                end(member, &backlog);
                 assert_eq!(backlog.bytes(), 0, "{how}");
             }
         }
@@ -215,7 +218,6 @@ mod tests {
     fn only_what_waits_counts() {
         let (clients, backlog) = start(usize::MAX);
         let member = member(&clients, &backlog, Fanout::Direct);
-        member.outbox.drained_by_new_threads();
         member.outbox.release();
         member.outbox.offer(&payload(1000), Instant::now());
         assert_eq!(backlog.bytes(), 0, "the socket took it");
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(backlog.shed(), 3);
         for member in members {
             member.outbox.abort();
-            member.guard.leave(Reason::Closed);
+            drop(member.guard);
         }
         assert_eq!(backlog.bytes(), 0);
     }

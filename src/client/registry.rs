@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::client::backlog::Queue;
+use crate::client::backlog::Queued;
 use crate::client::outbox::Outbox;
 use crate::client::reason::Reason;
 use crate::door::pending::counted_address;
@@ -94,11 +94,10 @@ impl From<AtCapacity> for Response {
     }
 }
 
-/// A client's place among the connected ones. Dropping it gives the place up, and logs it.
+/// A client's place among the connected ones. Dropping it gives the place up, and logs why the client left.
 pub struct ClientGuard {
     clients: Arc<Clients>,
     client: Arc<Client>,
-    reason: Reason,
 }
 
 impl Clients {
@@ -128,10 +127,10 @@ impl Clients {
     }
 
     /// What waits for each.
-    pub fn queues(&self) -> Vec<Arc<dyn Queue>> {
+    pub fn queues(&self) -> Vec<Arc<dyn Queued>> {
         let clients = self.present();
         let outboxes = clients.clients.values().filter_map(|client| client.outbox());
-        outboxes.map(|outbox| Arc::clone(outbox) as Arc<dyn Queue>).collect()
+        outboxes.map(|outbox| Arc::clone(outbox) as Arc<dyn Queued>).collect()
     }
 
     /// The client of this number, if it is here.
@@ -160,7 +159,7 @@ impl Clients {
         let client = Arc::new(Client { number, transport, peer, since, outbox: OnceLock::new() });
         self.add(&client)?;
         log::info!("{transport} {peer} connected");
-        Ok(ClientGuard { clients: Arc::clone(self), client, reason: Reason::Internal })
+        Ok(ClientGuard { clients: Arc::clone(self), client })
     }
 
     fn add(&self, client: &Arc<Client>) -> Result<(), AtCapacity> {
@@ -205,11 +204,6 @@ impl ClientGuard {
     pub fn set_outbox(&self, outbox: &Arc<Outbox>) {
         let _ = self.client.outbox.set(Arc::clone(outbox));
     }
-
-    /// Sets why the client leaves.
-    pub fn leave(mut self, reason: Reason) {
-        self.reason = reason;
-    }
 }
 
 impl Drop for ClientGuard {
@@ -217,11 +211,13 @@ impl Drop for ClientGuard {
         let Client { transport, peer, since, .. } = *self.client;
         // Whole milliseconds: more digits would be noise.
         let stayed = Duration::from_millis(since.elapsed().as_millis() as u64);
-        let sent = self.client.outbox().map_or(0, |outbox| outbox.sent());
+        let outbox = self.client.outbox();
+        let sent = outbox.map_or(0, |outbox| outbox.sent());
+        // Nobody has given a reason where the client's thread has panicked.
+        let reason = outbox.and_then(|outbox| outbox.close_reason()).unwrap_or(Reason::Internal);
         log::info!(
-            "{transport} {peer} left after {}, {sent} events sent: {}",
+            "{transport} {peer} left after {}, {sent} events sent: {reason}",
             humantime::format_duration(stayed),
-            self.reason
         );
         let mut present = self.clients.present();
         present.clients.remove(&self.client.number);

@@ -1,6 +1,6 @@
 //! An event, its id, and its encodings: each is made once and shared by all its receivers.
 
-pub mod batch;
+pub mod encoding;
 pub mod members;
 pub mod payload;
 
@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 use tungstenite::protocol::frame::coding::Data;
 
-use crate::http::coding::{Coding, Encoded};
-use crate::ws::deflate::{WINDOWS, Window, compressed_frame};
+use crate::ws::deflate::compressed_frame;
 use crate::ws::frame::text_frame;
+use encoding::Encoding;
 
 /// The longest topic or event name, in bytes.
 pub const MAX_NAME: usize = 256;
@@ -150,18 +150,22 @@ pub struct Event {
     pub topic: Arc<str>,
     name: Option<Box<str>>,
     data: Box<str>,
-    sse: OnceLock<Encoded>,
-    websocket: OnceLock<Box<[u8]>>,
-    /// By window; `None` inside where compression does not pay.
-    deflated: [OnceLock<Option<Box<[u8]>>>; WINDOWS],
+    /// By encoding. Most stay empty: a server whose clients speak HTTP/1.1 and compress nothing fills two.
+    encoded: [OnceLock<Arc<[u8]>>; Encoding::COUNT],
 }
 
 impl Event {
     /// The event that `draft` becomes at the place `id`.
     pub fn new(id: EventId, draft: Draft) -> Event {
         let Draft { topic, name, data } = draft;
-        let deflated = [const { OnceLock::new() }; WINDOWS];
-        Event { id, topic, name, data, sse: OnceLock::new(), websocket: OnceLock::new(), deflated }
+        Event { id, topic, name, data, encoded: [const { OnceLock::new() }; Encoding::COUNT] }
+    }
+
+    /// What a returning client gets where events that it missed are not kept: from `resumed` on nothing
+    /// is missing. It was published by nobody, and on no topic.
+    pub fn gap(resumed: EventId) -> Event {
+        let data = format!("{{\"resumed\":\"{resumed}\"}}").into();
+        Event::new(resumed, Draft { topic: "".into(), name: Some("gap".into()), data })
     }
 
     /// What was published.
@@ -169,26 +173,34 @@ impl Event {
         &self.data
     }
 
-    /// The event in the form of an event stream (WHATWG HTML, section 9.2.6).
-    pub fn sse(&self, coding: Coding) -> &[u8] {
-        let encode = || Encoded::new(&encode_sse(Some(self.id), self.name.as_deref(), &self.data));
-        self.sse.get_or_init(encode).bytes(coding)
+    /// The event in this encoding. A WebSocket's clients get JSON, see [`crate::docs::contract`]; as in
+    /// an `EventSource`, an event without a name is called `message` there, and data is text.
+    pub fn encoded(&self, encoding: Encoding) -> &Arc<[u8]> {
+        self.encoded[encoding.index()].get_or_init(|| match encoding {
+            Encoding::Sse(coding) => coding.frame(self.block().as_bytes()).into(),
+            Encoding::WebSocket => text_frame(&self.json()).into(),
+            Encoding::Deflate(window) => {
+                match compressed_frame(window, Data::Text, self.json().as_bytes()) {
+                    Some(frame) => frame.into(),
+                    // It would not be shorter.
+                    None => Arc::clone(self.encoded(Encoding::WebSocket)),
+                }
+            }
+        })
     }
 
-    /// The event as one unmasked WebSocket text frame (RFC 6455 section 5.2) with
-    /// `{"type":"event","id":…,"topic":…,"event":…,"data":…}`. As in an `EventSource`, an event
-    /// without a name is called `message`, and data is text.
-    pub fn websocket(&self) -> &[u8] {
-        self.websocket.get_or_init(|| text_frame(&self.json()).into_boxed_slice())
-    }
-
-    /// The same, compressed where that makes it shorter (RFC 7692).
-    pub fn deflated(&self, window: Window) -> &[u8] {
-        let frame = self.deflated[window.index()].get_or_init(|| {
-            let frame = compressed_frame(window, Data::Text, self.json().as_bytes());
-            frame.map(Vec::into_boxed_slice)
-        });
-        frame.as_deref().unwrap_or_else(|| self.websocket())
+    /// The event as a block of an event stream (WHATWG HTML, section 9.2.6).
+    fn block(&self) -> String {
+        let mut text = format!("id: {}\n", self.id);
+        if let Some(name) = &self.name {
+            text.extend(["event: ", name, "\n"]);
+        }
+        // `split`, not `lines`: a trailing line feed is part of the data.
+        for line in self.data.split('\n') {
+            text.extend(["data: ", line, "\n"]);
+        }
+        text.push('\n');
+        text
     }
 
     fn json(&self) -> String {
@@ -207,29 +219,6 @@ impl Event {
     pub fn weight(&self) -> usize {
         size_of::<Event>() + 3 * self.data.len() + 2 * self.topic.len() + 128
     }
-}
-
-/// One message of an event stream.
-pub fn encode_sse(id: Option<EventId>, name: Option<&str>, data: &str) -> Vec<u8> {
-    let mut text = String::with_capacity(data.len() + 64);
-    if let Some(id) = id {
-        text.push_str("id: ");
-        text.push_str(&id.to_string());
-        text.push('\n');
-    }
-    if let Some(name) = name {
-        text.push_str("event: ");
-        text.push_str(name);
-        text.push('\n');
-    }
-    // `split`, not `lines`: a trailing line feed is part of the data.
-    for line in data.split('\n') {
-        text.push_str("data: ");
-        text.push_str(line);
-        text.push('\n');
-    }
-    text.push('\n');
-    text.into_bytes()
 }
 
 #[cfg(test)]
@@ -261,21 +250,21 @@ mod tests {
     }
 
     #[test]
-    fn sse_keeps_every_line_of_the_data() {
-        let text = |data| String::from_utf8(encode_sse(None, None, data)).unwrap();
-        assert_eq!(text("one"), "data: one\n\n");
-        assert_eq!(text("one\ntwo"), "data: one\ndata: two\n\n");
-        assert_eq!(text("one\n"), "data: one\ndata: \n\n");
-        assert_eq!(text(""), "data: \n\n");
-        assert_eq!(text(" indented"), "data:  indented\n\n");
-    }
-
-    #[test]
-    fn line_ends_are_made_alike() {
-        let draft = Draft::new("t", None, "a\r\nb\rc\nd").unwrap();
-        let event = Event::new(EventId { millis: 1, sequence: 2 }, draft);
-        let text = String::from_utf8_lossy(event.sse(Coding::Identity));
-        assert_eq!(text, "id: 1-2\ndata: a\ndata: b\ndata: c\ndata: d\n\n");
+    fn a_block_keeps_every_line_of_the_data_and_makes_line_ends_alike() {
+        let block = |data: &str| {
+            let draft = Draft::new("t", Some("e"), data).unwrap();
+            Event::new(EventId { millis: 1, sequence: 2 }, draft).block()
+        };
+        for (data, lines) in [
+            ("one", "data: one\n"),
+            ("one\ntwo", "data: one\ndata: two\n"),
+            ("one\n", "data: one\ndata: \n"),
+            ("", "data: \n"),
+            (" indented", "data:  indented\n"),
+            ("a\r\nb\rc\nd", "data: a\ndata: b\ndata: c\ndata: d\n"),
+        ] {
+            assert_eq!(block(data), format!("id: 1-2\nevent: e\n{lines}\n"));
+        }
     }
 
     #[test]
@@ -292,7 +281,7 @@ mod tests {
     fn a_websocket_event_is_one_text_frame_of_json() {
         let draft = Draft::new("t", None, "say \"hi\"\n").unwrap();
         let event = Event::new(EventId { millis: 5, sequence: 0 }, draft);
-        let frame = event.websocket();
+        let frame = event.encoded(Encoding::WebSocket);
         assert_eq!(frame[0], 0x81);
         assert_eq!(frame[1] as usize, frame.len() - 2);
         let value: serde_json::Value = serde_json::from_slice(&frame[2..]).unwrap();

@@ -1,72 +1,134 @@
-//! What is written to a client at once, and in which encoding.
+//! What a client gets: events in its encoding, as bytes that all clients of that encoding share.
+//!
+//! An event is encoded once for each encoding, by whoever needs that first, and keeps it (see
+//! [`Event::encoded`]). Several events that go out together are one run of bytes, so that a client costs
+//! one system call.
 
 use std::sync::Arc;
 
-use super::batch::Batch;
+use super::Event;
+use super::encoding::Encoding;
 use crate::http::coding::Coding;
-use crate::ws::deflate::Window;
 
-/// How a subscriber's events are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// An event stream. The broadcaster also sends its heartbeats and looks whether it is gone.
-    Sse(Coding),
-    /// WebSocket frames. The client's own thread does the rest.
-    WebSocket,
-    /// WebSocket frames, compressed.
-    Deflate(Window),
-}
+/// The most events that go out together.
+pub const MAX_EVENTS: usize = 64;
 
-impl Encoding {
-    /// `batch` in this encoding.
-    pub fn payload(self, batch: Arc<Batch>) -> Payload {
-        match self {
-            Encoding::Sse(coding) => Payload::Sse(batch, coding),
-            Encoding::WebSocket => Payload::WebSocket(batch),
-            Encoding::Deflate(window) => Payload::Deflated(batch, window),
-        }
-    }
-}
+/// From how many bytes of data on nothing more is added to what goes out together: it is encoded as a
+/// whole, once more beside its events, for as long as a client has not taken it.
+pub const MAX_BYTES: usize = 64 * 1024;
 
-/// One message on its way to a client.
+/// Bytes that a client gets whole and in one piece. To clone it copies nothing.
 #[derive(Debug, Clone)]
-pub enum Payload {
-    /// Events, in the form of an event stream.
-    Sse(Arc<Batch>, Coding),
-    /// Events, as WebSocket frames.
-    WebSocket(Arc<Batch>),
-    /// The same, compressed.
-    Deflated(Arc<Batch>, Window),
-    /// Whole lines or frames that are for this client only.
-    Own(Box<[u8]>),
-    /// Whole lines that are always the same.
-    Fixed(&'static [u8]),
+pub struct Payload {
+    bytes: Arc<[u8]>,
+    events: usize,
 }
 
 impl Payload {
+    /// Whole lines or frames that are no events.
+    pub fn own(bytes: impl Into<Arc<[u8]>>) -> Payload {
+        Payload { bytes: bytes.into(), events: 0 }
+    }
+
+    /// Events, of which there must be one at least, one behind the other.
+    pub fn of(events: &[Arc<Event>], encoding: Encoding) -> Payload {
+        let bytes = match (events, encoding) {
+            ([event], _) => Arc::clone(event.encoded(encoding)),
+            // One chunk for all of them.
+            (_, Encoding::Sse(Coding::Chunked)) => {
+                Coding::Chunked.frame(&concat(events, Encoding::Sse(Coding::Identity))).into()
+            }
+            _ => concat(events, encoding).into(),
+        };
+        Payload { bytes, events: events.len() }
+    }
+
     /// The bytes as the client gets them.
     pub fn bytes(&self) -> &[u8] {
-        match self {
-            Payload::Sse(batch, coding) => batch.sse(*coding),
-            Payload::WebSocket(batch) => batch.websocket(),
-            Payload::Deflated(batch, window) => batch.deflated(*window),
-            Payload::Own(bytes) => bytes,
-            Payload::Fixed(bytes) => bytes,
-        }
+        &self.bytes
     }
 
     /// How many events it is.
     pub fn events(&self) -> usize {
-        match self {
-            Payload::Sse(batch, _) | Payload::WebSocket(batch) | Payload::Deflated(batch, _) => {
-                batch.events().len()
-            }
-            Payload::Own(_) | Payload::Fixed(_) => 0,
-        }
+        self.events
     }
 
     /// For how many messages it counts in a queue.
     pub fn messages(&self) -> usize {
-        self.events().max(1)
+        self.events.max(1)
+    }
+}
+
+fn concat(events: &[Arc<Event>], encoding: Encoding) -> Vec<u8> {
+    let encoded: Vec<&[u8]> = events.iter().map(|event| &**event.encoded(encoding)).collect();
+    encoded.concat()
+}
+
+/// Divides events into runs that may go out together.
+pub fn batches(events: &[Arc<Event>]) -> impl Iterator<Item = &[Arc<Event>]> {
+    let mut left = events;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |event: &&Arc<Event>| {
+            let fits = bytes < MAX_BYTES;
+            bytes += event.data().len();
+            fits
+        };
+        let count = left.iter().take(MAX_EVENTS).take_while(fits).count();
+        let (batch, rest) = left.split_at(count);
+        left = rest;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Draft, EventId};
+
+    const BARE: Encoding = Encoding::Sse(Coding::Identity);
+
+    fn events(data: &[&str]) -> Vec<Arc<Event>> {
+        let id = |n| format!("1-{n}").parse::<EventId>().unwrap();
+        let event = |(n, data): (usize, &&str)| {
+            Arc::new(Event::new(id(n), Draft::new("t", None, data).unwrap()))
+        };
+        data.iter().enumerate().map(event).collect()
+    }
+
+    #[test]
+    fn events_go_out_one_behind_the_other() {
+        let events = events(&["a", "b\nc", "d"]);
+        for encoding in [BARE, Encoding::WebSocket] {
+            let joined: Vec<u8> =
+                events.iter().flat_map(|event| event.encoded(encoding).to_vec()).collect();
+            let payload = Payload::of(&events, encoding);
+            assert_eq!((payload.bytes(), payload.events()), (&*joined, 3));
+        }
+        let chunk = Coding::Chunked.frame(Payload::of(&events, BARE).bytes());
+        assert_eq!(Payload::of(&events, Encoding::Sse(Coding::Chunked)).bytes(), &*chunk);
+    }
+
+    #[test]
+    fn what_all_clients_get_is_in_memory_once() {
+        let events = events(&["a"]);
+        for encoding in [BARE, Encoding::Sse(Coding::Chunked), Encoding::WebSocket] {
+            let [one, other] = [0, 1].map(|_| Payload::of(&events, encoding));
+            assert_eq!(one.bytes().as_ptr(), other.bytes().as_ptr());
+            assert_eq!(one.clone().bytes().as_ptr(), one.bytes().as_ptr());
+        }
+    }
+
+    #[test]
+    fn batches_hold_everything_and_are_bounded() {
+        let large = "x".repeat(MAX_BYTES);
+        let mut data = vec!["small"; 3 * MAX_EVENTS + 5];
+        data[10] = &large;
+        data[11] = &large;
+        let events = events(&data);
+        let lengths: Vec<usize> = batches(&events).map(<[_]>::len).collect();
+        assert_eq!(lengths, [11, 1, 64, 64, 57]);
+        assert!(batches(&events).flatten().map(|event| event.id).eq(events.iter().map(|e| e.id)));
+        assert_eq!(batches(&[]).count(), 0);
     }
 }

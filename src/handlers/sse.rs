@@ -1,22 +1,24 @@
 //! A Server-Sent Events client, from its request to its end.
 //!
-//! Its thread writes the head of the stream, what the client missed, and then sleeps. In `direct`
-//! mode it wakes only when the broadcaster could not write an event at once, and writes it, waiting
-//! for the client; in `handoff` mode it wakes for every event. See [`crate::client::outbox`].
+//! One thread serves the client: it writes the head of the stream and what the client missed, and then
+//! sleeps until something waits in the client's channel. In the `direct` way that is only what its
+//! broadcaster could not write at once; in the `handoff` way it is every event. See
+//! [`crate::client::outbox`]. A hang-up of the client, which sends nothing, wakes the thread through
+//! [`crate::client::hangup`]; the shutdown wakes it by closing the outbox.
 
 use std::sync::Arc;
+use std::thread;
 
 use crate::app::App;
 use crate::client::outbox::Outbox;
 use crate::client::registry::Transport;
-use crate::event::batch::batches;
-use crate::event::payload::{Encoding, Payload};
-use crate::event::{EventId, encode_sse};
+use crate::event::EventId;
+use crate::event::encoding::Encoding;
+use crate::event::payload::Payload;
 use crate::handlers::query::Query;
 use crate::http::coding::Coding;
 use crate::http::{Persistence, Response};
 use crate::hub::broadcaster::Subscriber;
-use crate::hub::history::Replay;
 use crate::listener::connection::{Connection, Next};
 
 /// The head of every stream.
@@ -47,50 +49,42 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
         }
     };
     let coding = connection.coding();
+    let encoding = Encoding::Sse(coding);
     let mut first = head(coding).to_bytes_with(connection.fields(), false, Persistence::Close);
+
+    // From here on the socket is the client's. The outbox is held by this thread: events wait.
     let link = connection.into_event_stream();
     let socket = Arc::clone(link.socket());
     let backlog = Arc::clone(&app.backlog);
     let outbox = Outbox::new(link, app.config.fanout, app.limits(), coding.end(), backlog);
-    outbox.drained_by_this_thread();
+    outbox.set_writer(thread::current());
     guard.set_outbox(&outbox);
     if let Err(error) = app.hangups.watch(&socket, guard.number()) {
         log::warn!("sse {}: a hang-up will not be noticed: {error}", outbox.link().peer());
     }
     drop(socket);
 
-    let subscriber = Subscriber {
-        client: guard.number(),
-        outbox: Arc::clone(&outbox),
-        topics: query.topics_or_all(),
-        encoding: Encoding::Sse(coding),
-    };
     // Before the greeting: whoever has read it misses nothing that is published from then on.
+    let (client, topics) = (guard.number(), query.topics_or_all());
+    let subscriber = Subscriber { client, outbox: Arc::clone(&outbox), topics, encoding };
     let (subscription, replay) = app.hub.subscribe(subscriber, last);
     first.extend_from_slice(&coding.frame(greeting(replay.seen).as_bytes()));
-    outbox.write_taken(Payload::Own(first.into()));
-    write_replay(&outbox, replay, coding);
-    let reason = outbox.run();
+    outbox.write_held(&Payload::own(first));
+    for payload in replay.payloads(encoding) {
+        outbox.write_held(&payload);
+    }
+    drop(replay);
+    outbox.release();
+
+    // The rest of the client's life: asleep until something waits for it, then in `send`, and in `poll`
+    // while the client is slow.
+    while let Some(piece) = outbox.next_piece() {
+        outbox.write_piece(&piece);
+    }
 
     drop(subscription);
     outbox.abort();
-    guard.leave(reason);
     Next::Done
-}
-
-fn write_replay(outbox: &Outbox, replay: Replay, coding: Coding) {
-    if let Some(resumed) = replay.gap {
-        let gap = encode_sse(Some(resumed), Some("gap"), &gap_data(resumed));
-        outbox.write_taken(Payload::Own(coding.frame(&gap)));
-    }
-    for batch in batches(&replay.events) {
-        outbox.write_taken(Payload::Sse(batch, coding));
-    }
-}
-
-/// What a `gap` event says: from `resumed` on nothing is missing.
-pub fn gap_data(resumed: EventId) -> String {
-    format!("{{\"resumed\":\"{resumed}\"}}")
 }
 
 /// What a client is told when the server shuts down: when to come back, and that the stream ends here.
@@ -99,7 +93,7 @@ pub fn shutdown_message(client: u64, coding: Coding) -> Vec<u8> {
     // Any number that differs between neighbours will do; this is Knuth's multiplicative hash.
     let jitter = client.wrapping_mul(2_654_435_761) % 2_000;
     let retry = coding.frame(format!("retry: {}\n", 1_000 + jitter).as_bytes());
-    [&retry, coding.end()].concat()
+    [&*retry, coding.end()].concat()
 }
 
 #[cfg(test)]

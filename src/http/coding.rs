@@ -14,11 +14,13 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// `text` for a stream with this coding.
-    pub fn frame(self, text: &[u8]) -> Box<[u8]> {
+    /// `text` for a stream with this coding. It must not be empty: a chunk of no bytes ends a stream.
+    pub fn frame(self, text: &[u8]) -> Vec<u8> {
+        debug_assert!(!text.is_empty());
         match self {
-            Coding::Identity => text.into(),
-            Coding::Chunked => Encoded::new(text).bytes,
+            Coding::Identity => text.to_vec(),
+            // Its length in hexadecimal, CRLF, the text, CRLF.
+            Coding::Chunked => [format!("{:x}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat(),
         }
     }
 
@@ -40,33 +42,6 @@ impl Coding {
     }
 }
 
-/// Whole messages of an event stream, encoded once for both codings: the bare text is a part of the
-/// chunk.
-#[derive(Debug)]
-pub struct Encoded {
-    /// One chunk: its length in hexadecimal, CRLF, the text, CRLF.
-    bytes: Box<[u8]>,
-    text_start: usize,
-}
-
-impl Encoded {
-    /// Encodes `text`, which must not be empty: a chunk of no bytes ends a stream.
-    pub fn new(text: &[u8]) -> Encoded {
-        debug_assert!(!text.is_empty());
-        let length = format!("{:x}\r\n", text.len());
-        let bytes = [length.as_bytes(), text, b"\r\n"].concat().into();
-        Encoded { bytes, text_start: length.len() }
-    }
-
-    /// The bytes for a stream with this coding.
-    pub fn bytes(&self, coding: Coding) -> &[u8] {
-        match coding {
-            Coding::Identity => &self.bytes[self.text_start..self.bytes.len() - 2],
-            Coding::Chunked => &self.bytes,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,17 +49,16 @@ mod tests {
     #[test]
     fn a_chunk_holds_the_bare_text() {
         let text = "x".repeat(0x1234);
-        let encoded = Encoded::new(text.as_bytes());
-        assert_eq!(encoded.bytes(Coding::Identity), text.as_bytes());
-        assert_eq!(encoded.bytes(Coding::Chunked), format!("1234\r\n{text}\r\n").as_bytes());
-        assert_eq!(&*Coding::Chunked.frame(b"0123456789"), b"a\r\n0123456789\r\n");
-        assert_eq!(&*Coding::Identity.frame(b"0123456789"), b"0123456789");
+        let chunk = Coding::Chunked.frame(text.as_bytes());
+        assert_eq!(chunk, format!("1234\r\n{text}\r\n").as_bytes());
+        assert_eq!(Coding::Chunked.frame(b"0123456789"), b"a\r\n0123456789\r\n");
+        assert_eq!(Coding::Identity.frame(b"0123456789"), b"0123456789");
     }
 
     #[test]
     fn a_heartbeat_is_framed_like_everything_else() {
         for coding in [Coding::Identity, Coding::Chunked] {
-            assert_eq!(coding.heartbeat(), &*coding.frame(b":\n"));
+            assert_eq!(coding.heartbeat(), coding.frame(b":\n"));
         }
     }
 }

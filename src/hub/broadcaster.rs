@@ -19,8 +19,8 @@ use super::topics::Topics;
 use crate::client::outbox::Outbox;
 use crate::client::reason::Reason;
 use crate::event::Event;
-use crate::event::batch::{Batch, EventMask, MAX_BYTES, MAX_EVENTS};
-use crate::event::payload::{Encoding, Payload};
+use crate::event::encoding::Encoding;
+use crate::event::payload::{MAX_BYTES, MAX_EVENTS, Payload};
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -118,42 +118,32 @@ fn run(receiver: &Receiver<Message>, heartbeat: Duration, timing: &Arc<Timing>) 
 type Group = BTreeMap<u64, Member>;
 type Member = (Encoding, Arc<Outbox>);
 
-/// A batch in the encodings that were wanted so far: one payload for all clients of an encoding, so that nothing
-/// shared is touched for each of them.
-struct EncodedBatch {
-    batch: Arc<Batch>,
+/// Which events of a batch: bit n is the nth.
+type EventMask = u64;
+
+/// Events that go out together, in the encodings that were wanted so far: one payload for all clients of
+/// an encoding.
+struct EncodedBatch<'a> {
+    events: &'a [Arc<Event>],
     // A few at the most: a search is cheaper than a hash.
     payloads: Vec<(Encoding, Payload)>,
 }
 
-impl EncodedBatch {
-    fn of(batch: &Arc<Batch>) -> EncodedBatch {
-        EncodedBatch { batch: Arc::clone(batch), payloads: Vec::new() }
+impl EncodedBatch<'_> {
+    fn new(events: &[Arc<Event>]) -> EncodedBatch<'_> {
+        EncodedBatch { events, payloads: Vec::new() }
     }
 
-    // One that is gone is taken out when its own thread unsubscribes.
+    /// Hands the events to a client. They are encoded before its outbox is locked.
     fn offer(&mut self, (encoding, outbox): &Member, now: Instant) {
-        let place = self.payloads.iter().position(|(known, _)| known == encoding);
-        let place = place.unwrap_or_else(|| {
-            self.payloads.push((*encoding, encoding.payload(Arc::clone(&self.batch))));
+        let known = self.payloads.iter().position(|(known, _)| known == encoding);
+        let place = known.unwrap_or_else(|| {
+            self.payloads.push((*encoding, Payload::of(self.events, *encoding)));
             self.payloads.len() - 1
         });
+        // A client that is gone stays here until its own thread unsubscribes: it takes nothing.
         outbox.offer(&self.payloads[place].1, now);
     }
-}
-
-/// By how many members a fan-out looks ahead.
-const AHEAD: usize = 8;
-
-/// The members one after the other, each when the next ones' outboxes are on their way from memory.
-fn walk(group: &Group) -> impl Iterator<Item = &Member> {
-    let mut ahead = group.values();
-    ahead.by_ref().take(AHEAD).for_each(|(_, outbox)| outbox.fetch());
-    group.values().inspect(move |_| {
-        if let Some((_, outbox)) = ahead.next() {
-            outbox.fetch();
-        }
-    })
 }
 
 struct Share {
@@ -183,7 +173,7 @@ impl Share {
             let mut message = receive(receiver, next);
             if let Some(Message::Event(first)) = message {
                 let (batch, behind) = collect(first, receiver);
-                self.fan_out(&Arc::new(batch));
+                self.fan_out(&batch);
                 message = behind;
             }
             match message {
@@ -250,47 +240,52 @@ impl Share {
         }
     }
 
-    fn fan_out(&self, batch: &Arc<Batch>) {
+    /// Hands events to all who want them.
+    fn fan_out(&self, events: &[Arc<Event>]) {
         let start = Instant::now();
-        let mut all = EncodedBatch::of(batch);
-        for member in walk(&self.to_all) {
+        let mut all = EncodedBatch::new(events);
+        for member in self.to_all.values() {
             all.offer(member, start);
         }
-        self.fan_out_by_topic(batch, start);
+        self.fan_out_by_topic(events, start);
         let nanos = start.elapsed().as_nanos() as u64;
-        self.timing.events.fetch_add(batch.events().len() as u64, Ordering::Relaxed);
+        self.timing.events.fetch_add(events.len() as u64, Ordering::Relaxed);
         self.timing.nanos.fetch_add(nanos, Ordering::Relaxed);
         self.timing.last.store(nanos, Ordering::Relaxed);
         self.timing.longest.fetch_max(nanos, Ordering::Relaxed);
     }
 
-    fn fan_out_by_topic(&self, batch: &Arc<Batch>, start: Instant) {
+    fn fan_out_by_topic(&self, events: &[Arc<Event>], start: Instant) {
         let mut groups: Vec<(&Group, EventMask)> = Vec::new();
-        for (place, event) in batch.events().iter().enumerate() {
+        for (place, event) in events.iter().enumerate() {
             let Some(group) = self.to_topic.get(&event.topic) else { continue };
             match groups.iter_mut().find(|(known, _)| std::ptr::eq(*known, group)) {
                 Some((_, mask)) => *mask |= 1 << place,
                 None => groups.push((group, 1 << place)),
             }
         }
+        // The usual case: events of one topic. Its group is gone through as it is.
         if let [(group, mask)] = groups[..] {
-            let mut part = EncodedBatch::of(&batch.part(mask));
-            for member in walk(group) {
-                part.offer(member, start);
-            }
-            return;
+            let part = select(events, mask);
+            let mut part = EncodedBatch::new(&part);
+            return group.values().for_each(|member| part.offer(member, start));
         }
-        // Whoever wants several of the topics gets their events in order.
-        let mut members: HashMap<u64, (EventMask, &Member)> = HashMap::new();
+        // Whoever wants several of the topics gets their events in order, so first it is found who wants
+        // which, and then each kind of part is encoded once.
+        let mut wanted: HashMap<u64, (EventMask, &Member)> = HashMap::new();
         for (group, mask) in groups {
             for (client, member) in group {
-                members.entry(*client).or_insert((0, member)).0 |= mask;
+                wanted.entry(*client).or_insert((0, member)).0 |= mask;
             }
         }
-        let mut parts: HashMap<EventMask, EncodedBatch> = HashMap::new();
-        for (mask, member) in members.into_values() {
-            let part = parts.entry(mask).or_insert_with(|| EncodedBatch::of(&batch.part(mask)));
-            part.offer(member, start);
+        let mut by_part: HashMap<EventMask, Vec<&Member>> = HashMap::new();
+        for (mask, member) in wanted.into_values() {
+            by_part.entry(mask).or_default().push(member);
+        }
+        for (mask, members) in by_part {
+            let part = select(events, mask);
+            let mut part = EncodedBatch::new(&part);
+            members.into_iter().for_each(|member| part.offer(member, start));
         }
     }
 
@@ -304,9 +299,15 @@ impl Share {
     }
 }
 
-/// Takes what else is there already behind an event, as far as it is events, and as a batch may
-/// hold. Returns the batch and the message behind it, if that was taken.
-fn collect(first: Arc<Event>, receiver: &Receiver<Message>) -> (Batch, Option<Message>) {
+fn select(events: &[Arc<Event>], mask: EventMask) -> Vec<Arc<Event>> {
+    let is_in = |place: &usize| mask & (1 << place) != 0;
+    (0..events.len()).filter(is_in).map(|place| Arc::clone(&events[place])).collect()
+}
+
+/// Takes what else is there already behind an event, as far as it is events, and as many as may go out
+/// together: under load a client costs one system call for many events. Nobody waits for more to come.
+/// Returns the events and the message behind them, if that was taken.
+fn collect(first: Arc<Event>, receiver: &Receiver<Message>) -> (Vec<Arc<Event>>, Option<Message>) {
     let mut bytes = first.data().len();
     let mut events = vec![first];
     while events.len() < MAX_EVENTS && bytes < MAX_BYTES {
@@ -315,11 +316,11 @@ fn collect(first: Arc<Event>, receiver: &Receiver<Message>) -> (Batch, Option<Me
                 bytes += event.data().len();
                 events.push(event);
             }
-            Ok(other) => return (Batch::new(events), Some(other)),
+            Ok(other) => return (events, Some(other)),
             Err(_) => break,
         }
     }
-    (Batch::new(events), None)
+    (events, None)
 }
 
 #[cfg(test)]
@@ -343,7 +344,6 @@ mod tests {
             let limits = Limits { events: 10, bytes: 1 << 20 };
             let backlog = Backlog::new(usize::MAX, Vec::new);
             let outbox = Outbox::new(link, Fanout::Direct, limits, &[], backlog);
-            outbox.drained_by_new_threads();
             outbox.release();
             let (topics, encoding) = (Topics::All, Encoding::Sse(Coding::Identity));
             let subscribe = Subscriber { client, outbox: Arc::clone(&outbox), topics, encoding };

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::topics::Topics;
+use crate::event::encoding::Encoding;
+use crate::event::payload::{Payload, batches};
 use crate::event::{Event, EventId};
 
 /// The most memory that the history keeps, whatever its length in events.
@@ -37,6 +39,16 @@ pub struct Replay {
     pub gap: Option<EventId>,
     /// The events it missed, or those of them that are kept, oldest first.
     pub events: Vec<Arc<Event>>,
+}
+
+impl Replay {
+    /// The replay as a client gets it: a `gap` event, if something is missing, then what it missed.
+    pub fn payloads(&self, encoding: Encoding) -> impl Iterator<Item = Payload> {
+        // Not counted as an event: it was published by nobody.
+        let gap = |resumed| Payload::own(Arc::clone(Event::gap(resumed).encoded(encoding)));
+        let events = batches(&self.events).map(move |events| Payload::of(events, encoding));
+        self.gap.map(gap).into_iter().chain(events)
+    }
 }
 
 impl History {

@@ -1,13 +1,12 @@
 //! The end of a client's connection: what is still written, and until when.
 
-use std::io;
+use std::net::Shutdown;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use super::phase::{Close, Phase};
 use super::{CLOSE_TIMEOUT, Outbox, State};
 use crate::client::reason::Reason;
-use crate::event::payload::Payload;
-use crate::os::send::send_now;
 
 impl Outbox {
     /// Ends the connection. The first reason stays. What waits is still written where the server
@@ -16,112 +15,93 @@ impl Outbox {
     /// Returns whether the reason is the first one.
     pub fn close(self: &Arc<Self>, reason: Reason, message: Option<&[u8]>) -> bool {
         let mut state = self.lock();
-        if state.close_reason.is_some() {
+        if state.phase.close_reason().is_some() {
             return false;
         }
-        state.close_reason = Some(reason);
-        state.close_deadline = Instant::now() + CLOSE_TIMEOUT;
-        state.close_message = message.map(Into::into);
         if !matches!(reason, Reason::Shutdown | Reason::Closed) {
-            self.clear(&mut state);
+            state.queue.clear();
         }
-        let was_taken = state.taken;
-        state.taken = true;
-        self.signal(state);
-        // A writer that sleeps is woken; one that has taken the outbox is at work, and checks.
-        if !self.unpark() && !was_taken {
-            self.send_close_message_now();
+        let is_idle = matches!(state.phase, Phase::Idle);
+        let message = message.map(Into::into);
+        self.begin(&mut state, Close { reason, message, deadline: Instant::now() + CLOSE_TIMEOUT });
+        // Otherwise somebody writes, and goes on with this.
+        if is_idle {
+            self.dispatch(state);
         }
         true
     }
 
-    /// Drops what waits in the channel.
-    fn clear(&self, state: &mut State) {
-        while self.receiver.try_recv().is_ok() {}
-        self.backlog.remove(state.waiting_bytes);
-        state.waiting = 0;
-        state.waiting_bytes = 0;
-    }
-
-    /// For a WebSocket whose outbox was free: the close message fits into the socket's buffer, or a
-    /// thread must wait for them.
-    fn send_close_message_now(self: &Arc<Self>) {
-        let mut state = self.lock();
-        let words = state.close_message.take().unwrap_or_default();
-        match send_now(self.link.stream(), &words) {
-            Ok(sent) if sent < words.len() => {
-                state.partial = Some((Payload::Own(words), sent));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !words.is_empty() => {
-                state.partial = Some((Payload::Own(words), 0));
-            }
-            _ => {
-                drop(state);
-                return self.finish_writing();
-            }
+    fn begin(&self, state: &mut State, close: Close) {
+        match &mut state.phase {
+            Phase::Held { close: noted } => *noted = Some(close),
+            _ => self.enter(state, Phase::Closing(close)),
         }
-        drop(state);
-        self.wake();
     }
 
-    /// Nothing more can be written.
-    pub(super) fn fail(&self, reason: Reason) {
-        let mut state = self.lock();
-        state.close_reason.get_or_insert(reason);
-        state.close_message = None;
-        state.partial = None;
-        self.clear(&mut state);
-        let _ = self.link.stream().shutdown(std::net::Shutdown::Both);
-        self.signal(state);
-    }
-
-    /// All has been said: tells the peer so, and whoever waits in [`Outbox::wait_done`].
-    pub(super) fn finish_writing(&self) {
-        // The end of a stream has to be told; a WebSocket's client has read the close frame, and its
-        // session closes when it has been answered.
-        if self.link.coding().is_some() {
-            let _ = self.link.stream().shutdown(std::net::Shutdown::Write);
+    /// The connection is broken: nothing more can be written. Whoever writes goes on, and closes it.
+    pub(super) fn lose(&self, state: &mut State, reason: Reason) {
+        state.queue.clear();
+        if let Some(close) = state.phase.close() {
+            close.message = None;
+        } else {
+            self.begin(state, Close { reason, message: None, deadline: Instant::now() });
         }
-        let mut state = self.lock();
-        state.is_done = true;
-        self.signal(state);
+        let _ = self.link.stream().shutdown(Shutdown::Both);
+    }
+
+    /// Why the connection ends, if it does.
+    pub fn close_reason(&self) -> Option<Reason> {
+        self.lock().phase.close_reason()
     }
 
     /// Waits until the close message is written, or given up; at most until `deadline`.
-    pub fn wait_done(&self, deadline: Instant) {
+    pub fn wait_closed(&self, deadline: Instant) {
         let mut state = self.lock();
-        while !state.is_done {
+        while !matches!(state.phase, Phase::Closed(_)) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            state.waiters += 1;
-            let waited = self.room.wait_timeout(state, left);
+            let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.waiters -= 1;
         }
     }
 
     /// Gives a client that has been given up more time to hear why: its own thread is busy with it.
     pub fn postpone_abort(&self, until: Instant) {
-        self.lock().close_deadline = until;
+        if let Some(close) = self.lock().phase.close() {
+            close.deadline = until;
+        }
     }
 
-    /// Cuts the connection of a client that has been given up and has had time enough to hear why.
+    /// Whether a client that has been given up has had time enough to hear why.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.lock().phase.close().is_some_and(|close| now >= close.deadline)
+    }
+
+    /// Cuts the connection of such a client. (It may have read all, and not close its side.)
     pub fn abort_overdue(&self, now: Instant) {
-        let overdue = {
-            let state = self.lock();
-            state.close_reason.is_some() && now > state.close_deadline
-        };
-        if overdue {
+        if self.is_overdue(now) {
             self.abort();
         }
     }
 
     /// Cuts the connection, whatever is still to be said: the drain time is over.
     pub fn abort(&self) {
-        self.fail(Reason::Shutdown);
-        self.finish_writing();
-        self.unpark();
+        self.abort_for(Reason::Shutdown);
+    }
+
+    /// The same; `reason` counts where there is none before.
+    pub fn abort_for(&self, reason: Reason) {
+        let mut state = self.lock();
+        state.queue.clear();
+        let reason = state.phase.close_reason().unwrap_or(reason);
+        let close = Close { reason, message: None, deadline: Instant::now() };
+        self.enter(&mut state, Phase::Closed(close));
+        drop(state);
+        let _ = self.link.stream().shutdown(Shutdown::Both);
+        if let Some(thread) = self.writer.get() {
+            thread.unpark();
+        }
     }
 }

@@ -1,128 +1,106 @@
 //! A client's outbox: the one place through which bytes reach its socket.
 //!
-//! The outbox is *free* or *taken*. Free: whoever has bytes (a broadcaster, an echo, a heartbeat)
-//! writes them under the lock, without waiting. What the socket does not take, and all that comes
-//! later, goes into the client's channel, and the outbox is taken: one of the client's own threads
-//! now writes, waiting for the peer but without the lock, until the channel is empty under the
-//! lock. So nobody waits for a slow client but its own thread, and order holds across both ways.
+//! In the `direct` way whoever has bytes for a client that keeps up (its broadcaster, mostly) writes them
+//! to the socket itself, without waiting. What the socket does not take, and all that comes behind it, goes
+//! into the client's channel, and a thread of the client's writes it, waiting for the peer. So nobody waits
+//! for a slow client but its own thread. In the `handoff` way every event goes through the channel and
+//! wakes the client's thread: the pure model, which shows what waking a thread costs. The two differ in one
+//! place, in [`Outbox::offer`].
 //!
-//! In `handoff` mode the outbox is always taken: everything goes through the channel and wakes the
-//! client's thread. That is the pure model, and shows what waking a thread costs.
+//! # Phases
 //!
-//! | | free | taken, open | closing | done |
-//! |---|---|---|---|---|
-//! | [`offer`](Outbox::offer) | written; what does not fit: taken | queued; beyond the limits: closing | dropped | dropped |
-//! | [`write`](Outbox::write) by the client's thread | the same | waits for its turn | dropped | dropped |
-//! | [`take`](Outbox::take) | taken | waits until all before is written | refused | refused |
-//! | the queue is written ([`run`](Outbox::run)) | | free | the close message, then done | |
-//! | [`close`](Outbox::close) | the close message, then done | closing | nothing: the first reason stays | nothing |
-//! | the peer is gone, or its time is over | done | done | done | |
-//! | [`abort`](Outbox::abort) | done | done | done | nothing |
+//! At each moment one thread at most writes, and the outbox's phase says who:
 //!
-//! This file is the queue; `writer` has the threads that write it, `closing` the end, `presence` who is
-//! still there.
+//! | phase | who writes | what else comes |
+//! |---|---|---|
+//! | idle | nobody: nothing waits | may be written at once |
+//! | draining | the client's writer, until nothing waits | waits behind it |
+//! | held | a thread between [`take`](Outbox::take) and [`release`](Outbox::release) | waits until the release, a close too |
+//! | closing | the writer: what waits, if it is still wanted, then the close message | is dropped |
+//! | closed | nobody | is dropped |
+//!
+//! | event | idle | draining | held | closing | closed |
+//! |---|---|---|---|---|---|
+//! | [`offer`](Outbox::offer) | written → idle; or queued → draining | queued; beyond its limits: closing | queued; beyond its limits: a close is noted | | |
+//! | [`offer_if_idle`](Outbox::offer_if_idle) | as an offer | refused | refused | refused | refused |
+//! | [`take`](Outbox::take) | → held | waits; the writer hands over: → held | never | refused | refused |
+//! | [`release`](Outbox::release) | never | never | → idle, draining or closing | never | |
+//! | the writer has written all | | → idle; → held for who waits in `take` | | → closed | |
+//! | [`close`](Outbox::close) | → closing | → closing | a close is noted | the first reason stays | |
+//! | the connection breaks | → closing | → closing | a close is noted | nothing more is written | |
+//! | [`abort`](Outbox::abort) | → closed | → closed | → closed | → closed | |
+//!
+//! # Threads
+//!
+//! An event stream's thread is its writer: it sleeps in [`Outbox::next_piece`] until a change from idle, or
+//! a release, wakes it. A WebSocket's thread is blocked in `read`; so in the `handoff` way it has a second
+//! thread as its writer, and in the `direct` way one is started when it falls behind, and ends when it has
+//! caught up.
+//!
+//! This file is for those who have something to write; `queue` is what waits, `writer` the threads that write
+//! it, `closing` the end, and `presence` tells who is still there.
 
 mod closing;
+mod phase;
 mod presence;
+mod queue;
 mod writer;
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
-
-use crate::client::backlog::{Backlog, Queue};
+use crate::client::backlog::{Backlog, Queued};
 use crate::client::reason::Reason;
 use crate::config::Fanout;
 use crate::event::payload::Payload;
 use crate::listener::connection::Link;
 use crate::os::send::send_now;
+use crate::os::sys;
+use phase::Phase;
+use presence::Presence;
+pub use queue::{Limits, Piece};
 
 /// How long a client that has been given up may take to accept the message it is in the middle
 /// of, and the close message.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much may wait for one client.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Messages.
-    pub events: usize,
-    /// Bytes; one message always fits.
-    pub bytes: usize,
-}
-
-/// Who writes what could not be written at once.
-enum Drainer {
-    /// A thread of the client's that sleeps in [`Outbox::run`].
-    Parked(Thread),
-    /// A thread that is started for the purpose, and ends when it has caught up. For a WebSocket,
-    /// whose own thread is blocked in `read`.
-    Spawned,
-}
-
 /// See the module's documentation.
-// What a fan-out touches stands in front, side by side: with thousands of clients it is reading
-// their outboxes from memory that costs, not the few instructions in between.
-#[repr(C)]
 pub struct Outbox {
     state: Mutex<State>,
     link: Link,
     fanout: Fanout,
-    limits: Limits,
     /// What is said last before the connection ends because the client is slow.
     slow_message: &'static [u8],
-    drainer: OnceLock<Drainer>,
-    sender: Sender<Payload>,
-    receiver: Receiver<Payload>,
-    /// Signalled when room appears, when the outbox becomes free, and when it is over.
-    room: Condvar,
-    /// Where what waits is counted for all clients together. Each change of `waiting_bytes` is
-    /// made there too, under the lock; it is asked to relieve without.
+    /// The thread that sleeps until something waits. Without it one is started when the socket does not
+    /// take everything, and ends when nothing waits any more.
+    writer: OnceLock<Thread>,
+    /// Signalled when the outbox is handed over to who waits for it, and when it is closed.
+    changed: Condvar,
+    /// What waits for all clients together. Each change of this queue is counted there too, under the lock;
+    /// it is asked to relieve without.
     backlog: Arc<Backlog>,
 }
 
-#[repr(C)]
 struct State {
-    taken: bool,
-    close_reason: Option<Reason>,
+    phase: Phase,
+    queue: queue::Queue,
     /// Events written.
     sent: u64,
     last_write: Instant,
-    /// A message that the socket has taken up to the offset. It goes before the channel.
-    partial: Option<(Payload, usize)>,
-    /// Messages in the channel, and one more for the payload that is being written, however many that
-    /// holds: the peer may have them all before its writer can cross them off.
-    waiting: usize,
-    /// The bytes of all of these, until they are written.
-    waiting_bytes: usize,
-    /// Once it is over: until when what still waits, and the close message, may be written.
-    close_deadline: Instant,
-    close_message: Option<Box<[u8]>>,
-    is_done: bool,
-    /// The client's own thread has the outbox between [`Outbox::take`] and [`Outbox::release`], or
-    /// wants it: whoever writes hands it over when nothing waits.
-    held: bool,
-    wanted: bool,
-    /// Threads that wait for `room`. To signal it without need is a system call each time.
-    waiters: usize,
-    /// When the kernel is asked next whether the peer acknowledges what was sent, and since when it
-    /// has not: then with the count of bytes that it had acknowledged.
-    next_check: Instant,
-    silent_since: Option<(Instant, u64)>,
+    presence: Presence,
 }
 
-/// What became of bytes in [`Outbox::send_free`].
-enum Sent {
-    Whole,
-    Partly,
-    Lost,
+impl State {
+    fn count_written(&mut self, payload: &Payload, now: Instant) {
+        self.sent += payload.events() as u64;
+        self.last_write = now;
+    }
 }
+
 impl Outbox {
-    /// An outbox that is taken by its maker, who writes the first bytes and then calls
-    /// [`Outbox::release`] or [`Outbox::run`].
+    /// An outbox that is held by its maker, who writes the first bytes and then releases it.
     pub fn new(
         link: Link,
         fanout: Fanout,
@@ -130,40 +108,27 @@ impl Outbox {
         slow_message: &'static [u8],
         backlog: Arc<Backlog>,
     ) -> Arc<Outbox> {
-        let (sender, receiver) = crossbeam_channel::unbounded();
         let now = Instant::now();
         Arc::new(Outbox {
+            state: Mutex::new(State {
+                phase: Phase::Held { close: None },
+                queue: queue::Queue::new(limits, Arc::clone(&backlog)),
+                sent: 0,
+                last_write: now,
+                presence: Presence::new(now),
+            }),
             link,
             fanout,
-            limits,
             slow_message,
-            drainer: OnceLock::new(),
-            sender,
-            receiver,
-            state: Mutex::new(State {
-                taken: true,
-                partial: None,
-                waiting: 0,
-                waiting_bytes: 0,
-                last_write: now,
-                close_reason: None,
-                close_deadline: now,
-                close_message: None,
-                is_done: false,
-                held: false,
-                wanted: false,
-                waiters: 0,
-                sent: 0,
-                next_check: now,
-                silent_since: None,
-            }),
-            room: Condvar::new(),
+            writer: OnceLock::new(),
+            changed: Condvar::new(),
             backlog,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes `thread` the one that writes what waits: it calls [`Outbox::next_piece`] until the end.
+    pub fn set_writer(&self, thread: Thread) {
+        let _ = self.writer.set(thread);
     }
 
     /// The client's socket, for reading and for its options.
@@ -184,169 +149,83 @@ impl Outbox {
     /// Messages and bytes that wait.
     pub fn queued(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.waiting, state.waiting_bytes)
+        (state.queue.messages(), state.queue.bytes())
     }
 
-    /// Why the connection ends, if it does.
-    pub fn close_reason(&self) -> Option<Reason> {
-        self.lock().close_reason
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The calling thread will write what cannot be written at once: it calls [`Outbox::run`].
-    pub fn drained_by_this_thread(&self) {
-        let _ = self.drainer.set(Drainer::Parked(thread::current()));
+    /// The only place where the phase changes. Wakes who waits for that.
+    fn enter(&self, state: &mut State, phase: Phase) {
+        let before = std::mem::replace(&mut state.phase, phase);
+        // To signal without need would be a system call for each client that falls behind.
+        let is_awaited = matches!(before, Phase::Draining { wanted: true });
+        if is_awaited || matches!(state.phase, Phase::Closed(_)) {
+            self.changed.notify_all();
+        }
     }
 
-    /// A thread will be started to write what cannot be written at once.
-    pub fn drained_by_new_threads(&self) {
-        let _ = self.drainer.set(Drainer::Spawned);
-    }
-
-    /// Reads what [`Outbox::offer`] is going to read, and makes nothing of it: a processor waits for
-    /// memory less often where it knows early what will be wanted.
-    #[inline]
-    pub fn fetch(&self) {
-        std::hint::black_box((self.state.is_poisoned(), self.link.stream().as_raw_fd()));
-    }
-
-    /// Hands a message over without waiting. It is cloned only where it must wait: a fan-out in
-    /// which all clients keep up touches nothing that is shared between them.
+    /// Hands a message over without waiting for the client. It is cloned only where it must wait: a
+    /// fan-out in which all clients keep up touches nothing that is shared between them.
     pub fn offer(self: &Arc<Self>, payload: &Payload, now: Instant) {
-        let mut state = self.lock();
-        if state.close_reason.is_some() {
-            return;
+        self.offer_locked(self.lock(), payload, now);
+    }
+
+    /// The same, if nothing waits for the client. Returns whether it was handed over.
+    pub fn offer_if_idle(self: &Arc<Self>, payload: &Payload, now: Instant) -> bool {
+        let state = self.lock();
+        let is_idle = matches!(state.phase, Phase::Idle);
+        if is_idle {
+            self.offer_locked(state, payload, now);
         }
-        if !state.taken {
-            match self.send_free(&mut state, payload.bytes(), || payload.clone()) {
-                Sent::Whole => {
-                    state.last_write = now;
-                    state.sent += payload.events() as u64;
-                }
-                Sent::Partly => {
-                    drop(state);
-                    self.wake();
-                    self.backlog.relieve();
-                }
-                Sent::Lost => {
-                    drop(state);
-                    self.close(Reason::Lost, None);
-                }
+        is_idle
+    }
+
+    // A fan-out's innermost step.
+    #[inline]
+    fn offer_locked(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        payload: &Payload,
+        now: Instant,
+    ) {
+        match &state.phase {
+            Phase::Idle => {
+                // The two ways of a fan-out: who writes, the caller or the client's thread.
+                let sent = match self.fanout {
+                    Fanout::Direct => send_now(self.link.stream(), payload.bytes()),
+                    Fanout::Handoff => Ok(0),
+                };
+                let sent = match sent {
+                    Ok(sent) if sent == payload.bytes().len() => {
+                        return state.count_written(payload, now);
+                    }
+                    Ok(sent) => sent,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                    Err(_) => {
+                        drop(state);
+                        self.close(Reason::Lost, None);
+                        return;
+                    }
+                };
+                state.queue.push(Piece::begun(payload.clone(), sent));
+                self.enter(&mut state, Phase::Draining { wanted: false });
+                self.dispatch(state);
             }
-            return;
-        }
-        let length = payload.bytes().len();
-        let full = state.waiting + payload.messages() > self.limits.events
-            || state.waiting_bytes + length > self.limits.bytes;
-        if state.waiting > 0 && full {
-            drop(state);
-            self.close(Reason::Slow, Some(self.slow_message));
-            return;
-        }
-        self.enqueue(&mut state, payload.clone());
-        drop(state);
-        // In direct mode the thread that has taken the outbox is awake already.
-        if self.fanout == Fanout::Handoff {
-            self.wake();
+            // The writer is awake, or the holder will see to it.
+            Phase::Draining { .. } | Phase::Held { close: None } => {
+                if !state.queue.has_room(payload) {
+                    drop(state);
+                    self.close(Reason::Slow, Some(self.slow_message));
+                    return;
+                }
+                state.queue.push(Piece::new(payload.clone()));
+                drop(state);
+            }
+            Phase::Held { close: Some(_) } | Phase::Closing(_) | Phase::Closed(_) => return,
         }
         self.backlog.relieve();
-    }
-
-    fn enqueue(&self, state: &mut State, payload: Payload) {
-        self.count_waiting(state, payload.messages(), payload.bytes().len());
-        let _ = self.sender.send(payload);
-    }
-
-    /// This waits as well. The caller asks the backlog to relieve, when it holds no lock.
-    fn count_waiting(&self, state: &mut State, messages: usize, bytes: usize) {
-        state.waiting += messages;
-        state.waiting_bytes += bytes;
-        self.backlog.add(bytes);
-    }
-
-    /// Writes a whole message from the client's own thread, waiting for the peer and for whoever
-    /// is writing. After the end bytes are accepted and dropped.
-    pub fn write(self: &Arc<Self>, bytes: &[u8]) {
-        let mut state = self.lock();
-        // While the client is behind, its own messages leave half of the queue to events.
-        let room = (self.limits.events / 2).max(1);
-        loop {
-            if state.close_reason.is_some() {
-                return;
-            }
-            if !state.taken {
-                break;
-            }
-            if self.fanout == Fanout::Handoff && state.waiting < room {
-                self.enqueue(&mut state, Payload::Own(bytes.into()));
-                drop(state);
-                self.wake();
-                return self.backlog.relieve();
-            }
-            state.waiters += 1;
-            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.waiters -= 1;
-        }
-        let sent = self.send_free(&mut state, bytes, || Payload::Own(bytes.into()));
-        drop(state);
-        match sent {
-            Sent::Whole => {}
-            Sent::Partly => {
-                self.backlog.relieve();
-                self.drain();
-            }
-            Sent::Lost => {
-                self.close(Reason::Lost, None);
-            }
-        }
-    }
-
-    /// Writes a whole message if nothing waits for the client, and does not wait for it either.
-    /// Returns whether it was written, or will be before anything else.
-    pub fn write_if_idle(self: &Arc<Self>, bytes: &[u8]) -> bool {
-        let mut state = self.lock();
-        if state.close_reason.is_some() || state.held || state.waiting > 0 {
-            return false;
-        }
-        if state.taken {
-            // Only in handoff mode: there the client's thread sleeps.
-            self.enqueue(&mut state, Payload::Own(bytes.into()));
-            drop(state);
-            self.wake();
-            return true;
-        }
-        let sent = self.send_free(&mut state, bytes, || Payload::Own(bytes.into()));
-        drop(state);
-        match sent {
-            Sent::Whole => {}
-            Sent::Partly => self.wake(),
-            Sent::Lost => {
-                self.close(Reason::Lost, None);
-            }
-        }
-        true
-    }
-
-    /// Writes into a free outbox what the socket takes at once. What it does not take is kept, as
-    /// the `payload` that it belongs to, and the outbox is taken: the caller sees to its writer.
-    // A fan-out's innermost step.
-    #[inline(always)]
-    fn send_free(
-        &self,
-        state: &mut State,
-        bytes: &[u8],
-        payload: impl FnOnce() -> Payload,
-    ) -> Sent {
-        let sent = match send_now(self.link.stream(), bytes) {
-            Ok(sent) if sent == bytes.len() => return Sent::Whole,
-            Ok(sent) => sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Sent::Lost,
-        };
-        let payload = payload();
-        self.count_waiting(state, 1, payload.bytes().len());
-        state.partial = Some((payload, sent));
-        state.taken = true;
-        Sent::Partly
     }
 
     /// Takes the outbox for the calling thread, one of the client's own, when all that was handed
@@ -354,131 +233,87 @@ impl Outbox {
     /// the caller writes. Returns `false`, and takes nothing, where the connection is over.
     pub fn take(&self) -> bool {
         let mut state = self.lock();
-        let idle = match self.fanout {
-            Fanout::Direct => !state.taken,
-            // What waits is counted until it is written.
-            Fanout::Handoff => state.waiting == 0,
-        };
-        if idle && state.close_reason.is_none() {
-            state.taken = true;
-            state.held = true;
+        match &mut state.phase {
+            Phase::Idle => self.enter(&mut state, Phase::Held { close: None }),
+            // Not when nothing waits by chance: with events one after the other that may never be. The
+            // writer hands the outbox over.
+            Phase::Draining { wanted } => *wanted = true,
+            _ => {}
         }
-        // To wait for a free moment could be for ever, with events coming one after another.
-        state.wanted = !state.held;
-        while !state.held {
-            if state.close_reason.is_some() {
-                state.wanted = false;
-                return false;
-            }
-            state.waiters += 1;
-            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.waiters -= 1;
+        while matches!(state.phase, Phase::Draining { .. }) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        true
+        matches!(state.phase, Phase::Held { .. })
     }
 
-    /// Writes a payload while the outbox is taken by the calling thread and nothing is in front of
-    /// it: the beginning of the stream, or a replay.
-    pub fn write_taken(&self, payload: Payload) {
-        let written = self.write_out(&payload, 0);
-        if written {
-            self.lock().sent += payload.events() as u64;
+    /// Writes a payload from the thread that holds the outbox, waiting for the peer.
+    pub fn write_held(&self, payload: &Payload) {
+        if self.write_out(payload.bytes()) {
+            self.lock().count_written(payload, Instant::now());
         }
     }
 
-    /// Gives the outbox that this thread has taken back, after what came meanwhile is written.
-    pub fn release(&self) {
-        self.lock().held = false;
-        // In handoff mode there is a thread to write it.
-        if !self.unpark() {
-            self.drain();
-        }
-    }
-
-    /// The same for a thread that must not wait for the peer: a thread is started for what came
-    /// meanwhile (see [`Outbox::drained_by_new_threads`]).
-    pub fn release_to_new_thread(self: &Arc<Self>) {
+    /// Gives the outbox back. What came meanwhile is written by its writer.
+    pub fn release(self: &Arc<Self>) {
         let mut state = self.lock();
-        if state.waiting > 0 || state.close_reason.is_some() {
-            drop(state);
-            return self.wake();
+        let next = match &mut state.phase {
+            Phase::Held { close } => match close.take() {
+                Some(close) => Phase::Closing(close),
+                None if state.queue.is_empty() => Phase::Idle,
+                None => Phase::Draining { wanted: false },
+            },
+            // The connection was cut meanwhile; a writer that is new has to hear of it.
+            _ => return self.dispatch(state),
+        };
+        let is_idle = matches!(next, Phase::Idle);
+        self.enter(&mut state, next);
+        if !is_idle {
+            self.dispatch(state);
         }
-        state.taken = false;
-        self.signal(state);
     }
 
-    /// Lets those look again who wait for room, for the outbox to be free, or for its end.
-    fn signal(&self, state: MutexGuard<'_, State>) {
-        let waiters = state.waiters;
+    /// Writes a message of the client's own thread, when it is its turn, and waits for the peer. After
+    /// the end it is dropped.
+    pub fn write(self: &Arc<Self>, bytes: &[u8]) {
+        if self.take() {
+            self.write_out(bytes);
+            self.release();
+        }
+    }
+
+    /// What the broadcaster does now and then for a client that only listens: sends `heartbeat` when
+    /// nothing was written for `idle`, and ends the connection of a client that has vanished.
+    pub fn tick(self: &Arc<Self>, heartbeat: &'static [u8], idle: Duration, now: Instant) {
+        if idle.is_zero() {
+            return;
+        }
+        let mut state = self.lock();
+        if state.presence.is_due(now) {
+            let told = sys::unacknowledged(self.link.stream());
+            if state.presence.has_vanished(told, idle, now) {
+                drop(state);
+                self.close(Reason::Lost, None);
+                return;
+            }
+        }
+        let is_due = now.saturating_duration_since(state.last_write) >= idle;
         drop(state);
-        if waiters > 0 {
-            self.room.notify_all();
+        if is_due && self.offer_if_idle(&Payload::own(heartbeat), now) {
+            // A heartbeat is acknowledged within a round trip: ask about that one soon.
+            self.lock().presence.next_check = now + Duration::from_secs(1);
         }
     }
 }
 
-impl Queue for Outbox {
+impl Queued for Outbox {
     fn bytes(&self) -> usize {
         self.queued().1
     }
 
-    fn shed(self: Arc<Self>) -> bool {
+    fn disconnect(self: Arc<Self>) -> bool {
         self.close(Reason::Crowded, Some(self.slow_message))
     }
 }
 
-impl Drop for Outbox {
-    /// Nothing waits any more, whatever the client's threads came to.
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.backlog.remove(state.waiting_bytes);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use super::*;
-    use crate::event::batch::Batch;
-    use crate::event::{Draft, Event};
-    use crate::http::coding::Coding;
-
-    /// So many events, one behind the other, as one payload.
-    fn payload(events: usize, size: usize) -> Payload {
-        let data = "x".repeat(size);
-        let event = |n| {
-            let id = format!("1-{n}").parse().unwrap();
-            Arc::new(Event::new(id, Draft::new("t", None, &data).unwrap()))
-        };
-        let batch = Batch::new((0..events).map(event).collect::<Vec<_>>());
-        Payload::Sse(Arc::new(batch), Coding::Identity)
-    }
-
-    /// A batch larger than the queue is on its way: the queue behind it is there for what comes
-    /// next, however little the peer has taken of it.
-    #[test]
-    fn what_is_being_written_counts_as_one_message() {
-        for fanout in [Fanout::Direct, Fanout::Handoff] {
-            let (link, mut peer) = Link::pair();
-            let limits = Limits { events: 4, bytes: usize::MAX };
-            let backlog = Backlog::new(usize::MAX, Vec::new);
-            let outbox = Outbox::new(link, fanout, limits, &[], backlog);
-            let large = payload(10, 2 << 20);
-            outbox.offer(&large, Instant::now());
-            assert_eq!(outbox.queued().0, 10, "nobody writes it yet");
-            std::thread::scope(|scope| {
-                scope.spawn(|| outbox.drain());
-                peer.read_exact(&mut [0; 4096]).unwrap();
-                assert_eq!(outbox.queued(), (1, large.bytes().len()));
-                for more in 1..=3 {
-                    outbox.offer(&payload(1, 1), Instant::now());
-                    assert_eq!((outbox.close_reason(), outbox.queued().0), (None, 1 + more));
-                }
-                outbox.offer(&payload(1, 1), Instant::now());
-                assert_eq!(outbox.close_reason(), Some(Reason::Slow));
-                drop(peer);
-            });
-        }
-    }
-}
+mod tests;

@@ -1,14 +1,16 @@
-//! The writers of an outbox: threads that write what could not be written at once, waiting for the
-//! peer. They are blocked in `poll`, which ends when the peer reads, or when the socket is shut down.
+//! The writers of an outbox: threads that write what could not be written at once. They sleep until
+//! something waits (`park`; a change of the phase wakes them), and while they write they wait for the
+//! peer (`poll`; it ends when the peer reads, or when the socket is shut down).
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Drainer, Outbox};
+use super::phase::{Close, Phase};
+use super::queue::Piece;
+use super::{Outbox, State};
 use crate::client::reason::Reason;
-use crate::config::Fanout;
 use crate::event::payload::Payload;
 use crate::listener::threads::STACK_BYTES;
 use crate::os::send::{send_now, wait_writable};
@@ -21,116 +23,132 @@ const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// The longest a blocked writer sleeps before it looks whether its client has been given up.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// What the client's thread is woken for.
-enum Work {
-    Write(Payload, usize),
-    Idle,
+/// What a writer does next.
+pub(super) enum Step {
+    Write(Piece),
+    /// It is not its turn, or nothing waits.
+    Nothing,
+    /// Nothing will ever be written again.
     Over,
 }
 
 impl Outbox {
-    /// Wakes the writer, if it is a thread that sleeps in [`Outbox::run`]; returns whether it is.
-    pub(super) fn unpark(&self) -> bool {
-        let Some(Drainer::Parked(thread)) = self.drainer.get() else { return false };
-        thread.unpark();
-        true
-    }
-
-    /// Sleeps until there is something to write, writes it, and so on until the connection is
-    /// over. The life of an SSE client's thread, and of a WebSocket's writer in handoff mode.
-    pub fn run(&self) -> Reason {
+    /// Sleeps until something waits for the client, and returns it; `None` when the connection is over.
+    /// Called by the thread of [`Outbox::set_writer`], which then calls [`Outbox::write_piece`].
+    pub fn next_piece(&self) -> Option<Piece> {
         loop {
-            self.drain();
-            loop {
-                {
-                    let state = self.lock();
-                    if let (true, Some(reason)) = (state.is_done, state.close_reason) {
-                        return reason;
-                    }
-                    let work = state.partial.is_some()
-                        || state.waiting > 0
-                        || state.close_reason.is_some();
-                    if work && !state.held {
-                        break;
-                    }
-                }
-                thread::park();
+            let step = self.next_step(&mut self.lock());
+            match step {
+                Step::Write(piece) => return Some(piece),
+                Step::Over => return None,
+                // A wake-up between the look and the sleep is not lost: `unpark` leaves a token.
+                Step::Nothing => thread::park(),
             }
         }
     }
 
-    /// Writes what waits, in order, until nothing does; then gives the outbox back.
-    pub(super) fn drain(&self) {
-        loop {
-            match self.next_work() {
-                Work::Write(payload, offset) => {
-                    let written = self.write_out(&payload, offset);
-                    let mut state = self.lock();
-                    // Less than the payload where it was cleared meanwhile, or was the close message.
-                    let bytes = payload.bytes().len().min(state.waiting_bytes);
-                    state.waiting = state.waiting.saturating_sub(1);
-                    state.waiting_bytes -= bytes;
-                    self.backlog.remove(bytes);
-                    state.last_write = Instant::now();
-                    if written {
-                        state.sent += payload.events() as u64;
-                    }
-                    self.signal(state);
-                }
-                Work::Idle => return,
-                Work::Over => return self.finish_writing(),
-            }
-        }
-    }
-
-    fn next_work(&self) -> Work {
+    /// Writes all of a piece, waiting for the peer.
+    pub fn write_piece(&self, piece: &Piece) {
+        let is_written = self.write_out(piece.rest());
         let mut state = self.lock();
-        if state.held {
-            return Work::Idle;
+        state.queue.count_written(piece);
+        if is_written {
+            state.count_written(piece.payload(), Instant::now());
         }
-        if let Some((payload, offset)) = state.partial.take() {
-            return Work::Write(payload, offset);
-        }
-        if let Ok(payload) = self.receiver.try_recv() {
-            state.waiting = state.waiting.saturating_sub(payload.messages() - 1);
-            return Work::Write(payload, 0);
-        }
-        if state.close_reason.is_some() {
-            return match state.close_message.take() {
-                Some(words) => Work::Write(Payload::Own(words), 0),
-                None => Work::Over,
-            };
-        }
-        if state.wanted {
-            state.wanted = false;
-            state.held = true;
-            self.signal(state);
-        } else if self.fanout == Fanout::Direct {
-            state.taken = false;
-            self.signal(state);
-        }
-        Work::Idle
     }
 
-    /// Writes all of a payload from `offset` on, waiting for the peer. Returns whether it was
-    /// written; if not, the connection is over.
-    pub(super) fn write_out(&self, payload: &Payload, offset: usize) -> bool {
-        let mut left = &payload.bytes()[offset..];
+    /// The writer's part of the table of phases.
+    pub(super) fn next_step(&self, state: &mut State) -> Step {
+        match &mut state.phase {
+            Phase::Idle | Phase::Held { .. } => Step::Nothing,
+            Phase::Closed(_) => Step::Over,
+            Phase::Draining { wanted } => {
+                let next = if *wanted { Phase::Held { close: None } } else { Phase::Idle };
+                if let Some(piece) = state.queue.pop() {
+                    return Step::Write(piece);
+                }
+                self.enter(state, next);
+                Step::Nothing
+            }
+            Phase::Closing(close) => {
+                let message = || close.message.take().map(|text| Piece::new(Payload::own(text)));
+                if let Some(piece) = state.queue.pop().or_else(message) {
+                    return Step::Write(piece);
+                }
+                let (reason, deadline) = (close.reason, close.deadline);
+                // The end of an event stream has to be told. A WebSocket's client has read the close
+                // frame, and its session closes when that has been answered.
+                if self.link.coding().is_some() {
+                    let _ = self.link.stream().shutdown(std::net::Shutdown::Write);
+                }
+                self.enter(state, Phase::Closed(Close { reason, message: None, deadline }));
+                Step::Over
+            }
+        }
+    }
+
+    /// After a change to draining or closing: sees to it that somebody writes.
+    pub(super) fn dispatch(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if let Some(thread) = self.writer.get() {
+            drop(state);
+            return thread.unpark();
+        }
+        // What the socket takes at once needs no thread.
+        let Some(piece) = self.flush(&mut state) else { return };
+        drop(state);
+        let outbox = Arc::clone(self);
+        let name = format!("wsw {}", self.link.peer());
+        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
+        if thread.spawn(move || outbox.catch_up(piece)).is_err() {
+            self.abort_for(Reason::Internal);
+        }
+    }
+
+    /// The body of a thread that is started for a client which has fallen behind.
+    fn catch_up(&self, mut piece: Piece) {
+        loop {
+            self.write_piece(&piece);
+            let step = self.next_step(&mut self.lock());
+            match step {
+                Step::Write(next) => piece = next,
+                Step::Nothing | Step::Over => return,
+            }
+        }
+    }
+
+    /// Takes the writer's steps as far as the socket takes their bytes at once. Returns the piece of which
+    /// it does not take everything.
+    fn flush(&self, state: &mut State) -> Option<Piece> {
+        while let Step::Write(mut piece) = self.next_step(state) {
+            match send_now(self.link.stream(), piece.rest()) {
+                Ok(sent) if sent == piece.rest().len() => {
+                    state.queue.count_written(&piece);
+                    state.count_written(piece.payload(), Instant::now());
+                }
+                Ok(sent) => {
+                    piece.sent += sent;
+                    return Some(piece);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(piece),
+                Err(_) => self.lose(state, Reason::Lost),
+            }
+        }
+        None
+    }
+
+    /// Writes all of `left`, waiting for the peer. Returns whether it was written; if not, the connection
+    /// is over.
+    pub(super) fn write_out(&self, mut left: &[u8]) -> bool {
         let mut check = Instant::now() + PEER_CHECK_INTERVAL;
         let mut last_told = sys::Unacknowledged::default();
         while !left.is_empty() {
-            match send_now(self.link.stream(), left) {
-                Ok(sent) => left = &left[sent..],
+            let reason = match send_now(self.link.stream(), left) {
+                Ok(sent) => {
+                    left = &left[sent..];
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let now = Instant::now();
-                    let is_overdue = {
-                        let state = self.lock();
-                        state.close_reason.is_some() && now >= state.close_deadline
-                    };
-                    if is_overdue {
-                        self.fail(Reason::Stuck);
-                        return false;
-                    }
                     let mut is_gone = false;
                     if now >= check {
                         check = now + PEER_CHECK_INTERVAL;
@@ -140,33 +158,19 @@ impl Outbox {
                         is_gone = told.is_overdue && told == last_told;
                         last_told = told;
                     }
-                    if is_gone || wait_writable(self.link.stream(), now + SLICE).is_err() {
-                        self.fail(Reason::Lost);
-                        return false;
+                    if self.is_overdue(now) {
+                        Reason::Stuck
+                    } else if is_gone || wait_writable(self.link.stream(), now + SLICE).is_err() {
+                        Reason::Lost
+                    } else {
+                        continue;
                     }
                 }
-                Err(_) => {
-                    self.fail(Reason::Lost);
-                    return false;
-                }
-            }
+                Err(_) => Reason::Lost,
+            };
+            self.lose(&mut self.lock(), reason);
+            return false;
         }
         true
-    }
-
-    pub(super) fn wake(self: &Arc<Self>) {
-        match self.drainer.get() {
-            Some(Drainer::Parked(thread)) => thread.unpark(),
-            Some(Drainer::Spawned) => {
-                let outbox = Arc::clone(self);
-                let name = format!("wsw {}", self.link.peer());
-                let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
-                if thread.spawn(move || outbox.drain()).is_err() {
-                    self.fail(Reason::Internal);
-                }
-            }
-            // The maker still holds the outbox, and will look.
-            None => {}
-        }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::output::{text_message, write_replay};
+use super::output::{encoding, text_message};
 use crate::app::App;
 use crate::auth::access::constant_time_eq;
 use crate::client::outbox::Outbox;
@@ -142,8 +142,10 @@ impl Commands {
             members["lastEventId"] = seen.to_string().into();
         }
         let answer = ack(reference, members);
-        self.outbox.write_taken(Payload::Own(text_message(&answer, self.deflate).into()));
-        write_replay(&self.outbox, Some(replay), self.deflate);
+        self.outbox.write_held(&Payload::own(text_message(&answer, self.deflate)));
+        for payload in replay.payloads(encoding(self.deflate)) {
+            self.outbox.write_held(&payload);
+        }
         self.outbox.release();
         Ok(())
     }

@@ -5,4 +5,5 @@ pub mod handshake;
 mod output;
 mod pulse;
 pub mod session;
+pub mod start;
 mod stream;

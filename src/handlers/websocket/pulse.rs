@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::Frame;
 
 use crate::client::outbox::Outbox;
+use crate::event::payload::Payload;
 use crate::os::sys;
 use crate::ws::frame::frame;
 
@@ -93,9 +94,10 @@ impl Pulse {
 /// Pings a client, unless events wait for it: what it takes of them is the answer, too.
 fn ask(outbox: &Arc<Outbox>) -> State {
     let ping = frame(Frame::ping(Vec::new()));
-    let is_sent = outbox.write_if_idle(&ping);
+    let length = ping.len() as u64;
+    let is_sent = outbox.offer_if_idle(&Payload::own(ping), Instant::now());
     match sys::send_queue(outbox.link().stream()) {
-        Some(queue) if !is_sent || queue.waiting > ping.len() as u64 => State::Behind {
+        Some(queue) if !is_sent || queue.waiting > length => State::Behind {
             acknowledged: queue.acknowledged,
             ping_end: is_sent.then_some(queue.acknowledged + queue.waiting),
         },

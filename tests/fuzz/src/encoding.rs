@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
+use threadcast::event::encoding::Encoding;
 use threadcast::event::{Draft, Event, EventId};
 use threadcast::http::coding::Coding;
 
@@ -104,12 +105,12 @@ fn test(case: &Case) -> Result<(), String> {
         let event = Event::new(*id, draft);
         // A heartbeat may stand between any two.
         for (stream, coding) in [(&mut stream, Coding::Identity), (&mut chunks, Coding::Chunked)] {
-            stream.extend_from_slice(event.sse(coding));
+            stream.extend_from_slice(event.encoded(Encoding::Sse(coding)));
             stream.extend_from_slice(coding.heartbeat());
         }
         let kind = name.clone().unwrap_or_else(|| "message".to_owned());
         let (id, data) = (id.to_string(), normalised(data));
-        check_frame(event.websocket(), &id, topic, &kind, &data)?;
+        check_frame(event.encoded(Encoding::WebSocket), &id, topic, &kind, &data)?;
         expected.push(eventstream::Event { id, kind, data });
     }
     chunks.extend_from_slice(Coding::Chunked.end());

@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
+use threadcast::event::encoding::Encoding;
 use threadcast::event::{Draft, Event, EventId};
 use threadcast::http::coding::Coding;
 
@@ -27,22 +28,22 @@ fn event(data: &str) -> Event {
     Event::new(EventId { millis: 1_700_000_000_000, sequence: 7 }, draft)
 }
 
-fn measure(bencher: Bencher, size: &str, encode: fn(&Event) -> &[u8]) {
+fn measure(bencher: Bencher, size: &str, encoding: Encoding) {
     let data = data(size);
     bencher
         .counter(BytesCount::of_str(&data))
         .with_inputs(|| event(&data))
-        .bench_local_refs(|event| black_box(encode(event)).len());
+        .bench_local_refs(|event| black_box(event.encoded(encoding)).len());
 }
 
 /// As one message of an event stream.
 #[divan::bench(args = SIZES, sample_size = 100, sample_count = 200)]
 fn sse(bencher: Bencher, size: &str) {
-    measure(bencher, size, |event| event.sse(Coding::Chunked));
+    measure(bencher, size, Encoding::Sse(Coding::Chunked));
 }
 
 /// As one WebSocket frame with JSON in it.
 #[divan::bench(args = SIZES, sample_size = 100, sample_count = 200)]
 fn websocket(bencher: Bencher, size: &str) {
-    measure(bencher, size, Event::websocket);
+    measure(bencher, size, Encoding::WebSocket);
 }
