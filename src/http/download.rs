@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use std::{cmp, fmt};
 
 use crate::os::send::{send_now, wait_writable};
-use crate::os::sys;
+use crate::os::tcp;
 
 /// Bytes read from the file at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -124,14 +124,14 @@ fn send_steadily(
 
 /// Waits until the socket can be written. Acknowledged bytes count as progress.
 fn wait_for_room(stream: &TcpStream, stall_timeout: Duration) -> Result<(), CutShort> {
-    let mut acknowledged = sys::unacknowledged(stream).acknowledged;
+    let mut acknowledged = tcp::unacknowledged(stream).acknowledged;
     let mut deadline = Instant::now() + stall_timeout;
     loop {
         let next_check = cmp::min(deadline, Instant::now() + PROGRESS_INTERVAL);
         if wait_writable(stream, next_check).map_err(CutShort::Connection)? {
             return Ok(());
         }
-        let told = sys::unacknowledged(stream).acknowledged;
+        let told = tcp::unacknowledged(stream).acknowledged;
         if told > acknowledged {
             acknowledged = told;
             deadline = Instant::now() + stall_timeout;

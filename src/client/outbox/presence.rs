@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Outbox;
 use crate::client::reason::Reason;
 use crate::event::payload::Payload;
-use crate::os::sys;
+use crate::os::tcp;
 
 impl Outbox {
     /// What the broadcaster does now and then for a client that only listens: sends `beat` when
@@ -42,7 +42,7 @@ impl Outbox {
             return false;
         }
         state.next_check = now + patience;
-        let told = sys::unacknowledged(self.link.stream());
+        let told = tcp::unacknowledged(self.link.stream());
         state.silent_since = match state.silent_since {
             _ if !told.is_overdue => None,
             Some((since, acknowledged)) if acknowledged == told.acknowledged => {

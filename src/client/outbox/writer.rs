@@ -12,7 +12,7 @@ use crate::config::Fanout;
 use crate::event::payload::Payload;
 use crate::listener::threads::STACK_BYTES;
 use crate::os::send::{send_now, wait_writable};
-use crate::os::sys;
+use crate::os::tcp;
 
 /// How often a writer that waits for its peer asks whether that is still there. As long as it is, it
 /// may read as slowly as its queue allows.
@@ -117,7 +117,7 @@ impl Outbox {
     pub(super) fn write_out(&self, payload: &Payload, offset: usize) -> bool {
         let mut left = &payload.bytes()[offset..];
         let mut check = Instant::now() + PEER_CHECK_INTERVAL;
-        let mut last_told = sys::Unacknowledged::default();
+        let mut last_told = tcp::Unacknowledged::default();
         while !left.is_empty() {
             match send_now(self.link.stream(), left) {
                 Ok(sent) => left = &left[sent..],
@@ -134,7 +134,7 @@ impl Outbox {
                     let mut is_gone = false;
                     if now >= check {
                         check = now + PEER_CHECK_INTERVAL;
-                        let told = sys::unacknowledged(self.link.stream());
+                        let told = tcp::unacknowledged(self.link.stream());
                         // Whoever has taken bytes since the last check is there: a moment in which
                         // data is sent again is the life of a bad line.
                         is_gone = told.is_overdue && told == last_told;

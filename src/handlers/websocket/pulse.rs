@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::Frame;
 
 use crate::client::outbox::Outbox;
-use crate::os::sys;
+use crate::os::tcp;
 use crate::ws::frame::frame;
 
 /// What is known of a client at the last check.
@@ -71,7 +71,7 @@ impl Pulse {
         match self.state {
             State::Pinged if !has_spoken => return true,
             State::Behind { acknowledged, ping_end } if !has_spoken => {
-                let taken = sys::send_queue(outbox.link().stream()).map(|queue| queue.acknowledged);
+                let taken = tcp::send_queue(outbox.link().stream()).map(|queue| queue.acknowledged);
                 if taken == Some(acknowledged) {
                     return true;
                 }
@@ -94,7 +94,7 @@ impl Pulse {
 fn ask(outbox: &Arc<Outbox>) -> State {
     let ping = frame(Frame::ping(Vec::new()));
     let is_sent = outbox.write_if_idle(&ping);
-    match sys::send_queue(outbox.link().stream()) {
+    match tcp::send_queue(outbox.link().stream()) {
         Some(queue) if !is_sent || queue.waiting > ping.len() as u64 => State::Behind {
             acknowledged: queue.acknowledged,
             ping_end: is_sent.then_some(queue.acknowledged + queue.waiting),

@@ -34,7 +34,7 @@ use crate::listener::connection::{Connection, Next};
 use crate::listener::threads::STACK_BYTES;
 use crate::os::clock::timestamp;
 use crate::os::send::{ReadBounds, read_out, wait_readable};
-use crate::os::sys;
+use crate::os::tcp;
 use crate::ws::deflate::Window;
 use crate::ws::failure::Failure;
 use crate::ws::frame::{frame, text_frame};
@@ -161,7 +161,7 @@ fn wait_until_read(outbox: &Outbox) {
     let deadline = Instant::now() + MAX_PAUSE;
     while Instant::now() < deadline {
         // While the response is on its way, perhaps for a second time, what follows would come with it.
-        let is_there = || sys::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
+        let is_there = || tcp::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
         // A flood of events must not fill the client's queue meanwhile.
         let has_events = || outbox.queued().0 > 0;
         if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
