@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Config, Fanout};
+use crate::http::forwarded::CidrError;
 use crate::http::origin::normalized_origin;
 use crate::os::limits::descriptor_limit;
 
@@ -197,7 +198,8 @@ impl Config {
             }
             "trust-proxy" => {
                 for range in value.split(',').map(str::trim) {
-                    self.trust_proxy.push(range.parse()?);
+                    let range = range.parse().map_err(|why: CidrError| why.to_string())?;
+                    self.trust_proxy.push(range);
                 }
             }
             "token" => self.token = Some(checked_token(value)?),

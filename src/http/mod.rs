@@ -4,6 +4,7 @@ pub mod coding;
 pub mod download;
 pub mod forwarded;
 pub mod head;
+pub mod list;
 pub mod origin;
 
 use std::borrow::Cow;
