@@ -1,4 +1,5 @@
-//! Origins (RFC 6454), as they are compared.
+//! Origins (RFC 6454) in the one form in which they are compared: for `--allow-origin`, and for what
+//! browsers send. Nothing here waits.
 
 /// An origin as browsers send it (RFC 6454 section 6.2): in lower case, without the port that its
 /// scheme has anyway, and without a slash at the end.
@@ -10,7 +11,7 @@ pub fn normalized_origin(origin: &str) -> String {
     format!("{scheme}://{rest}")
 }
 
-/// `:` and the port of URLs that name none.
+/// `:` and the port that a URL of this scheme has if it names none; `None` for another scheme.
 pub fn default_port(scheme: &str) -> Option<&'static str> {
     match scheme {
         "http" | "ws" => Some(":80"),
