@@ -6,13 +6,13 @@
 //! [`Config::read`] puts the name of the flag or variable in front, which makes it a [`BadFlag`].
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Config, Fanout};
 use crate::http::forwarded::CidrError;
-use crate::http::origin::normalized_origin;
+use crate::http::origin::{is_origin, normalized_origin};
 use crate::os::limits::descriptor_limit;
 
 /// What the command line asks for.
@@ -336,40 +336,19 @@ fn switch(value: &str) -> Result<bool, String> {
     }
 }
 
-/// An origin as browsers send it (RFC 6454 section 6.2): scheme, host, port, and nothing else.
+/// An origin that browsers send, or `*`.
 fn checked_origin(origin: &str) -> Result<String, String> {
     // Browsers send neither a trailing slash nor a scheme's own port.
     let origin = normalized_origin(origin);
-    let (scheme, authority) = origin.split_once("://").unwrap_or_default();
-    match &*origin {
-        "*" | "null" | "file://" => Ok(origin),
-        _ if authority.contains('*') => {
+    if origin == "*" || is_origin(&origin) {
+        return Ok(origin);
+    }
+    match origin.split_once("://") {
+        Some((_, authority)) if authority.contains('*') => {
             Err(format!("{origin:?}: origins are compared whole; name each, or * for all"))
         }
-        _ if is_scheme(scheme) && is_authority(authority) => Ok(origin),
         _ => Err(format!("{origin:?} is no origin such as https://example.org:8443")),
     }
-}
-
-/// RFC 3986 section 3.1, in lower case.
-fn is_scheme(text: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(is_part)
-}
-
-/// A host with a port or without. Names that are not ASCII are sent as punycode.
-fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (text, None),
-    };
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(is_part),
-    };
-    // Without leading zeros, as browsers send it.
-    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|one| one.to_string() == port))
 }
 
 /// What can stand in `Authorization: Bearer` (RFC 6750 section 2.1, in effect). The message does not

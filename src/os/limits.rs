@@ -72,6 +72,7 @@ pub fn room(threads_per_client: u64) -> Room {
         spare: SPARE_DESCRIPTORS + MAX_PENDING,
         per_client: 1,
     }];
+    // Threads limit twice: by their number, and by the maps that they take.
     limits.extend(thread_limits().into_iter().map(|(name, limit)| ResourceLimit {
         name,
         limit,
@@ -84,7 +85,8 @@ pub fn room(threads_per_client: u64) -> Room {
         spare: (SPARE_THREADS + MAX_PENDING) * MAPS_PER_THREAD,
         per_client: threads_per_client * MAPS_PER_THREAD,
     }));
-    // A pending connection has one thread, whatever a client has. The same descriptor serves both.
+    // A pending connection has one thread, whatever a client has, and keeps its descriptor when it
+    // becomes a client.
     let pending =
         |limit: &ResourceLimit| limit.limit / (limit.per_client / threads_per_client).max(1);
     let fewest = limits.iter().map(pending).min().unwrap_or(0);
