@@ -1,8 +1,9 @@
 //! The page: inside the binary, or from the folder given with `--www`.
 //!
-//! A file of the folder is opened, and sent by [`crate::http::download`]; here its length and its time of
-//! modification are all that is looked at. What the client has already (RFC 9110 section 13), and
-//! which part of the file it asks for (section 14), is decided by them.
+//! The client's thread opens a file of the folder here, and reads nothing but its length and its time
+//! of modification. They decide whether the client has the file already (RFC 9110 section 13), and
+//! which part of it is asked for (section 14). [`crate::http::download`] sends it. Nothing here waits
+//! but for the disk.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{File, Metadata};
@@ -17,7 +18,7 @@ use crate::http::Response;
 use crate::http::download::FilePart;
 use crate::http::head::{Head, percent_decode};
 
-/// The files inside the binary, by path.
+/// The files inside the binary: their paths and contents.
 const EMBEDDED: &[(&str, &[u8])] = &[
     ("index.html", include_bytes!("../www/index.html")),
     ("app.js", include_bytes!("../www/app.js")),
@@ -28,9 +29,10 @@ const EMBEDDED: &[(&str, &[u8])] = &[
 /// The built-in page loads nothing from elsewhere, runs nothing inline, and is not to be framed.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// Where files come from.
+/// The source of files.
 #[derive(Debug)]
 pub struct Assets {
+    /// Canonical. `None`: [`EMBEDDED`].
     folder: Option<PathBuf>,
 }
 
@@ -57,29 +59,32 @@ impl Assets {
 
     /// The response to a GET or HEAD request: the file, the part of it that is asked for, 304 where
     /// the client has it already, the way to a folder's page, or 404.
-    pub fn answer(&self, head: &Head) -> Response {
+    pub fn respond(&self, head: &Head) -> Response {
         let (path, query) = match head.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (&*head.target, None),
         };
-        let answer = match self.find(path) {
+        let response = match self.find(path) {
             None => return not_found(),
             Some(Found::Embedded(name, content)) => return embedded(name, content, head),
             Some(Found::Folder) => redirect(path, query),
+            // The metadata of the open file: another one may have taken its name meanwhile.
             Some(Found::File(name)) => match File::open(&name).and_then(|file| {
                 let metadata = file.metadata()?;
                 Ok((file, metadata))
             }) {
                 Ok((file, metadata)) => whole_or_part(&name, file, &metadata, head),
+                // One without permission, most likely: for the operator to know, not for the client.
                 Err(error) => {
                     log::warn!("{}: {error}", name.display());
                     return not_found();
                 }
             },
         };
-        answer.with("Cache-Control", ASK_EACH_TIME)
+        response.with("Cache-Control", ASK_EACH_TIME)
     }
 
+    /// What there is at `path`, which is as the client sent it, without the query.
     fn find(&self, path: &str) -> Option<Found> {
         let name = relative(path)?;
         let Some(folder) = &self.folder else {
@@ -108,20 +113,21 @@ impl Assets {
 /// `Cache-Control` of files: ask each time whether they have changed.
 const ASK_EACH_TIME: &str = "no-cache";
 
+/// The response with a file inside the binary, which has no date and is short: whole, or 304.
 fn embedded(name: &str, content: &'static [u8], head: &Head) -> Response {
     let etag = hash_etag(content);
-    let answer = match names_etag(head, &etag) {
+    let response = match names_etag(head, &etag) {
         true => Response::empty(304),
         false => Response::new(200, media_type(Path::new(name)), content),
     };
-    answer
+    response
         .with("ETag", etag)
         .with("Cache-Control", ASK_EACH_TIME)
         .with("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         .with("Referrer-Policy", "no-referrer")
 }
 
-/// Relative links of a folder's page need the slash. The reference begins with `./`: whatever the
+/// The way to a folder's page, whose relative links need the slash. The reference begins with `./`: whatever the
 /// name is, it is neither another host nor another scheme, and proxies may have cut the path.
 fn redirect(path: &str, query: Option<&str>) -> Response {
     let name = path.rsplit('/').next().unwrap_or_default();
@@ -129,15 +135,17 @@ fn redirect(path: &str, query: Option<&str>) -> Response {
     Response::empty(301).with("Location", format!("./{name}/{query}"))
 }
 
-/// The folder is the user's, and so is the policy of its pages: none of ours.
+/// The response with a file of the folder. The folder is the user's, and so is the policy of its
+/// pages: none of ours.
 fn whole_or_part(name: &Path, file: File, metadata: &Metadata, head: &Head) -> Response {
     let (length, modified) = (metadata.len(), modified(metadata));
     let etag = file_etag(metadata);
-    let validated = |answer: Response| {
-        let answer = answer.with("ETag", etag.clone()).with("Accept-Ranges", "bytes");
+    // Every response says which version of the file it is about, 304 too (section 15.4.5).
+    let validated = |response: Response| {
+        let response = response.with("ETag", etag.clone()).with("Accept-Ranges", "bytes");
         match modified {
-            Some(time) => answer.with("Last-Modified", httpdate::fmt_http_date(time)),
-            None => answer,
+            Some(time) => response.with("Last-Modified", httpdate::fmt_http_date(time)),
+            None => response,
         }
     };
     // A tag tells more than a date: where there is one, the date does not count (section 13.2.2).
@@ -151,6 +159,7 @@ fn whole_or_part(name: &Path, file: File, metadata: &Metadata, head: &Head) -> R
     if is_known {
         return validated(Response::empty(304));
     }
+    // Only behind the conditions: they come first (section 13.2.2).
     match range(head, length, &etag, modified) {
         Range::Whole => {
             let part = FilePart { file, start: 0, length };
@@ -175,7 +184,7 @@ enum Range {
     Whole,
     /// The first and the last byte of the part.
     Part(RangeInclusive<u64>),
-    /// Nothing that the file has.
+    /// No byte that the file has.
     OutOfBounds,
 }
 
@@ -233,7 +242,7 @@ fn file_etag(metadata: &Metadata) -> String {
     format!("\"{nanos:x}-{:x}\"", metadata.len())
 }
 
-/// The answer for a path that leads nowhere.
+/// The response for a path that leads nowhere.
 pub fn not_found() -> Response {
     Response::error(404, "not_found", "there is nothing here; the README lists what there is")
 }
@@ -247,6 +256,7 @@ fn relative(path: &str) -> Option<PathBuf> {
     (plain && clean).then_some(relative)
 }
 
+/// The media type that the name's extension stands for. Text is taken to be UTF-8.
 fn media_type(name: &Path) -> String {
     let guess = mime_guess::from_path(name).first_or_octet_stream();
     match guess.type_() == "text" || guess.subtype() == "javascript" {
@@ -255,7 +265,7 @@ fn media_type(name: &Path) -> String {
     }
 }
 
-/// A strong validator: a hash of the content.
+/// A strong validator: a hash of the content. It may change with the Rust release, like the binary.
 fn hash_etag(body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(body);

@@ -1,4 +1,5 @@
-//! The settings of a server. [`crate::flags`] reads them off a command line.
+//! The settings of a server, with their defaults. [`crate::flags`] reads them from a command line; an
+//! embedding program fills them in itself. They do not change while the server runs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +9,8 @@ use log::LevelFilter;
 
 use crate::http::forwarded::Cidr;
 
-/// Everything that can be set.
+/// Everything that can be set. The fields have the names of the flags; a flag's text is in
+/// [`crate::flags::HELP`].
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Address and port to listen on; port 0 lets the system choose.
@@ -17,15 +19,15 @@ pub struct Config {
     pub www: Option<PathBuf>,
     /// How often a metrics event is published; zero: never.
     pub tick: Duration,
-    /// After how long without any event an SSE client gets a comment line; zero: never.
+    /// The time without an event after which an SSE client gets a comment line; zero: never.
     pub heartbeat: Duration,
-    /// How often a WebSocket client is pinged; silent for two of these, it is dropped. Zero: never.
+    /// How often a WebSocket client is pinged; silent for two of these, it is closed. Zero: never.
     pub ping: Duration,
-    /// How many events are kept for clients that come back.
+    /// How many events are kept for clients that come back with the id of the last one they saw.
     pub history: usize,
-    /// How many messages may wait for a client that does not keep up.
+    /// How many messages may wait for one client; with more it is closed.
     pub queue: usize,
-    /// How many bytes may wait for all clients together; above it the most behind go.
+    /// How many bytes may wait for all clients together; above it the slowest client is closed.
     pub max_backlog_bytes: usize,
     /// How many SSE and WebSocket clients there may be; `None`: as many as there is room for (see
     /// [`crate::os::limits`]).
@@ -37,32 +39,33 @@ pub struct Config {
     pub max_message: usize,
     /// Whether WebSocket clients that offer it get compressed messages (RFC 7692).
     pub deflate: bool,
-    /// How long a request's header may take, and its body again.
+    /// How long a request's head may take, and its body again.
     pub header_timeout: Duration,
     /// How long a request's head may be, in bytes.
     pub max_head: usize,
-    /// How long clients may take to go when the server shuts down.
+    /// How long clients may take to leave when the server shuts down; then they are cut off.
     pub drain: Duration,
     /// Origins besides the server's own that browsers may connect and publish from; `*`: any.
     pub allow_origin: Vec<String>,
     /// The proxies whose word on a client's address counts (see [`crate::http::forwarded`]).
     pub trust_proxy: Vec<Cidr>,
-    /// What publishers must know; `None`: only a server on loopback lets them publish.
+    /// The token that publishers must send; `None`: without one, but only on a server that listens on
+    /// loopback.
     pub token: Option<String>,
-    /// What readers must know (see [`crate::auth::access`]); `None`: reading is public.
+    /// The token that readers must send (see [`crate::auth::access`]); `None`: reading is public.
     pub subscribe_token: Option<String>,
-    /// Which way events go to clients.
+    /// Who writes an event to a client's socket.
     pub fanout: Fanout,
     /// The least severe messages that are logged.
     pub log: LevelFilter,
 }
 
-/// Which way events go.
+/// Who writes an event to a client's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fanout {
-    /// The broadcaster writes the socket itself where it can.
+    /// The broadcaster, as long as it need not wait; else the client's own thread.
     Direct,
-    /// Every event goes through the client's channel and wakes its thread.
+    /// The client's own thread, which every event reaches through the client's channel.
     Handoff,
 }
 

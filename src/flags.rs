@@ -1,15 +1,18 @@
-//! Flags and environment variables, read into one validated [`Config`].
+//! Flags and environment variables, read into one validated [`Config`] by the main thread before it
+//! starts the server.
 //!
 //! Every flag `--some-name VALUE` is also the environment variable `THREADCAST_SOME_NAME`; a flag
-//! wins over a variable.
+//! wins over a variable. The functions here that return `Err(String)` say what is wrong with a value;
+//! [`Config::read`] puts the name of the flag or variable in front, which makes it a [`BadFlag`].
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Config, Fanout};
-use crate::http::origin::normalized_origin;
+use crate::http::forwarded::CidrError;
+use crate::http::origin::{is_origin, normalized_origin};
 use crate::os::limits::descriptor_limit;
 
 /// What the command line asks for.
@@ -23,7 +26,8 @@ pub enum Command {
     Version,
 }
 
-/// A flag or variable that cannot be used. Displayed as one line that names it.
+/// A flag or variable that cannot be used. Displayed as one line that names it, says what is wrong
+/// with it, and what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadFlag(String);
 
@@ -73,6 +77,7 @@ A DURATION is a number with a unit: 500ms, 2s, 1m. Each flag is also an environm
 such as --deflate takes no value, or --deflate=false; as a variable it is 1 or true, 0 or false.
 ";
 
+/// All flags that set something, for their variables and for [`HELP`].
 const FLAGS: &[&str] = &[
     "listen",
     "www",
@@ -99,39 +104,42 @@ const FLAGS: &[&str] = &[
     "log",
 ];
 
-/// What happens more often than this keeps a processor busy with nothing else.
-const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+/// The shortest interval of what is done for all clients: a shorter one would keep a processor busy
+/// with nothing else.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Whoever is waited for less than this is dropped before a packet is there and back.
-const LEAST_PATIENCE: Duration = Duration::from_millis(100);
+/// The shortest time that a client may be given: in a shorter one no packet is there and back.
+const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The longest message that can be allowed. A published one is kept three times: as it came, and in
 /// its encodings.
-const MOST_MESSAGE: usize = 1 << 30;
+const MAX_MESSAGE_BYTES: usize = 1 << 30;
 
 /// The longest head that can be allowed: pending connections may have one each.
-const MOST_HEAD: usize = 16 << 20;
+const MAX_HEAD_BYTES: usize = 16 << 20;
 
-/// Those of [`FLAGS`] that need no value.
+/// The flags that need no value.
 const SWITCHES: &[&str] = &["deflate"];
 
 impl Config {
-    /// Reads the command line (without the program's name) and the environment.
+    /// Reads the command line (without the program's name) and the environment: `variable` returns
+    /// the value of the variable of that name.
     ///
     /// # Errors
-    /// A line that names the flag or variable and says what is wrong with it.
+    /// The first flag or variable that cannot be used.
     pub fn read(
         arguments: impl IntoIterator<Item = std::ffi::OsString>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Command, BadFlag> {
         let mut config = Config::default();
+        // Variables first: a flag overwrites what its variable has set. An empty one counts as unset.
         for flag in FLAGS {
             let name = format!("THREADCAST_{}", flag.to_uppercase().replace('-', "_"));
             if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
                 config.set(flag, &value).map_err(|why| BadFlag(format!("{name}: {why}")))?;
             }
         }
-        // What is repeatable adds up, but not what was said in two places.
+        // A repeated flag adds to its list, but not to the list of its variable: that is set aside.
         let origins = std::mem::take(&mut config.allow_origin);
         let proxies = std::mem::take(&mut config.trust_proxy);
         let mut parser = lexopt::Parser::from_args(arguments);
@@ -149,6 +157,7 @@ impl Config {
                 let unknown = argument.unexpected();
                 return Err(BadFlag(format!("{unknown}; see --help")));
             };
+            // A switch takes a value only behind `=`: the next argument is not its own.
             let value = match SWITCHES.contains(&flag) {
                 true => parser.optional_value().unwrap_or_else(|| "true".into()),
                 false => parser.value().map_err(unusable)?,
@@ -156,6 +165,7 @@ impl Config {
             let value = value.to_str().ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
             config.set(flag, value).map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
         }
+        // No such flag: the variable's list counts.
         if config.allow_origin.is_empty() {
             config.allow_origin = origins;
         }
@@ -165,27 +175,31 @@ impl Config {
         Ok(Command::Run(Box::new(config)))
     }
 
+    /// Sets one flag's field. What a value must be is said by the function that parses it.
     fn set(&mut self, flag: &str, value: &str) -> Result<(), String> {
         match flag {
             "listen" => self.listen = address(value)?,
             "www" => self.www = Some(folder(value)?),
-            "tick" => self.tick = interval(value, LEAST_INTERVAL)?,
-            "heartbeat" => self.heartbeat = interval(value, LEAST_INTERVAL)?,
-            "ping" => self.ping = interval(value, LEAST_PATIENCE)?,
+            "tick" => self.tick = interval(value, MIN_INTERVAL)?,
+            "heartbeat" => self.heartbeat = interval(value, MIN_INTERVAL)?,
+            "ping" => self.ping = interval(value, MIN_TIMEOUT)?,
             "history" => self.history = number(value, 0)?,
             "queue" => self.queue = number(value, 1)?,
             "max-backlog-bytes" => self.max_backlog_bytes = bytes(value, 1)?,
             "max-clients" => self.max_clients = Some(clients(value)?),
             "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
-            "max-message" => self.max_message = at_most(MOST_MESSAGE, value, bytes(value, 1)?)?,
+            "max-message" => {
+                self.max_message = at_most(MAX_MESSAGE_BYTES, value, bytes(value, 1)?)?
+            }
+            // `--deflate=0` is right in every build.
             "deflate" => match switch(value)? {
                 true if cfg!(not(feature = "deflate")) => {
                     return Err("not in this build: its cargo feature 'deflate' is off".into());
                 }
                 on => self.deflate = on,
             },
-            "max-head" => self.max_head = at_most(MOST_HEAD, value, bytes(value, 1024)?)?,
-            "header-timeout" => match interval(value, LEAST_PATIENCE)? {
+            "max-head" => self.max_head = at_most(MAX_HEAD_BYTES, value, bytes(value, 1024)?)?,
+            "header-timeout" => match interval(value, MIN_TIMEOUT)? {
                 Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
                 timeout => self.header_timeout = timeout,
             },
@@ -197,7 +211,8 @@ impl Config {
             }
             "trust-proxy" => {
                 for range in value.split(',').map(str::trim) {
-                    self.trust_proxy.push(range.parse()?);
+                    let range = range.parse().map_err(|why: CidrError| why.to_string())?;
+                    self.trust_proxy.push(range);
                 }
             }
             "token" => self.token = Some(checked_token(value)?),
@@ -224,8 +239,8 @@ impl Config {
     }
 }
 
-/// A port alone is one of loopback, as in the default; `:3000` is one of every address, as Go has
-/// it.
+/// An address with a port. A port alone is one of loopback, as in the default; `:3000` is one of every
+/// IPv4 address. A name is looked up, which may take as long as the resolver does.
 fn address(value: &str) -> Result<SocketAddr, String> {
     let problem = |why: String| format!("{value:?} is no ADDR:PORT such as 127.0.0.1:3000{why}");
     let full = match value.strip_prefix(':') {
@@ -241,6 +256,7 @@ fn address(value: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// A folder that exists, as its canonical path: [`crate::assets`] compares paths with it.
 fn folder(value: &str) -> Result<PathBuf, String> {
     match std::fs::canonicalize(value) {
         Ok(path) if path.is_dir() => Ok(path),
@@ -249,6 +265,7 @@ fn folder(value: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// A duration of up to a year: longer ones would overflow times that are added up.
 fn duration(value: &str) -> Result<Duration, String> {
     let most = Duration::from_secs(365 * 24 * 3600);
     match humantime::parse_duration(value) {
@@ -258,7 +275,7 @@ fn duration(value: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration that is 0 or not too short.
+/// A duration of at least `least`, or 0, which switches off.
 fn interval(value: &str, least: Duration) -> Result<Duration, String> {
     match duration(value)? {
         short if !short.is_zero() && short < least => Err(format!(
@@ -285,6 +302,7 @@ fn clients(value: &str) -> Result<usize, String> {
     }
 }
 
+/// A whole number of at least `least`.
 fn number(value: &str, least: usize) -> Result<usize, String> {
     match value.parse() {
         Ok(number) if number >= least => Ok(number),
@@ -309,6 +327,7 @@ fn bytes(value: &str, least: usize) -> Result<usize, String> {
     }
 }
 
+/// Whether a switch is on.
 fn switch(value: &str) -> Result<bool, String> {
     match value {
         "1" | "true" => Ok(true),
@@ -317,43 +336,23 @@ fn switch(value: &str) -> Result<bool, String> {
     }
 }
 
-/// An origin as browsers send it (RFC 6454 section 6.2): scheme, host, port, and nothing else.
+/// An origin that browsers send, or `*`.
 fn checked_origin(origin: &str) -> Result<String, String> {
     // Browsers send neither a trailing slash nor a scheme's own port.
     let origin = normalized_origin(origin);
-    let (scheme, authority) = origin.split_once("://").unwrap_or_default();
-    match &*origin {
-        "*" | "null" | "file://" => Ok(origin),
-        _ if authority.contains('*') => {
+    if origin == "*" || is_origin(&origin) {
+        return Ok(origin);
+    }
+    match origin.split_once("://") {
+        Some((_, authority)) if authority.contains('*') => {
             Err(format!("{origin:?}: origins are compared whole; name each, or * for all"))
         }
-        _ if is_scheme(scheme) && is_authority(authority) => Ok(origin),
         _ => Err(format!("{origin:?} is no origin such as https://example.org:8443")),
     }
 }
 
-/// RFC 3986 section 3.1, in lower case.
-fn is_scheme(text: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(is_part)
-}
-
-/// A host with a port or without. Names that are not ASCII are sent as punycode.
-fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (text, None),
-    };
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(is_part),
-    };
-    // Without leading zeros, as browsers send it.
-    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|one| one.to_string() == port))
-}
-
-/// What can stand in `Authorization: Bearer` (RFC 6750 section 2.1, in effect).
+/// What can stand in `Authorization: Bearer` (RFC 6750 section 2.1, in effect). The message does not
+/// repeat it: it is a secret, and may end in a log.
 fn checked_token(token: &str) -> Result<String, String> {
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("must be printable ASCII without spaces, and not empty".into());
@@ -361,7 +360,7 @@ fn checked_token(token: &str) -> Result<String, String> {
     Ok(token.to_owned())
 }
 
-/// Besides, what a cookie can hold (RFC 6265 section 4.1.1).
+/// A token that a cookie can hold, too (RFC 6265 section 4.1.1).
 fn checked_subscribe_token(token: &str) -> Result<String, String> {
     let token = checked_token(token)?;
     if token.contains(['"', ',', ';', '\\']) {

@@ -1,4 +1,8 @@
 //! The program: flags, logging, signals, start and stop.
+//!
+//! The main thread starts the [`Server`], whose threads do the work, and then blocks until SIGTERM or
+//! SIGINT comes. It shuts the server down and waits for clients to leave, up to `--drain`. A second
+//! signal ends the process at once.
 #![deny(unsafe_code)]
 
 use std::io::Write;
@@ -10,11 +14,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use threadcast::Config;
+use threadcast::Server;
 use threadcast::flags::{Command, HELP};
 use threadcast::os::sys;
-use threadcast::{Server, StartError};
 
 fn main() -> ExitCode {
+    // Usage errors end with 2, as with most programs; what fails later with 1.
     let arguments = std::env::args_os().skip(1);
     let config = match Config::read(arguments, |name| std::env::var(name).ok()) {
         Ok(Command::Run(config)) => *config,
@@ -27,7 +32,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Before any thread: a signal must find its handler.
+    // Before any thread is started: a signal must find its handler.
     let signalled = Arc::new(AtomicBool::new(false));
     let signals = [SIGTERM, SIGINT].iter().try_for_each(|signal| {
         // The second signal ends the process in its handler, with the shell's code for it.
@@ -39,21 +44,22 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot wait for signals: {error}")),
     };
-    // tiny_http calls the end of its accept thread an error; that is how a pipe is closed to others.
+    // tiny_http logs the end of its accept thread as an error; that end is how its listening socket is
+    // closed to others (see src/listener/pipe.rs).
     let logger = simple_logger::SimpleLogger::new()
         .with_level(config.log)
         .with_module_level("tiny_http", log::LevelFilter::Off);
     if let Err(error) = logger.with_utc_timestamps().init() {
         return fail(&format!("cannot log: {error}"));
     }
+    // Both before the threads that they are for.
     sys::set_up_allocator();
     sys::enlarge_futex_hash();
     let server = match Server::start(config) {
         Ok(server) => server,
-        Err(error @ (StartError::Bind(..) | StartError::Threads(_))) => {
-            return fail(&error.to_string());
-        }
+        Err(error) => return fail(&error.to_string()),
     };
+    // On standard output, for scripts: with port 0 this is where the port is told.
     print(&format!("listening on http://{}\n", server.address()));
 
     let signal = signals.forever().next();
@@ -64,7 +70,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Prints to standard output; that nobody reads it is no reason to stop.
+/// Prints to standard output. That nobody reads it (`EPIPE`) is no reason to stop.
 fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

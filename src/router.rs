@@ -105,7 +105,7 @@ fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
         "/healthz" if is_read => health(app),
         "/metrics" if is_read => stats::metrics(app),
         "/stats" if is_read => stats::stats(app, stats::may_list_clients(app, &connection)),
-        _ if is_read => app.assets.answer(connection.head()),
+        _ if is_read => app.assets.respond(connection.head()),
         _ if is_endpoint(path) || app.assets.has(path) => method_not_allowed(allowed_methods(path)),
         _ => assets::not_found(),
     };

@@ -1,10 +1,11 @@
 //! A file, or a part of it, as the body of a response.
 //!
 //! The client's thread reads the file piece by piece into one buffer and writes each piece to the
-//! socket, so a large file takes no more memory than a small one. The thread waits in `poll` for
-//! the peer to read; the peer's progress, its end, or the server's shutdown wakes it. A download may
-//! take as long as it likes, while it gets on: only a peer that takes nothing for
-//! `STALL_TIMEOUT` is cut off.
+//! socket, so a large file takes no more memory than a small one. The thread blocks in `poll` until
+//! the peer reads. The peer's progress or its end wakes it, another thread that shuts the socket down
+//! (the server does at its own shutdown), and once in `PROGRESS_INTERVAL` the timeout. A download
+//! may take as long as it needs, while it gets on: only a peer that takes nothing for `STALL_TIMEOUT`
+//! is cut off.
 
 use std::fs::File;
 use std::io;
@@ -14,12 +15,12 @@ use std::time::{Duration, Instant};
 use std::{cmp, fmt};
 
 use crate::os::send::{send_now, wait_writable};
-use crate::os::sys;
+use crate::os::tcp;
 
 /// Bytes read from the file at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How long a peer may take nothing.
+/// The longest time in which a peer may acknowledge nothing.
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often a peer that makes `send` wait is checked for progress. The socket becomes writable
@@ -39,6 +40,7 @@ pub struct FilePart {
 
 /// Why a file was not sent to its end.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum CutShort {
     /// The peer took nothing for `STALL_TIMEOUT`.
     Stalled,
@@ -76,13 +78,14 @@ impl FilePart {
         let mut buffer = head;
         let mut sent = 0;
         loop {
+            // The buffer holds the head, or nothing: a piece of the file is put behind it.
             let room = BUFFER_BYTES.saturating_sub(buffer.len());
             let wanted = cmp::min(room as u64, self.length - sent) as usize;
             let begin = buffer.len();
             buffer.resize(begin + wanted, 0);
             let read = self.read_at(&mut buffer[begin..], self.start + sent);
             buffer.truncate(begin + *read.as_ref().unwrap_or(&0));
-            // What could be read goes out before the end, so that the client can resume behind it.
+            // What could be read goes out even if the file failed, so that the client can resume there.
             send_steadily(stream, &buffer, STALL_TIMEOUT).map_err(|why| (sent, why))?;
             sent += (buffer.len() - begin) as u64;
             match read {
@@ -122,16 +125,17 @@ fn send_steadily(
     Ok(())
 }
 
-/// Waits until the socket can be written. Acknowledged bytes count as progress.
+/// Waits until the socket can be written. The timeout begins anew with every byte that the peer
+/// acknowledges.
 fn wait_for_room(stream: &TcpStream, stall_timeout: Duration) -> Result<(), CutShort> {
-    let mut acknowledged = sys::unacknowledged(stream).acknowledged;
+    let mut acknowledged = tcp::unacknowledged(stream).acknowledged;
     let mut deadline = Instant::now() + stall_timeout;
     loop {
         let next_check = cmp::min(deadline, Instant::now() + PROGRESS_INTERVAL);
         if wait_writable(stream, next_check).map_err(CutShort::Connection)? {
             return Ok(());
         }
-        let told = sys::unacknowledged(stream).acknowledged;
+        let told = tcp::unacknowledged(stream).acknowledged;
         if told > acknowledged {
             acknowledged = told;
             deadline = Instant::now() + stall_timeout;
@@ -150,7 +154,7 @@ mod tests {
     use crate::listener::connection::Link;
 
     #[test]
-    fn a_peer_that_takes_nothing_is_given_up() {
+    fn a_peer_that_takes_nothing_is_cut_off() {
         let (link, _peer) = Link::pair();
         let result = send_steadily(link.stream(), &[0; 16 << 20], Duration::from_millis(300));
         assert!(matches!(result, Err(CutShort::Stalled)), "{result:?}");

@@ -2,27 +2,32 @@
 //!
 //! A proxy has one address for all its clients, and names theirs in a header field: `Forwarded`
 //! (RFC 7239) or `X-Forwarded-For`. Anybody can send such a field, so it counts only on connections
-//! from proxies that the operator trusts; and since each proxy appends to what it got, only the end
-//! of the list counts, up to the first address that is no trusted proxy's. What stands in front of
-//! that is the client's own word.
+//! from proxies that the operator trusts. Each proxy appends to what it got, so the list is read
+//! from its end, up to the first address that is no trusted proxy's. What stands in front of that
+//! is the client's own word.
 //!
 //! The address found is for people and for limits: logs, `/stats`, thread names,
 //! `--max-clients-per-ip`. Nothing is allowed because of it.
 //!
 //! The host that the client used is named in the same way, by `host=` or `X-Forwarded-Host`. It is
 //! what a page's origin is compared with (see [`crate::auth::origin`]).
+//!
+//! The listener's thread asks for the address and a client's thread for the host, once per request;
+//! nothing here waits.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use ipnet::{IpNet, Ipv4Net};
+
 use crate::http::head::Head;
+use crate::http::list::{split, unquoted};
 
 /// Where a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress {
-    /// Its address.
+    /// Its address; never an IPv4 address mapped into IPv6 where a proxy named it.
     pub ip: IpAddr,
     /// Its port; proxies seldom tell it.
     pub port: Option<u16>,
@@ -47,77 +52,65 @@ impl fmt::Display for ClientAddress {
 /// A range of addresses, written `192.0.2.0/24` (RFC 4632 section 3.1, RFC 4291 section 2.3); a
 /// single address is one, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    network: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 impl Cidr {
     /// Whether the address is in the range. An IPv4 address is the same one where a socket for both
     /// versions shows it mapped into IPv6.
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.network, address.to_canonical()) {
-            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
-                masked(address.to_canonical(), self.prefix) == self.network
-            }
-            _ => false,
-        }
-    }
-}
-
-/// The address with all bits behind the prefix cleared.
-fn masked(address: IpAddr, prefix: u8) -> IpAddr {
-    let prefix = u32::from(prefix);
-    // A shift by all bits is none that Rust would do.
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
-            Ipv4Addr::from(u32::from(address) & mask).into()
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
-            Ipv6Addr::from(u128::from(address) & mask).into()
-        }
+        self.0.contains(&address.to_canonical())
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
+        self.0.fmt(f)
     }
 }
 
-impl FromStr for Cidr {
-    type Err = String;
+/// Why a text is no [`Cidr`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CidrError {
+    /// It is neither a range of addresses nor an address.
+    Malformed(String),
+    /// Its address is not the first one of its range, which is given with it.
+    InsideRange(String, Cidr),
+}
 
-    fn from_str(text: &str) -> Result<Cidr, String> {
-        let bad = || format!("{text:?} is no range of addresses such as 10.0.0.0/8 or ::1");
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| bad())?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => bits,
-            // `parse` alone would also take a sign.
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().ok().filter(|prefix| *prefix <= bits).ok_or_else(bad)?
+impl fmt::Display for CidrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CidrError::Malformed(text) => {
+                write!(f, "{text:?} is no range of addresses such as 10.0.0.0/8 or ::1")
             }
-            Some(_) => return Err(bad()),
-        };
-        // A mapped range is one of IPv4, as long as it is not wider than all of it.
-        let (address, prefix) = match (address.to_canonical(), prefix) {
-            (IpAddr::V4(v4), 96..) if address.is_ipv6() => (IpAddr::V4(v4), prefix - 96),
-            _ => (address, prefix),
-        };
-        let network = masked(address, prefix);
-        if network != address {
             // Which of the two is wrong, only the operator knows.
-            let meant = Cidr { network, prefix };
-            return Err(format!("{text:?} names an address inside its range; is it {meant}?"));
+            CidrError::InsideRange(text, range) => {
+                write!(f, "{text:?} names an address inside its range; is it {range}?")
+            }
         }
-        Ok(Cidr { network, prefix })
+    }
+}
+
+impl std::error::Error for CidrError {}
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(text: &str) -> Result<Cidr, CidrError> {
+        let range = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let range: IpNet = range.map_err(|_| CidrError::Malformed(text.to_owned()))?;
+        // A mapped range is one of IPv4, as long as it is not wider than all of it.
+        let range = match (range, range.addr().to_canonical()) {
+            (IpNet::V6(v6), IpAddr::V4(address)) if v6.prefix_len() >= 96 => {
+                Ipv4Net::new_assert(address, v6.prefix_len() - 96).into()
+            }
+            _ => range,
+        };
+        match range.trunc() {
+            network if network == range => Ok(Cidr(range)),
+            network => Err(CidrError::InsideRange(text.to_owned(), Cidr(network))),
+        }
     }
 }
 
@@ -135,7 +128,7 @@ impl Proxies {
         self.0.iter().any(|range| range.contains(address))
     }
 
-    /// The address of the client that sent these `head` on a connection from `peer`.
+    /// The address of the client that sent this `head` on a connection from `peer`.
     ///
     /// Where an address is hidden (`unknown`, `_name`: RFC 7239 section 6) or cannot be read, the
     /// proxy that said so is the last one known. Most proxies write one of the two fields and pass
@@ -146,45 +139,19 @@ impl Proxies {
         if !self.trust(peer.ip) {
             return peer;
         }
-        // The lines of one field are one list (RFC 9110 section 5.3); the last entry is the nearest.
-        let lines = |name: &'static str| head.values(name).rev().peekable();
-        let (mut standard, mut usual) = (lines("Forwarded"), lines("X-Forwarded-For"));
-        let by_standard = standard
-            .peek()
-            .is_some()
-            .then(|| self.walk(peer, standard.flat_map(forwarded).map(|one| one.address)));
-        let by_usage =
-            usual.peek().is_some().then(|| self.walk(peer, usual.flat_map(x_forwarded_for)));
+        let named = |field: &'static str, nodes: fn(&str) -> Vec<Option<ClientAddress>>| {
+            // The lines of one field are one list (RFC 9110 section 5.3).
+            let mut lines = head.values(field).rev().peekable();
+            lines.peek().is_some().then(|| self.walk(peer, lines.flat_map(nodes)))
+        };
+        let by_standard = named("Forwarded", |line| {
+            forwarded(line).into_iter().map(|element| element.address).collect()
+        });
+        let by_usage = named("X-Forwarded-For", x_forwarded_for);
         match (by_standard, by_usage) {
             (Some(one), Some(other)) if one.ip != other.ip => peer,
             (Some(client), _) | (None, Some(client)) => client,
             (None, None) => peer,
-        }
-    }
-
-    /// The host that the client used to reach the outermost trusted proxy, if one is named to
-    /// `peer`. Where the two fields name different ones, none is believed, as with addresses.
-    pub fn host(&self, peer: SocketAddr, head: &Head) -> Option<String> {
-        if !self.trust(peer.ip()) {
-            return None;
-        }
-        // The last entry is the nearest proxy's. Each trusted address in the list is one more proxy
-        // that has added an entry.
-        let trusts = |node: &Option<ClientAddress>| node.is_some_and(|one| self.trust(one.ip));
-        let elements: Vec<_> = head.values("Forwarded").rev().flat_map(forwarded).collect();
-        let passed = elements.iter().take_while(|element| trusts(&element.address)).count();
-        let by_standard = elements.get(passed).or(elements.last()).and_then(|one| one.host.clone());
-
-        let nodes = head.values("X-Forwarded-For").rev().flat_map(x_forwarded_for);
-        let passed = nodes.take_while(trusts).count();
-        let lines = head.values("X-Forwarded-Host").rev();
-        let entries = lines.flat_map(|line| line.rsplit(',').map(str::trim));
-        let hosts: Vec<_> = entries.filter(|host| !host.is_empty()).collect();
-        // A proxy that passes the field on adds nothing to it: the list may be the shorter one.
-        let by_usage = hosts.get(passed).or(hosts.last()).map(|host| (*host).to_owned());
-        match (by_standard, by_usage) {
-            (Some(one), Some(other)) if !one.eq_ignore_ascii_case(&other) => None,
-            (one, other) => one.or(other),
         }
     }
 
@@ -203,6 +170,32 @@ impl Proxies {
             }
         }
         client
+    }
+
+    /// The host that the client used to reach the outermost trusted proxy, if one is named to
+    /// `peer`. Where the two fields name different ones, none is believed, as with addresses.
+    pub fn host(&self, peer: SocketAddr, head: &Head) -> Option<String> {
+        if !self.trust(peer.ip()) {
+            return None;
+        }
+        // Each trusted address in the list is one more proxy that has added an entry: the host is
+        // in the entry of the outermost of them.
+        let trusts = |node: &Option<ClientAddress>| node.is_some_and(|one| self.trust(one.ip));
+        let elements: Vec<_> = head.values("Forwarded").rev().flat_map(forwarded).collect();
+        let passed = elements.iter().take_while(|element| trusts(&element.address)).count();
+        let by_standard = elements.get(passed).or(elements.last()).and_then(|one| one.host.clone());
+
+        let nodes = head.values("X-Forwarded-For").rev().flat_map(x_forwarded_for);
+        let passed = nodes.take_while(trusts).count();
+        let lines = head.values("X-Forwarded-Host").rev();
+        let entries = lines.flat_map(|line| line.rsplit(',').map(str::trim));
+        let hosts: Vec<_> = entries.filter(|host| !host.is_empty()).collect();
+        // A proxy that passes the field on adds nothing to it: the list may be the shorter one.
+        let by_usage = hosts.get(passed).or(hosts.last()).map(|host| (*host).to_owned());
+        match (by_standard, by_usage) {
+            (Some(one), Some(other)) if !one.eq_ignore_ascii_case(&other) => None,
+            (one, other) => one.or(other),
+        }
     }
 }
 
@@ -223,96 +216,48 @@ struct Element {
 
 /// The elements in a line of `Forwarded`, the last one first. A line that is malformed is one
 /// element that nothing is known of: from where on it can be trusted, nobody can tell.
+// The crate rfc7239 (0.1.3) splits quoted strings: a client could end its proxy's element early.
 fn forwarded(line: &str) -> Vec<Element> {
-    let mut elements = elements(line).unwrap_or_else(|| vec![Element::default()]);
+    // Empty elements of a list are passed over (RFC 9110 section 5.6.1).
+    let texts = split(line, ',').filter(|text| split(text, ';').any(|pair| !pair.is_empty()));
+    let elements: Option<Vec<_>> = texts.map(element).collect();
+    let mut elements = elements.unwrap_or_else(|| vec![Element::default()]);
     elements.reverse();
     elements
 }
 
-/// The elements of a line (RFC 7239 section 4), in order; `None` where it breaks the grammar. Values
-/// that need quotes are taken without them too, as some proxies send them.
-fn elements(line: &str) -> Option<Vec<Element>> {
-    const SPACE: [char; 2] = [' ', '\t'];
-    let (mut elements, mut rest) = (Vec::new(), line);
-    let (mut is_empty, mut client, mut host) = (true, None, None);
-    loop {
-        rest = rest.trim_start_matches(SPACE);
-        if !rest.is_empty() && !rest.starts_with([',', ';']) {
-            let (name, after) = rest.split_once('=')?;
-            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                return None;
-            }
-            let (value, after) = value(after)?;
-            // Each parameter at most once in an element.
-            let earlier = match &*name.to_ascii_lowercase() {
-                "for" => client.replace(value),
-                "host" => host.replace(value),
-                _ => None,
-            };
-            if earlier.is_some() {
-                return None;
-            }
-            is_empty = false;
-            rest = after.trim_start_matches(SPACE);
+/// RFC 7239 section 4; `None` for what breaks its grammar.
+fn element(text: &str) -> Option<Element> {
+    let (mut client, mut host) = (None, None);
+    for pair in split(text, ';').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=')?;
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return None;
         }
-        let separator = rest.chars().next();
-        if separator != Some(';') {
-            // Empty elements of a list are passed over (RFC 9110 section 5.6.1).
-            if !is_empty {
-                let address = client.take().and_then(|value| node(&value));
-                elements.push(Element { address, host: host.take().map(Cow::into_owned) });
-            }
-            is_empty = true;
-        }
-        match separator {
-            None => return Some(elements),
-            Some(',' | ';') => rest = &rest[1..],
-            Some(_) => return None,
+        let value = unquoted(value)?;
+        // Each parameter at most once in an element.
+        let earlier = match &*name.to_ascii_lowercase() {
+            "for" => client.replace(value),
+            "host" => host.replace(value),
+            _ => None,
+        };
+        if earlier.is_some() {
+            return None;
         }
     }
-}
-
-/// A parameter's value, with its quotes and backslashes taken off (RFC 9110 section 5.6.4), and what
-/// follows it.
-fn value(text: &str) -> Option<(Cow<'_, str>, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([',', ';', ' ', '\t', '"']).unwrap_or(text.len());
-        return Some((text[..end].into(), &text[end..]));
-    };
-    let mut value = String::new();
-    let mut letters = quoted.char_indices();
-    while let Some((index, letter)) = letters.next() {
-        match letter {
-            '"' => return Some((value.into(), &quoted[index + 1..])),
-            '\\' => value.push(letters.next()?.1),
-            other => value.push(other),
-        }
-    }
-    None
+    let address = client.and_then(|client| node(&client));
+    Some(Element { address, host: host.map(|host| host.into_owned()) })
 }
 
 /// A node (RFC 7239 section 6): `192.0.2.1`, `[2001:db8::1]`, either with a port; for
 /// `X-Forwarded-For` also IPv6 without brackets. Where the port is 0 or obfuscated, there is none.
 fn node(text: &str) -> Option<ClientAddress> {
-    let (ip, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, rest) = rest.split_once(']')?;
-            let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) };
-            (IpAddr::V6(address.parse().ok()?), port)
-        }
-        None => match (text.parse::<IpAddr>(), text.split_once(':')) {
-            (Ok(ip), _) => (ip, None),
-            (Err(_), Some((address, port))) => (IpAddr::V4(address.parse().ok()?), Some(port)),
-            (Err(_), None) => return None,
-        },
-    };
-    let port = match port {
-        None => None,
-        Some(hidden) if hidden.starts_with('_') => None,
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(digits.parse().ok()?).filter(|port| *port != 0)
-        }
-        Some(_) => return None,
+    let text = text.split_once(":_").map_or(text, |(address, _hidden)| address);
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let (ip, port) = match (bracketed, text.parse::<SocketAddr>()) {
+        (Some(address), _) => (address.parse::<Ipv6Addr>().ok()?.into(), None),
+        (None, Ok(address)) => (address.ip(), Some(address.port()).filter(|port| *port != 0)),
+        (None, Err(_)) => (text.parse::<IpAddr>().ok()?, None),
     };
     Some(ClientAddress { ip: ip.to_canonical(), port })
 }
@@ -372,7 +317,7 @@ mod tests {
         ] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
-        let error = "10.1.0.0/8".parse::<Cidr>().unwrap_err();
+        let error = "10.1.0.0/8".parse::<Cidr>().unwrap_err().to_string();
         assert!(error.contains("10.0.0.0/8"), "{error}");
     }
 

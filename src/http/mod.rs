@@ -1,9 +1,13 @@
-//! A plain HTTP response (RFC 9110, RFC 9112): made, and turned into bytes.
+//! HTTP (RFC 9110, RFC 9112) as plain values: a request's [head](head::Head), what proxies say of a
+//! client, and a [`Response`], which is made here and turned into bytes.
+//!
+//! Whichever thread serves a request calls this. Only [`download`] writes to a socket, and waits.
 
 pub mod coding;
 pub mod download;
 pub mod forwarded;
 pub mod head;
+pub mod list;
 pub mod origin;
 
 use std::borrow::Cow;
@@ -22,13 +26,13 @@ const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 pub enum Persistence {
     /// It closes after the response.
     Close,
-    /// It stays open, as it does in HTTP/1.1 where nothing is said.
+    /// It stays open, as it does in HTTP/1.1 where no field says otherwise.
     Default,
     /// It stays open, which HTTP/1.0 must be told.
     KeepAlive,
 }
 
-/// A header field's name and value.
+/// A header field: its name, and its value without a line break.
 pub type Field = (&'static str, Cow<'static, str>);
 
 /// Status, header fields and body of one response.
@@ -45,11 +49,12 @@ enum Body {
     Bytes(Cow<'static, [u8]>),
     /// Not part of [`Response::to_bytes`]: it is sent piece by piece.
     File(FilePart),
-    /// Nobody knows its length; it ends with the connection.
+    /// An event stream: its length is not known.
     Endless,
 }
 
 impl Body {
+    /// Bytes; `None` where it is not known.
     fn length(&self) -> Option<u64> {
         match self {
             Body::Bytes(bytes) => Some(bytes.len() as u64),
@@ -60,7 +65,7 @@ impl Body {
 }
 
 impl Response {
-    /// An answer with a body of the media type `content_type`.
+    /// A response with a body of the media type `content_type`.
     pub fn new(
         status: u16,
         content_type: impl Into<Cow<'static, str>>,
@@ -73,7 +78,7 @@ impl Response {
         }
     }
 
-    /// An answer with a part of a file.
+    /// A response with a part of a file, or all of it.
     pub fn file(
         status: u16,
         content_type: impl Into<Cow<'static, str>>,
@@ -83,12 +88,12 @@ impl Response {
         Response { status, headers, body: Body::File(part) }
     }
 
-    /// An answer without a body.
+    /// A response without a body.
     pub fn empty(status: u16) -> Response {
         Response { status, headers: Vec::new(), body: Body::Bytes(Cow::Borrowed(&[])) }
     }
 
-    /// A JSON answer.
+    /// A response with JSON, in one line. Caches must not keep it.
     pub fn json(status: u16, value: &Value) -> Response {
         let mut body = value.to_string().into_bytes();
         body.push(b'\n');
@@ -101,24 +106,24 @@ impl Response {
         Response::json(status, &json!({"error": {"code": code, "message": message.as_ref()}}))
     }
 
-    /// The response to somebody who cannot be served now, and why.
+    /// The response to a client that cannot be served at the moment, and why.
     pub fn overloaded(why: &str) -> Response {
         Response::error(503, "overloaded", format!("{why}; try again later"))
             .with("Retry-After", "1")
     }
 
-    /// The response to whoever comes while the server shuts down.
+    /// The response to a request that comes while the server shuts down.
     pub fn draining() -> Response {
         Response::error(503, "draining", "the server is shutting down; connect again later")
             .with("Retry-After", "1")
     }
 
-    /// What an `EventSource` gets instead of a `refusal` that will not last. Any status but 200 would end it
-    /// for good (WHATWG HTML, section 9.2.3): it gets a stream that says why, when to come back (in 5
-    /// to 10 seconds, so that not all come at once), and ends.
+    /// What an `EventSource` gets instead of a `refusal` that will not last. Any status but 200 would
+    /// end it for good (WHATWG HTML, section 9.2.3): it gets a stream that says why, when to come back
+    /// (in 5 to 10 seconds, so that not all come at once), and ends.
     pub fn come_back(refusal: &Response) -> Response {
         let why = refusal.error_message().unwrap_or_default();
-        // Each is keyed anew.
+        // A source of random numbers without a crate: each `RandomState` has other keys.
         let random = RandomState::new().build_hasher().finish();
         let retry_ms = 5_000 + random % 5_000;
         let body = format!(": {why}\nretry: {retry_ms}\n").into_bytes();
@@ -136,12 +141,12 @@ impl Response {
         self.with("Cache-Control", "no-cache, no-transform").with("X-Accel-Buffering", "no")
     }
 
-    /// Whether its end can be told without closing the connection.
+    /// Whether its end can be told without closing the connection: whether its length is known.
     pub fn has_end(&self) -> bool {
         self.body.length().is_some()
     }
 
-    /// The part of a file that follows the response's bytes.
+    /// The part of a file that follows [`Response::to_bytes`], if there is one.
     pub fn file_part(&self) -> Option<&FilePart> {
         match &self.body {
             Body::File(part) => Some(part),
@@ -149,14 +154,14 @@ impl Response {
         }
     }
 
-    /// The message of an [error](Response::error), for the log.
+    /// The message of an [error](Response::error), for the log; `None` for another response.
     pub fn error_message(&self) -> Option<String> {
         let Body::Bytes(bytes) = &self.body else { return None };
         let body: Value = serde_json::from_slice(bytes).ok()?;
         body["error"]["message"].as_str().map(str::to_owned)
     }
 
-    /// The same answer with one more header field. Values come from this crate's code, or from
+    /// The same response with one more header field. Values come from this crate's code, or from
     /// header fields of the request, which cannot hold a line break.
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
         let value = value.into();
@@ -165,13 +170,13 @@ impl Response {
         self
     }
 
-    /// The answer as it goes over the wire, but for a [file](Response::file_part). For a HEAD
+    /// The response as it goes over the wire, but for a [file](Response::file_part). For a HEAD
     /// request the body is left out, its length is not (RFC 9110 section 9.3.2).
     pub fn to_bytes(&self, head_only: bool, persistence: Persistence) -> Vec<u8> {
         self.to_bytes_with(&[], head_only, persistence)
     }
 
-    /// The same with more header fields.
+    /// [`Response::to_bytes`] with more header fields, behind the response's own.
     pub fn to_bytes_with(
         &self,
         more: &[Field],
@@ -182,6 +187,7 @@ impl Response {
             Body::Bytes(body) if !head_only => body,
             _ => &[],
         };
+        // Room for the fields of most responses.
         let mut bytes = Vec::with_capacity(256 + body.len());
         let status = self.status;
         let _ = write!(bytes, "HTTP/1.1 {status} {}\r\n", reason(status));
@@ -193,7 +199,7 @@ impl Response {
         if let Some(length) = self.body.length().filter(|_| !matches!(status, 204 | 304)) {
             let _ = write!(bytes, "Content-Length: {length}\r\n");
         }
-        // What the media type says, whatever the body looks like to a browser.
+        // A browser is to believe the media type, whatever the body looks like to it.
         bytes.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
         // RFC 9110 section 7.8: whoever sends Upgrade names it here as well.
         let upgrade = self.headers.iter().any(|(name, _)| *name == "Upgrade");
@@ -246,9 +252,9 @@ mod tests {
 
     #[test]
     fn head_keeps_the_length_and_leaves_out_the_body() {
-        let answer = Response::new(200, "text/plain", &b"hello"[..]);
-        let full = String::from_utf8(answer.to_bytes(false, Persistence::Close)).unwrap();
-        let head = String::from_utf8(answer.to_bytes(true, Persistence::Close)).unwrap();
+        let response = Response::new(200, "text/plain", &b"hello"[..]);
+        let full = String::from_utf8(response.to_bytes(false, Persistence::Close)).unwrap();
+        let head = String::from_utf8(response.to_bytes(true, Persistence::Close)).unwrap();
         assert!(full.starts_with("HTTP/1.1 200 OK\r\nDate: "));
         assert!(full.ends_with(
             "Content-Length: 5\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\nhello"
@@ -259,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_cannot_have_a_body_has_no_length() {
+    fn a_response_that_cannot_have_a_body_has_no_length() {
         for status in [204, 304] {
             let bytes =
                 String::from_utf8(Response::empty(status).to_bytes(false, Persistence::Default))

@@ -1,48 +1,49 @@
-//! Gives memory back after a crowd of clients has left.
+//! Gives memory back to the system after a crowd of clients has left.
+//!
+//! Without that, glibc keeps what the crowd had: 20 MiB resident instead of 6 after 3,000 clients
+//! have come and gone. Whichever thread calls [`Trimmer::tick`] does the work. It waits for nothing
+//! but the allocator's locks.
 
 use std::time::{Duration, Instant};
 
-use super::sys;
-use crate::os::procfs;
+use super::{procfs, sys};
 
-/// How often is looked.
+/// How often memory is checked. A trim takes a millisecond or two, and the allocator's locks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// A change in the number of threads that is a crowd's coming or going: each client has one.
-const CROWD: u64 = 16;
+const CROWD_THREADS: u64 = 16;
 
-/// A growth of resident memory that is worth a trim, in KiB.
-const GROWTH_KIB: u64 = 4096;
+/// A growth of resident memory that is worth a trim.
+const GROWTH_BYTES: u64 = 4 << 20;
 
-/// Decides when the allocator is trimmed. Without that, glibc keeps what a crowd had: 20 MiB resident
-/// instead of 6 after 3,000 clients have come and gone.
+/// Decides when the allocator is trimmed.
 #[derive(Debug)]
 pub struct Trimmer {
-    next: Instant,
-    threads: u64,
-    resident_kib: u64,
+    next_check: Instant,
+    /// After the last trim.
+    process: procfs::ProcessInfo,
 }
 
 impl Trimmer {
-    /// For a process as it is now.
+    /// For a process as it is at this moment.
     pub fn new() -> Trimmer {
-        let status = procfs::read();
-        let number = |name| procfs::number(&status, name).unwrap_or(0);
-        let next = Instant::now() + INTERVAL;
-        Trimmer { next, threads: number("Threads:"), resident_kib: number("VmRSS:") }
+        let process = procfs::ProcessInfo::read();
+        Trimmer { next_check: Instant::now() + INTERVAL, process }
     }
 
-    /// Trims the allocator if much has changed since it was trimmed last. To be called often: it looks
-    /// once in [`INTERVAL`], because a trim takes a millisecond or two, and the allocator's locks.
+    /// Trims the allocator if much has changed since the last trim. Cheap enough to be called often:
+    /// it checks once in [`INTERVAL`].
     pub fn tick(&mut self) {
-        if Instant::now() < self.next {
+        if Instant::now() < self.next_check {
             return;
         }
-        let now = Trimmer::new();
-        self.next = now.next;
-        let has_changed = now.threads.abs_diff(self.threads) >= CROWD;
-        if has_changed || now.resident_kib > self.resident_kib + GROWTH_KIB {
+        let Trimmer { next_check, process } = Trimmer::new();
+        self.next_check = next_check;
+        let is_crowd = process.threads.abs_diff(self.process.threads) >= CROWD_THREADS;
+        if is_crowd || process.resident_bytes > self.process.resident_bytes + GROWTH_BYTES {
             sys::trim_allocator();
+            // What is resident after the trim is what the next growth is measured from.
             *self = Trimmer::new();
         }
     }

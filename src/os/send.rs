@@ -1,8 +1,10 @@
-//! Writing to a socket without waiting, and with one deadline over the whole of what is written.
+//! Writing to a socket without waiting, or with one deadline for the whole of what is written; and
+//! reading what a peer still sends before its socket is closed.
 //!
-//! `SO_SNDTIMEO` would start anew with every `send`: a peer that takes one byte at a time could
-//! hold a thread for ever. Here a blocked writer waits in `poll`, which ends when the peer reads,
-//! when the deadline passes, or when anybody shuts the socket down.
+//! Any thread that owns or shares a socket may call this. One that has to wait blocks in `poll`. It
+//! wakes when the peer reads (or sends), when the deadline passes, or when another thread shuts the
+//! socket down. `SO_SNDTIMEO` would not do: it starts anew with every `send`, so a peer that takes
+//! one byte at a time could hold a thread for ever.
 
 use std::io;
 use std::net::TcpStream;
@@ -45,7 +47,8 @@ pub fn send_all(stream: &impl AsFd, mut bytes: &[u8], deadline: Instant) -> io::
     Ok(())
 }
 
-/// Waits until the socket can be written; returns whether it can (false at the deadline).
+/// Waits until the socket can be written; returns whether it can (false at the deadline). A socket
+/// that was shut down, or has failed, can be written too: the next `send` says why not.
 ///
 /// # Errors
 /// What `poll` says.
@@ -63,23 +66,23 @@ pub fn wait_readable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> 
 }
 
 /// Ends our side of the stream and reads what the peer still sends, until it closes, or `grace` is
-/// over, or `most` bytes came.
+/// over, or `max_bytes` came.
 ///
 /// A socket closed with unread bytes in it answers with a reset, and a reset destroys what the
 /// peer has not read yet: the last response (RFC 9112 section 9.6).
-pub fn linger(stream: &TcpStream, grace: Duration, most: usize) {
+pub fn linger(stream: &TcpStream, grace: Duration, max_bytes: usize) {
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    read_out(stream, ReadBounds { time: grace, idle: grace, bytes: most }, |_| false);
+    read_out(stream, ReadBounds { time: grace, idle: grace, bytes: max_bytes }, |_| false);
 }
 
-/// How long, and for how many bytes, a peer is read from that has nothing to say any more.
+/// How long, and how much, is read from a peer whose bytes are thrown away.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadBounds {
-    /// Altogether.
+    /// The longest time in all.
     pub time: Duration,
-    /// Without a byte.
+    /// The longest time without a byte.
     pub idle: Duration,
-    /// Bytes.
+    /// The most bytes.
     pub bytes: usize,
 }
 
@@ -97,6 +100,7 @@ pub fn read_out(stream: &TcpStream, bounds: ReadBounds, mut is_last: impl FnMut(
         if !matches!(wait(stream, PollFlags::IN, idle_deadline), Ok(true)) {
             return;
         }
+        // `poll` may be wrong: without this flag `recv` could block past the deadline.
         let flags = rustix::net::RecvFlags::DONTWAIT;
         match rustix::net::recv(stream, &mut buffer[..], flags) {
             Ok((read, _)) if read > 0 => {
@@ -111,8 +115,10 @@ pub fn read_out(stream: &TcpStream, bounds: ReadBounds, mut is_last: impl FnMut(
     }
 }
 
+/// Waits in `poll`; returns whether what was waited for is there (false at the deadline).
 fn wait(stream: &impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<bool> {
     loop {
+        // A signal ends `poll` early: then only what is left of the time is waited again.
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(false);

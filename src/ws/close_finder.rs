@@ -1,5 +1,8 @@
-//! What a client sends behind a message that was refused: frames that nobody wants, up to its close
-//! frame.
+//! What a client sends behind a message that was refused as too long: frames that nobody wants, up to
+//! its close frame. When that has come, the connection can be closed without a reset.
+//!
+//! The client's own thread reads them into a small buffer ([`crate::os::send::read_out`]) and shows
+//! each piece to a [`CloseFinder`]. Nothing here waits.
 
 use std::io::Cursor;
 
@@ -16,7 +19,7 @@ pub struct CloseFinder {
 }
 
 impl CloseFinder {
-    /// Starts in the middle of a frame, or between two of them, with so many bytes `left` of it.
+    /// Starts in the middle of a frame, `left` bytes before its end, or (0) between two frames.
     pub fn new(left: u64) -> CloseFinder {
         CloseFinder { left, header: Vec::new() }
     }
@@ -24,9 +27,11 @@ impl CloseFinder {
     /// Takes what has come next. Returns whether a close frame has begun in it.
     pub fn add(&mut self, mut bytes: &[u8]) -> bool {
         loop {
+            // A payload is skipped, whatever it looks like.
             let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
             self.left -= skipped as u64;
             bytes = &bytes[skipped..];
+            // Byte by byte, since a header may come in pieces and its length is in it.
             let Some((next, rest)) = bytes.split_first() else { return false };
             self.header.push(*next);
             bytes = rest;
@@ -39,7 +44,7 @@ impl CloseFinder {
                     self.header.clear();
                     self.left = length;
                 }
-                // No frame: where the next one begins is not known any more.
+                // No frame: where the next one begins cannot be known. All that comes is skipped.
                 Err(_) => self.left = u64::MAX,
             }
         }

@@ -4,6 +4,9 @@
 //! So an event is compressed once for all its receivers, and a connection keeps no compressor and
 //! no inflater, which are far larger than everything else that it has: a few in a pool serve all.
 //!
+//! Publishers and broadcasters compress, a client's own thread inflates. They share the pools, whose
+//! locks are held to take one out or to put it back, never while it works.
+//!
 //! [`negotiation`]: super::negotiation
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +21,7 @@ use super::frame::{HEADROOM, frame};
 
 /// Shorter messages go out as they are. Of 150 bytes of JSON a fifth is saved, of 300 nearly half;
 /// but the shortest takes 5 µs to compress, as long as everything else that is done for a message.
-const WORTH_IT: usize = 256;
+const MIN_COMPRESS_BYTES: usize = 256;
 
 /// The fastest level with Huffman codes of the message's own. On JSON its output is 4 % larger than
 /// that of zlib's default, 6, which takes up to three times as long; that of levels below is larger
@@ -32,13 +35,14 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// was cut off inside a block does not.
 const END: [u8; 6] = [0x00, 0x00, 0xff, 0xff, 0x03, 0x00];
 
-/// How many compressors of a kind, and inflaters, are kept for later.
-const KEPT: usize = 4;
+/// How many idle compressors of each window, and how many inflaters, are kept.
+const MAX_IDLE: usize = 4;
 
-/// How many [`Window`]s there are.
+/// How many [`Window`]s there are: one encoding of an event for each.
 pub const WINDOWS: usize = 7;
 
-/// How far back a compressed message to a client may refer, in bits of bytes: 9 to 15.
+/// How far back a compressed message to a client may refer: 2 to the power of this many bytes, 9 to 15
+/// (RFC 7692 section 7.1.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window(u8);
 
@@ -48,13 +52,13 @@ impl Window {
         (9..=15).contains(&bits).then_some(Window(bits))
     }
 
-    /// The place among all [`WINDOWS`].
+    /// Its place among all [`WINDOWS`], from 0 on.
     pub fn index(self) -> usize {
         usize::from(self.0 - 9)
     }
 }
 
-/// Idle ones, so that not each message pays for the memory of a new one.
+/// Idle compressors or inflaters, so that not each message pays for the memory of a new one.
 struct Pool<T>(Mutex<Vec<T>>);
 
 impl<T> Pool<T> {
@@ -66,18 +70,20 @@ impl<T> Pool<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One that has not come to the end of its work is not used again. (zlib-rs 0.6.8 would panic: a
-    /// reset compressor forgets the output that was not taken, but not the room that it took.)
+    /// Works with an idle one, or one that is made for it. One whose work has failed is not used again.
+    /// (zlib-rs 0.6.8 would panic: a reset compressor forgets the output that was not taken, but not
+    /// the room that it took.)
     fn with<R, E>(
         &self,
         make: impl FnOnce() -> T,
         work: impl FnOnce(&mut T) -> Result<R, E>,
     ) -> Result<R, E> {
+        // Two statements: the lock must be free again before one is made, and while it works.
         let idle = self.idle().pop();
         let mut one = idle.unwrap_or_else(make);
         let result = work(&mut one)?;
         let mut idle = self.idle();
-        if idle.len() < KEPT {
+        if idle.len() < MAX_IDLE {
             idle.push(one);
         }
         Ok(result)
@@ -89,7 +95,7 @@ static INFLATERS: Pool<Decompress> = Pool::new();
 
 /// A compressed message as one unmasked frame; `None` where it is better sent as it is.
 pub fn compressed_frame(window: Window, kind: Data, payload: &[u8]) -> Option<Vec<u8>> {
-    if payload.len() < WORTH_IT {
+    if payload.len() < MIN_COMPRESS_BYTES {
         return None;
     }
     let payload = compress(window, payload)?;
@@ -102,10 +108,10 @@ fn compress(window: Window, payload: &[u8]) -> Option<Vec<u8>> {
     let make = || Compress::new_with_window_bits(Compression::new(LEVEL), false, window.0);
     let compressed = COMPRESSORS[window.index()].with(make, |compressor| {
         compressor.reset();
-        // Room for what gains nothing, too: a compressor that has ended can be used again.
+        // Room for what gains nothing, too: a compressor that could write all can be used again.
         let mut bytes = Vec::with_capacity(payload.len() + payload.len() / 8 + 64);
         compressor.compress_vec(payload, &mut bytes, FlushCompress::Sync).map_err(|_| ())?;
-        // With room left, all is flushed.
+        // With no room left, not all may be flushed.
         if bytes.len() == bytes.capacity() || !bytes.ends_with(&TAIL) {
             return Err(());
         }
@@ -115,7 +121,7 @@ fn compress(window: Window, payload: &[u8]) -> Option<Vec<u8>> {
     compressed.ok().flatten()
 }
 
-/// The longest compressed form that a message of `limit` bytes is granted. A client may compress
+/// The longest compressed form that is received of a message of `limit` bytes. A client may compress
 /// badly, but not as badly as it likes.
 pub fn longest(_: Window, limit: usize) -> usize {
     limit.saturating_add(limit / 4).saturating_add(64)
@@ -132,9 +138,11 @@ pub fn inflate(_: Window, compressed: &[u8], limit: usize) -> Result<Vec<u8>, Fa
         |inflater| {
             inflater.reset(false);
             let most = HEADROOM.saturating_add(limit);
+            // Room for what JSON usually becomes; `feed` makes more where that is not enough.
             let mut message = Vec::with_capacity(most.min(HEADROOM + 4 * compressed.len() + 64));
             message.resize(HEADROOM, 0);
-            // A stream may have ended properly, with a last block (section 7.2.3.4).
+            // A stream may have ended properly, with a last block (section 7.2.3.4). Usually it has
+            // not: then the end of one must be all that is missing.
             if !feed(inflater, compressed, &mut message, most)? {
                 let length = message.len();
                 if !feed(inflater, &END, &mut message, most)? || message.len() > length {
@@ -148,7 +156,8 @@ pub fn inflate(_: Window, compressed: &[u8], limit: usize) -> Result<Vec<u8>, Fa
 
 const INVALID: Failure = Failure::Wrong(CloseCode::Invalid, "invalid compressed data");
 
-/// Inflates all of `input`. Returns whether the stream ends with it.
+/// Inflates all of `input` into `message`, which may have `most` bytes. Returns whether the stream ends
+/// with it.
 fn feed(
     inflater: &mut Decompress,
     mut input: &[u8],
@@ -172,7 +181,9 @@ fn feed(
             Status::StreamEnd if input.is_empty() => return Ok(true),
             // What follows a last block is another stream.
             Status::StreamEnd => inflater.reset(false),
+            // With room left, all that came was written.
             _ if message.len() < message.capacity() && input.is_empty() => return Ok(false),
+            // No progress, though there is room: more would loop for ever.
             _ if inflater.total_in() == consumed && message.len() == produced => {
                 return Err(INVALID);
             }
@@ -208,7 +219,7 @@ mod tests {
                 let compressed = compress(window, &original).unwrap();
                 assert!(compressed.len() < length / 2, "{bits} bits, {length} bytes");
                 assert_eq!(inflated(&compressed, length).unwrap(), original);
-                // Only so much memory has the client.
+                // A client's memory is bounded.
                 let mut narrow = Decompress::new_with_window_bits(false, bits);
                 let mut back = Vec::with_capacity(length);
                 narrow.decompress_vec(&compressed, &mut back, FlushDecompress::None).unwrap();
@@ -242,8 +253,8 @@ mod tests {
     fn what_gains_nothing_is_not_compressed() {
         let noise = noise(5_000);
         assert_eq!(compressed_frame(WIDEST, Data::Binary, &noise), None);
-        assert_eq!(compressed_frame(WIDEST, Data::Text, &[b'x'; WORTH_IT - 1]), None);
-        let frame = compressed_frame(WIDEST, Data::Text, &[b'x'; WORTH_IT]).unwrap();
+        assert_eq!(compressed_frame(WIDEST, Data::Text, &[b'x'; MIN_COMPRESS_BYTES - 1]), None);
+        let frame = compressed_frame(WIDEST, Data::Text, &[b'x'; MIN_COMPRESS_BYTES]).unwrap();
         assert_eq!((frame[0], frame[1] as usize), (0xc1, frame.len() - 2));
     }
 

@@ -6,7 +6,7 @@ use tungstenite::protocol::frame::{Frame, FrameHeader};
 /// Room in front of an assembled message for the header of the frame in which it may go back.
 pub const HEADROOM: usize = 10;
 
-/// An unmasked text frame, as a server sends it.
+/// An unmasked text frame, which is a whole message.
 pub fn text_frame(text: &str) -> Vec<u8> {
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
     let length = text.len() as u64;

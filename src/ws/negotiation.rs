@@ -1,52 +1,60 @@
 //! Which extension is agreed on in the handshake (RFC 6455 section 9.1, RFC 7692 sections 5 and 7.1).
+//! The client's thread calls this once, before it becomes a client; nothing here waits.
 //!
-//! A client offers what it can do, the best first. The answer takes one offer, or none: what is
-//! not understood is declined, and the client goes on without.
-
-use std::borrow::Cow;
+//! A client offers what it can do, the best first. The response accepts one offer, or none: an offer
+//! that is not understood is declined, and the client goes on without.
 
 use super::deflate::Window;
+use crate::http::list::{BLANK, split, unquoted};
 
-/// The only extension that there is here.
+/// The only extension that this server knows.
 const NAME: &str = "permessage-deflate";
+
+/// Bits of the window where the client sets no limit (section 7.1.2.1).
+const DEFAULT_WINDOW_BITS: u8 = 15;
 
 /// What was agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agreed {
     /// For compressed messages to the client.
     pub window: Window,
-    /// The value of `Sec-WebSocket-Extensions` in the answer.
-    pub answer: String,
+    /// The value of `Sec-WebSocket-Extensions` in the response.
+    pub response: String,
 }
 
 /// Takes the first offer that can be met from the values of `Sec-WebSocket-Extensions`, which
 /// count as one list.
 ///
-/// The answer asks both sides to begin each message afresh, which section 7.1.1 allows it to do
+/// The response asks both sides to begin each message afresh, which section 7.1.1 allows it to do
 /// unasked: then a broadcast is compressed once for all, and nothing is kept for a connection. It
 /// sets no `client_max_window_bits`: a client may use any window, since it costs nothing here.
 pub fn negotiate<'a>(offered: impl IntoIterator<Item = &'a str>) -> Option<Agreed> {
-    offered.into_iter().flat_map(|list| split(list, b',')).find_map(accept)
+    offered.into_iter().flat_map(|list| split(list, ',')).find_map(accept)
 }
 
 /// Section 7.1: an offer with a parameter that is unknown, there twice, or has a value that it
 /// must not have, is declined.
 fn accept(offer: &str) -> Option<Agreed> {
-    let mut parts = split(offer, b';');
+    let mut parts = split(offer, ';');
     if parts.next()? != NAME {
         return None;
     }
     let mut seen = Vec::new();
     let mut limit = None;
     for part in parts {
+        // RFC 6455 section 9.1: a value may be quoted, and white space is allowed around the `=`.
         let (name, value) = match part.split_once('=') {
-            Some((name, value)) => (name.trim_end_matches(BLANK), Some(unquoted(value)?)),
+            Some((name, value)) => {
+                (name.trim_end_matches(BLANK), Some(unquoted(value.trim_start_matches(BLANK))?))
+            }
             None => (part, None),
         };
         match (name, value) {
+            // The response says both in any case.
             ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
             ("server_max_window_bits", Some(value)) => limit = Some(bits(&value)?),
             ("client_max_window_bits", None) => {}
+            // A promise that the inflater, which has the widest window, need not know.
             ("client_max_window_bits", Some(value)) => {
                 bits(&value)?;
             }
@@ -57,45 +65,12 @@ fn accept(offer: &str) -> Option<Agreed> {
         }
         seen.push(name);
     }
-    let answer = format!("{NAME}; server_no_context_takeover; client_no_context_takeover");
-    // No window of 8 bits can be had: declined.
-    let window = Window::new(limit.unwrap_or(15))?;
+    // zlib has no window of 8 bits: declined.
+    let window = Window::new(limit.unwrap_or(DEFAULT_WINDOW_BITS))?;
+    // A limit that was asked for must be confirmed (section 7.1.2.1).
     let limit = limit.map(|bits| format!("; server_max_window_bits={bits}")).unwrap_or_default();
-    Some(Agreed { window, answer: answer + &limit })
-}
-
-const BLANK: [char; 2] = [' ', '\t'];
-
-/// The members of a list, without blanks around. A separator in a quoted string is none.
-fn split(list: &str, separator: u8) -> impl Iterator<Item = &str> {
-    let mut rest = Some(list);
-    std::iter::from_fn(move || {
-        let text = rest.take()?;
-        let (mut quoted, mut escaped) = (false, false);
-        let end = text.bytes().position(|byte| {
-            let found = byte == separator && !quoted;
-            quoted ^= byte == b'"' && !escaped;
-            escaped = byte == b'\\' && quoted && !escaped;
-            found
-        });
-        rest = end.map(|end| &text[end + 1..]);
-        Some(text[..end.unwrap_or(text.len())].trim_matches(BLANK))
-    })
-}
-
-/// A value, which may be a quoted string, but says a token in any case (RFC 6455 section 9.1).
-/// What is no token, no parameter's value is.
-fn unquoted(value: &str) -> Option<Cow<'_, str>> {
-    let value = value.trim_start_matches(BLANK);
-    let Some(rest) = value.strip_prefix('"') else { return Some(Cow::Borrowed(value)) };
-    let (mut text, mut characters) = (String::new(), rest.chars());
-    loop {
-        match characters.next()? {
-            '"' => return characters.next().is_none().then_some(Cow::Owned(text)),
-            '\\' => text.push(characters.next()?),
-            other => text.push(other),
-        }
-    }
+    let response = format!("{NAME}; server_no_context_takeover; client_no_context_takeover{limit}");
+    Some(Agreed { window, response })
 }
 
 /// Section 7.1.2: a decimal integer without leading zeroes, from 8 to 15.
@@ -110,8 +85,8 @@ mod tests {
 
     const BOTH: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-    fn answer(offered: &[&str]) -> Option<String> {
-        negotiate(offered.iter().copied()).map(|agreed| agreed.answer)
+    fn response(offered: &[&str]) -> Option<String> {
+        negotiate(offered.iter().copied()).map(|agreed| agreed.response)
     }
 
     #[test]
@@ -131,7 +106,7 @@ mod tests {
             "permessage-deflate; unknown, permessage-deflate",
             "permessage-deflate; server_max_window_bits=8, permessage-deflate",
         ] {
-            assert_eq!(answer(&[offer]).as_deref(), Some(BOTH), "{offer}");
+            assert_eq!(response(&[offer]).as_deref(), Some(BOTH), "{offer}");
         }
         for bits in 9..=15_u8 {
             for offer in [
@@ -142,7 +117,7 @@ mod tests {
             ] {
                 let agreed = negotiate([&*offer]).unwrap();
                 assert_eq!(agreed.window, Window::new(bits).unwrap());
-                assert_eq!(agreed.answer, format!("{BOTH}; server_max_window_bits={bits}"));
+                assert_eq!(agreed.response, format!("{BOTH}; server_max_window_bits={bits}"));
             }
         }
     }
@@ -151,7 +126,7 @@ mod tests {
     fn the_first_that_can_be_met_is_taken_from_all_lines() {
         let nine = "permessage-deflate; server_max_window_bits=9";
         let ten = "permessage-deflate; server_max_window_bits=10";
-        let bits = |offered: &[&str]| answer(offered).map(|text| text[BOTH.len()..].to_owned());
+        let bits = |offered: &[&str]| response(offered).map(|text| text[BOTH.len()..].to_owned());
         let first = Some("; server_max_window_bits=9".to_owned());
         assert_eq!(bits(&[&format!("{nine}, {ten}, permessage-deflate")]), first);
         assert_eq!(bits(&["other, permessage-deflate; no", nine, ten]), first);
@@ -195,8 +170,8 @@ mod tests {
             "permessage-deflate; client_max_window_bits=015",
             "permessage-deflate; client_max_window_bits=ten",
         ] {
-            assert_eq!(answer(&[offer]), None, "{offer}");
+            assert_eq!(response(&[offer]), None, "{offer}");
         }
-        assert_eq!(answer(&[]), None);
+        assert_eq!(response(&[]), None);
     }
 }

@@ -1,19 +1,19 @@
-//! In the place of compression where the crate is built without the feature `deflate`: no window
+//! Takes the place of `deflate.rs` where the crate is built without the feature `deflate`: no window
 //! can be agreed on, so nothing here is ever called.
 
 use tungstenite::protocol::frame::coding::Data;
 
 use super::failure::Failure;
 
-/// How many [`Window`]s there are.
+/// How many [`Window`]s there are: an event has no compressed encoding.
 pub const WINDOWS: usize = 0;
 
-/// None.
+/// There are none: `Option<Window>` is always `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {}
 
 impl Window {
-    /// Cannot be made.
+    /// Always `None`: every offer is declined.
     pub fn new(_bits: u8) -> Option<Window> {
         None
     }

@@ -1,10 +1,12 @@
-//! Whether bytes that come in parts are UTF-8 (RFC 3629), told as early as it can be known.
+//! Whether bytes that come in parts are UTF-8 (RFC 3629), told as early as it can be known: RFC 6455
+//! section 8.1 lets a server refuse a text before all of it has come.
 
 /// What is known of a text of which a part has come.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Utf8 {
     /// The beginning of a character whose rest has not come.
     begun: [u8; 4],
+    /// How many bytes of it there are.
     length: usize,
 }
 
@@ -12,6 +14,7 @@ impl Utf8 {
     /// Takes the next part. Returns whether the text can still become UTF-8.
     #[must_use]
     pub fn add(&mut self, mut part: &[u8]) -> bool {
+        // The character that an earlier part has begun, byte by byte until it is whole.
         while self.length > 0 {
             let Some((first, rest)) = part.split_first() else { return true };
             self.begun[self.length] = *first;
@@ -24,6 +27,7 @@ impl Utf8 {
                 Err(_) => {}
             }
         }
+        // All whole characters at once.
         let Err(error) = str::from_utf8(part) else { return true };
         let begun = &part[error.valid_up_to()..];
         if error.error_len().is_none() {

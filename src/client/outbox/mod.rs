@@ -57,7 +57,7 @@ use crate::config::Fanout;
 use crate::event::payload::Payload;
 use crate::listener::connection::Link;
 use crate::os::send::send_now;
-use crate::os::sys;
+use crate::os::tcp;
 use phase::Phase;
 use presence::Presence;
 pub use queue::{Limits, Piece};
@@ -289,7 +289,7 @@ impl Outbox {
         }
         let mut state = self.lock();
         if state.presence.is_due(now) {
-            let told = sys::unacknowledged(self.link.stream());
+            let told = tcp::unacknowledged(self.link.stream());
             if state.presence.has_vanished(told, idle, now) {
                 drop(state);
                 self.close(Reason::Lost, None);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::os::sys::Unacknowledged;
+use crate::os::tcp::Unacknowledged;
 
 /// What is known of the peer.
 pub(super) struct Presence {

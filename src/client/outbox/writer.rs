@@ -14,7 +14,7 @@ use crate::client::reason::Reason;
 use crate::event::payload::Payload;
 use crate::listener::threads::STACK_BYTES;
 use crate::os::send::{send_now, wait_writable};
-use crate::os::sys;
+use crate::os::tcp;
 
 /// How often a writer that waits for its peer asks whether that is still there. As long as it is, it
 /// may read as slowly as its queue allows.
@@ -96,6 +96,12 @@ impl Outbox {
         // What the socket takes at once needs no thread.
         let Some(piece) = self.flush(&mut state) else { return };
         drop(state);
+        self.start_writer(piece);
+    }
+
+    // Not inlined: its frame would be below every idle client's.
+    #[inline(never)]
+    fn start_writer(self: &Arc<Self>, piece: Piece) {
         let outbox = Arc::clone(self);
         let name = format!("wsw {}", self.link.peer());
         let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
@@ -140,7 +146,7 @@ impl Outbox {
     /// is over.
     pub(super) fn write_out(&self, mut left: &[u8]) -> bool {
         let mut check = Instant::now() + PEER_CHECK_INTERVAL;
-        let mut last_told = sys::Unacknowledged::default();
+        let mut last_told = tcp::Unacknowledged::default();
         while !left.is_empty() {
             let reason = match send_now(self.link.stream(), left) {
                 Ok(sent) => {
@@ -152,7 +158,7 @@ impl Outbox {
                     let mut is_gone = false;
                     if now >= check {
                         check = now + PEER_CHECK_INTERVAL;
-                        let told = sys::unacknowledged(self.link.stream());
+                        let told = tcp::unacknowledged(self.link.stream());
                         // Whoever has taken bytes since the last check is there: a moment in which
                         // data is sent again is the life of a bad line.
                         is_gone = told.is_overdue && told == last_told;

@@ -83,7 +83,7 @@ pub fn check(
     }
     let agreed = deflate.then(|| negotiate(connection.head().values("Sec-WebSocket-Extensions")));
     let deflate = agreed.flatten().map(|agreed| {
-        head += &format!("Sec-WebSocket-Extensions: {}\r\n", agreed.answer);
+        head += &format!("Sec-WebSocket-Extensions: {}\r\n", agreed.response);
         agreed.window
     });
     head += "\r\n";

@@ -24,7 +24,7 @@ use tungstenite::protocol::frame::Frame;
 
 use crate::client::outbox::Outbox;
 use crate::event::payload::Payload;
-use crate::os::sys;
+use crate::os::tcp;
 use crate::ws::frame::frame;
 
 /// What is known of a client at the last check.
@@ -72,7 +72,7 @@ impl Pulse {
         match self.state {
             State::Pinged if !has_spoken => return true,
             State::Behind { acknowledged, ping_end } if !has_spoken => {
-                let taken = sys::send_queue(outbox.link().stream()).map(|queue| queue.acknowledged);
+                let taken = tcp::send_queue(outbox.link().stream()).map(|queue| queue.acknowledged);
                 if taken == Some(acknowledged) {
                     return true;
                 }
@@ -96,7 +96,7 @@ fn ask(outbox: &Arc<Outbox>) -> State {
     let ping = frame(Frame::ping(Vec::new()));
     let length = ping.len() as u64;
     let is_sent = outbox.offer_if_idle(&Payload::own(ping), Instant::now());
-    match sys::send_queue(outbox.link().stream()) {
+    match tcp::send_queue(outbox.link().stream()) {
         Some(queue) if !is_sent || queue.waiting > length => State::Behind {
             acknowledged: queue.acknowledged,
             ping_end: is_sent.then_some(queue.acknowledged + queue.waiting),

@@ -28,7 +28,7 @@ use crate::hub::topics::Topics;
 use crate::listener::connection::{Connection, Next};
 use crate::listener::threads::STACK_BYTES;
 use crate::os::send::wait_readable;
-use crate::os::sys;
+use crate::os::tcp;
 use crate::ws::frame::text_frame;
 
 /// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
@@ -142,7 +142,7 @@ fn wait_until_read(outbox: &Outbox) {
     let deadline = Instant::now() + MAX_PAUSE;
     while Instant::now() < deadline {
         // While the response is on its way, perhaps for a second time, what follows would come with it.
-        let is_there = || sys::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
+        let is_there = || tcp::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
         // A flood of events must not fill the client's queue meanwhile.
         let has_events = || outbox.queued().0 > 0;
         if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
