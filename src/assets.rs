@@ -58,14 +58,10 @@ impl Assets {
     /// The response to a GET or HEAD request: the file, the part of it that is asked for, 304 where
     /// the client has it already, the way to a folder's page, or 404.
     pub fn answer(&self, head: &Head) -> Response {
-        let (path, query) = match head.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*head.target, None),
-        };
-        let answer = match self.find(path) {
+        let answer = match self.find(head.path()) {
             None => return not_found(),
             Some(Found::Embedded(name, content)) => return embedded(name, content, head),
-            Some(Found::Folder) => redirect(path, query),
+            Some(Found::Folder) => redirect(head.path(), head.query()),
             Some(Found::File(name)) => match File::open(&name).and_then(|file| {
                 let metadata = file.metadata()?;
                 Ok((file, metadata))

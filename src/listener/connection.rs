@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::tickets::Ticket;
 use crate::door::body;
+use crate::door::error::DoorError;
 use crate::door::pending::Pending;
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
 use crate::http::coding::Coding;
@@ -119,24 +120,27 @@ impl Connection {
 
     /// The name of the thread that serves this connection: `top -H` and debuggers show it.
     pub(super) fn thread_name(&self) -> String {
-        let role = match self.head().target.split('?').next() {
+        let role = match self.head().path() {
             _ if self.head().is_upgrade => "ws",
-            Some("/events") => "sse",
+            "/events" => "sse",
             _ => "http",
         };
         format!("{role} {}", self.peer())
     }
 
     /// Reads the whole body, of at most `limit` bytes. A client that waits for `100 Continue` gets it
-    /// here. An error is the response to be written.
-    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, Response> {
+    /// here.
+    ///
+    /// # Errors
+    /// See [`body::read`].
+    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, DoorError> {
         let ticket = self.ticket.as_mut().expect("only consuming methods take it");
         let Ticket { pending, head } = &mut **ticket;
         let fits = !matches!(head.framing, Framing::Length(length) if length > limit as u64);
         // Not to a client that has begun to send it already (RFC 9110 section 10.1.1).
         if head.expects_continue && fits && pending.bytes.is_empty() {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-            send_now(&pending.stream, interim).map_err(|_| body::broken())?;
+            send_now(&pending.stream, interim).map_err(|_| body::BROKEN)?;
         }
         let body = body::read(pending, head.framing, limit, Instant::now() + self.body_timeout)?;
         // Nothing of it is left on the connection.
@@ -166,8 +170,7 @@ impl Connection {
                 .send(&pending.stream, bytes)
                 .inspect_err(|(sent, why)| {
                     // Without the query, which may hold a ticket.
-                    let path = head.target.split('?').next().unwrap_or_default();
-                    let (client, length) = (self.client, part.length);
+                    let (client, path, length) = (self.client, head.path(), part.length);
                     log::info!("{client}: {path}: cut short after {sent} of {length} bytes: {why}");
                 })
                 .is_ok(),

@@ -18,14 +18,14 @@ use super::output::{compressed, encoding, text_message, write_replay};
 use super::pulse::Pulse;
 use super::stream::Stream;
 use crate::app::App;
-use crate::auth::access::sends_bearer;
+use crate::auth::access::bearer_token;
+use crate::auth::permission::PublishPermission;
 use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
 use crate::client::reason::Reason;
 use crate::client::registry::{ClientGuard, Transport};
 use crate::config::Fanout;
 use crate::event::EventId;
 use crate::event::payload::Payload;
-use crate::handlers::publish;
 use crate::handlers::query::Query;
 use crate::hub::Subscription;
 use crate::hub::broadcaster::Subscriber;
@@ -93,11 +93,12 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let accepted = handshake::check(&connection, protocol, app.config.deflate);
     let Accepted { head, deflate } = match accepted {
         Ok(accepted) => accepted,
-        Err(answer) => return app.refusals.respond(connection, &answer),
+        Err(error) => return app.refusals.respond(connection, &error.into()),
     };
     let last = query.last_seen(&connection);
     let peer = connection.peer();
-    let permission = publish::permission(app, |token| sends_bearer(&connection, token));
+    let (token, given) = (app.config.token.as_deref(), bearer_token(&connection));
+    let permission = PublishPermission::new(token, app.is_loopback, given);
     let guard = match app.clients.register(Transport::WebSocket, peer) {
         Ok(guard) => guard,
         Err(full) => return app.refusals.respond(connection, &full.into()),
