@@ -9,10 +9,9 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
-use threadcast::Config;
 use threadcast::flags::{Command, HELP};
 use threadcast::os::sys;
-use threadcast::{Server, StartError};
+use threadcast::{Config, Server};
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1);
@@ -50,9 +49,7 @@ fn main() -> ExitCode {
     sys::enlarge_futex_hash();
     let server = match Server::start(config) {
         Ok(server) => server,
-        Err(error @ (StartError::Bind(..) | StartError::Threads(_))) => {
-            return fail(&error.to_string());
-        }
+        Err(error) => return fail(&error.to_string()),
     };
     print(&format!("listening on http://{}\n", server.address()));
 
