@@ -43,7 +43,7 @@ impl AuthError {
         }
     }
 
-    /// The code for programs: see [`crate::docs::contract`].
+    /// The code for programs, `error.code` in the response's JSON.
     pub fn code(&self) -> &'static str {
         match self {
             AuthError::ReadingNeedsToken

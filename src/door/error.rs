@@ -41,7 +41,7 @@ impl DoorError {
         self.status_and_code().0
     }
 
-    /// The code for programs: see [`crate::docs::contract`].
+    /// The code for programs, `error.code` in the response's JSON.
     pub fn code(&self) -> &'static str {
         self.status_and_code().1
     }

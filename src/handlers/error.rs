@@ -59,7 +59,8 @@ impl HandlerError {
         }
     }
 
-    /// The code for programs: [`crate::docs::contract`] and [`crate::docs::commands`] list them.
+    /// The code for programs, `error.code` in the response's or the answer's JSON. Those of commands are
+    /// in [`crate::docs::commands`].
     pub fn code(&self) -> &'static str {
         match self {
             HandlerError::BadQuery(_) => "bad_query",

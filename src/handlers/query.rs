@@ -22,7 +22,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads a query (the form of [URL](https://url.spec.whatwg.org/#urlencoded-parsing)s).
+    /// Reads a query, which has the form `application/x-www-form-urlencoded` (WHATWG URL, section 5.1).
     ///
     /// # Errors
     /// [`HandlerError::BadQuery`]: a topic or an event name that no event can have (see [`check_name`]),

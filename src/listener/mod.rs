@@ -189,7 +189,7 @@ impl Listener {
     /// Does a job, in a thread of [`Listener::threads`].
     fn run((listener, job): (Arc<Listener>, Job)) {
         match job {
-            Job::Read(pending) => listener.read(*pending),
+            Job::Read(pending) => listener.read(pending),
             Job::Submit(ticket) => listener.submit(ticket),
             Job::Handle(ticket) => listener.handle(ticket),
             Job::Refuse(refused) => door::refuse(&refused.0, &refused.1),
@@ -206,9 +206,9 @@ impl Listener {
     // Not inlined: the table of a head's fields, 3 KiB, would be in the frame below every client's,
     // and cost each idle one another resident page of stack.
     #[inline(never)]
-    fn read(&self, mut pending: Pending) {
+    fn read(&self, mut pending: Box<Pending>) {
         if let Some(head) = self.door.read_head(&mut pending) {
-            self.submit(Box::new(Ticket { pending, head }));
+            self.submit(Box::new(Ticket { pending: *pending, head }));
         }
     }
 
@@ -368,7 +368,7 @@ impl Listener {
         name_this_thread(&connection.thread_name());
         if let Next::KeepAlive(pending) = (self.handler)(connection) {
             name_this_thread("kept");
-            self.read(pending);
+            self.read(Box::new(pending));
         }
     }
 }

@@ -93,6 +93,8 @@ impl<J: Send + 'static> Threads<J> {
     }
 
     /// Waits for a job. `None` means that the thread is to end.
+    // Not inlined: `run` is below every client's frames, so its own must be small.
+    #[inline(never)]
     fn wait(&self) -> Option<J> {
         let this = thread::current();
         let mut state = self.state();

@@ -104,7 +104,7 @@ impl Commands {
         self.outbox.write(&text_message(text, self.deflate));
     }
 
-    /// Writes its ack itself; so this returns no members for one.
+    /// Writes the ack itself, and so returns no members for one.
     fn subscribe(
         &mut self,
         topics: BTreeSet<String>,
@@ -125,6 +125,7 @@ impl Commands {
         if let Some(seen) = replay.seen {
             members["lastEventId"] = seen.to_string().into();
         }
+        // The ack in front of the replay: it tells from which id on the client misses nothing.
         let answer = ack(reference, members);
         self.outbox.write_taken(Payload::Own(text_message(&answer, self.deflate).into()));
         write_replay(&self.outbox, Some(replay), self.deflate);
