@@ -60,14 +60,10 @@ impl Assets {
     /// The response to a GET or HEAD request: the file, the part of it that is asked for, 304 where
     /// the client has it already, the way to a folder's page, or 404.
     pub fn respond(&self, head: &Head) -> Response {
-        let (path, query) = match head.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*head.target, None),
-        };
-        let response = match self.find(path) {
+        let response = match self.find(head.path()) {
             None => return not_found(),
             Some(Found::Embedded(name, content)) => return embedded(name, content, head),
-            Some(Found::Folder) => redirect(path, query),
+            Some(Found::Folder) => redirect(head.path(), head.query()),
             // The metadata of the open file: another one may have taken its name meanwhile.
             Some(Found::File(name)) => match File::open(&name).and_then(|file| {
                 let metadata = file.metadata()?;

@@ -13,10 +13,9 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
-use threadcast::Config;
-use threadcast::Server;
 use threadcast::flags::{Command, HELP};
 use threadcast::os::sys;
+use threadcast::{Config, Server};
 
 fn main() -> ExitCode {
     // Usage errors end with 2, as with most programs; what fails later with 1.

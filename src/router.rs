@@ -1,4 +1,8 @@
 //! From a request to its handler.
+//!
+//! [`route`] runs in the thread that the listener has started for the request, and waits for nothing
+//! itself; its handlers do. First come the steps that all requests share: the CORS fields, OPTIONS, and
+//! what is refused whatever it asks for.
 
 use std::sync::Arc;
 
@@ -13,13 +17,13 @@ use crate::handlers::{publish, sse, stats, ticket};
 use crate::http::Response;
 use crate::listener::connection::{Connection, Next};
 
-/// Serves one request, in its own thread.
+/// Serves one request.
 pub fn route(app: &Arc<App>, mut connection: Connection) -> Next {
-    let path = connection.head().target.split('?').next().unwrap_or_default().to_owned();
-    // Before anything is answered: an error, too, says which pages of other origins may read it.
+    let path = connection.head().path().to_owned();
+    // Before any response: errors, too, say which pages of other origins may read them.
     set_fields(app, &mut connection, &path);
-    // Whatever is wrong with the request to come, or with the server: a page sees nothing of it
-    // where the preflight fails. Proxies that check by OPTIONS must see that the server is draining.
+    // A preflight is always answered: if it failed, the page would not learn what is wrong with the
+    // request itself. Any other OPTIONS is a proxy's check, which must see that the server is draining.
     let is_preflight = connection.header("Access-Control-Request-Method").is_some();
     if connection.method() == "OPTIONS" && (is_preflight || !app.is_draining()) {
         return serve_options(app, connection, &path);
@@ -41,6 +45,7 @@ pub fn route(app: &Arc<App>, mut connection: Connection) -> Next {
     }
 }
 
+/// Sets the CORS fields of an endpoint's responses. Files of the page have none.
 fn set_fields(app: &App, connection: &mut Connection, path: &str) {
     let is_public = match path {
         "/events" | "/stats" => app.access.is_public(),
@@ -51,51 +56,58 @@ fn set_fields(app: &App, connection: &mut Connection, path: &str) {
     connection.set_fields(fields);
 }
 
-/// The query of a request that may go on, or the response to one that may not, whatever serves it.
-// Not inlined, as the two below: what is left of these would be in the frame below every client's,
-// and a page more of each idle one's stack resident.
+/// The checks that do not depend on the handler. Returns the request's query.
+///
+/// # Errors
+/// The response to a request that is refused.
+// Not inlined, nor are the three below: `route` is below every client's frames, so its own must be
+// small. Inlined, they cost each idle client another resident page of stack.
 #[inline(never)]
 fn admit(app: &App, connection: &Connection, path: &str) -> Result<Query, Response> {
-    let query = connection.head().target.split_once('?').map_or("", |(_, query)| query);
-    let query = match Query::parse(query) {
-        // The query of a page is the page's.
+    let query = match Query::parse(connection.head().query().unwrap_or_default()) {
+        // The query of the page and its files is not for the server.
         Err(_) if !is_endpoint(path) && !handshake::is_asked_for(connection) => Query::default(),
         query => query?,
     };
+    // `/healthz` reports the draining itself.
     if app.is_draining() && path != "/healthz" {
         return Err(Response::draining());
     }
+    // Without this, a client that misspells `/ws` would get the page's 404, which does not help it.
     let method = connection.method();
     let has_websocket = path == "/" || is_websocket(path);
     if method == "GET" && !has_websocket && handshake::is_attempted(connection) {
         let message = "there is no WebSocket here; connect to /ws";
         return Err(Response::error(404, "not_found", message));
     }
-    // What shows events or clients; WebSockets have a check of their own. `/healthz`, `/metrics` and
-    // the page stay open: they hold sums and files, nothing of any client.
+    // Reading events, or about clients, takes the subscribe token; WebSockets are checked in
+    // `websocket`. `/healthz`, `/metrics` and the page are public: they show sums and files, and nothing
+    // about a client.
     if matches!(method, "GET" | "HEAD") && matches!(path, "/events" | "/stats") {
         app.access.check(connection, query.ticket.as_deref())?;
     }
+    // Nobody would read it: an event stream's socket is only written.
     if (path, method) == ("/events", "GET") && connection.has_body() {
         return Err(Response::error(400, "unexpected_body", "GET /events takes no body"));
     }
     Ok(query)
 }
 
-/// Responds to what is refused whatever it asks for. Handshakes are logged.
+/// Responds to a request that [`admit`] refuses. Refused handshakes are logged.
 #[inline(never)]
 fn refuse(app: &App, connection: Connection, response: Response) -> Next {
     if handshake::is_asked_for(&connection) {
         return app.refusals.respond(connection, &response);
     }
-    // To an `EventSource` a close without a response is a network error, after which it comes back.
+    // For an `EventSource` a close without a response is a network error, after which it reconnects. A
+    // 503 would end it for good.
     if app.is_draining() && connection.head().wants_event_stream() {
         return connection.close();
     }
     connection.respond(&response)
 }
 
-/// Responds to what needs no body, and keeps no thread.
+/// Responds to requests whose response is complete at once.
 #[inline(never)]
 fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
     let is_read = matches!(connection.method(), "GET" | "HEAD");
@@ -106,6 +118,7 @@ fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
         "/metrics" if is_read => stats::metrics(app),
         "/stats" if is_read => stats::stats(app, stats::may_list_clients(app, &connection)),
         _ if is_read => app.assets.respond(connection.head()),
+        // Other methods: 405 where there is something to read, 404 where there is nothing.
         _ if is_endpoint(path) || app.assets.has(path) => method_not_allowed(allowed_methods(path)),
         _ => assets::not_found(),
     };
@@ -115,47 +128,46 @@ fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
 /// Responds to OPTIONS.
 #[inline(never)]
 fn serve_options(app: &App, connection: Connection, path: &str) -> Next {
-    let response = options(app, &connection, path);
+    let (Ok(response) | Err(response)) = options(app, &connection, path);
     connection.respond(&response)
 }
 
-/// What may be done with a path, and by which pages of other origins.
-fn options(app: &App, connection: &Connection, path: &str) -> Response {
+/// Which methods a path has, and which pages of other origins may use them.
+fn options(app: &App, connection: &Connection, path: &str) -> Result<Response, Response> {
+    // A page that may not post is refused before its browser sends the body.
+    if matches!(path, "/publish" | "/ticket") {
+        app.origins.check(connection)?;
+    }
     let methods = allowed_methods(path);
-    // Who may not post is told before the browser sends anything.
-    if matches!(path, "/publish" | "/ticket")
-        && let Err(answer) = app.origins.check(connection)
-    {
-        return answer;
-    }
-    let answer = Response::empty(204).with("Allow", methods);
-    match connection.header("Access-Control-Request-Method") {
-        Some(_) => origin::preflight(answer, connection.head(), methods),
-        None => answer,
-    }
+    let response = Response::empty(204).with("Allow", methods);
+    Ok(match connection.header("Access-Control-Request-Method") {
+        Some(_) => origin::preflight(response, connection.head(), methods),
+        None => response,
+    })
 }
 
 fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
     let ticket = query.ticket.as_deref();
-    match app.origins.check(&connection).and_then(|_| app.access.check(&connection, ticket)) {
+    // The origin first: a refused page must not use a ticket up.
+    match app.origins.check(&connection).and_then(|()| app.access.check(&connection, ticket)) {
         Ok(()) => start(app, connection, kind, query),
-        Err(answer) => app.refusals.respond(connection, &answer),
+        Err(error) => app.refusals.respond(connection, &error.into()),
     }
 }
 
-/// Whether a path is a WebSocket's, but for `/`, which is also the page's.
+/// Whether a path is only a WebSocket's. `/` is the page's as well.
 fn is_websocket(path: &str) -> bool {
     matches!(path, "/ws" | "/ws/" | "/echo")
 }
 
-/// Whether a path is one of the contract's own, and no file.
+/// Whether a path is an endpoint of the contract, and no file.
 fn is_endpoint(path: &str) -> bool {
     let plain = ["/events", "/publish", "/ticket", "/healthz", "/metrics", "/stats"];
     is_websocket(path) || plain.contains(&path)
 }
 
-/// What `Allow` says of a path (RFC 9110 section 10.2.1), also of one that leads nowhere: HAProxy's
-/// check asks for any.
+/// The methods of a path, for `Allow` (RFC 9110 section 10.2.1). A path that leads nowhere has some as
+/// well, since HAProxy's check sends OPTIONS for any path.
 fn allowed_methods(path: &str) -> &'static str {
     match path {
         "/publish" | "/ticket" => "POST, OPTIONS",

@@ -1,35 +1,31 @@
 //! A server: how it starts, and how it ends.
+//!
+//! [`Server::start`] and [`Server::shutdown`] run in the thread that calls them. `shutdown` waits until
+//! the clients have left, up to the drain time, and then for the server's own threads to end.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use std::{fmt, io, thread};
+use std::{error, fmt, io};
 
 use crate::app::App;
-use crate::assets::Assets;
-use crate::auth::access::Access;
-use crate::auth::origin::Origins;
-use crate::auth::refusals::Refusals;
-use crate::client::backlog::Backlog;
-use crate::client::hangup::Watcher;
 use crate::client::reason::Reason;
-use crate::client::registry::Clients;
 use crate::config::Config;
 use crate::door::Door;
 use crate::handlers::{sse, websocket};
 use crate::http::forwarded::Proxies;
-use crate::hub::Hub;
 use crate::listener::Listener;
-use crate::os::clock::wall_clock;
 use crate::os::limits;
 use crate::router;
 use crate::sources::tick::Tick;
 
-/// After the drain time, how long the threads whose connections were cut may take to end.
-const CUT_GRACE: Duration = Duration::from_secs(1);
+/// How long the threads of aborted connections may take to end, after the drain time.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A running server. Dropped without [`Server::shutdown`] it shuts down in the same way.
+/// How often the shutdown looks for clients that were still connecting when it began.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A running server. When it is dropped it shuts down, as [`Server::shutdown`] does.
 pub struct Server {
     app: Arc<App>,
     listener: Arc<Listener>,
@@ -37,8 +33,9 @@ pub struct Server {
     address: SocketAddr,
 }
 
-/// Why a server could not start. Displayed as one line.
+/// Why a server could not start. Displayed as one line that says what to do.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
     /// The address cannot be listened on.
     Bind(SocketAddr, io::Error),
@@ -52,13 +49,23 @@ impl fmt::Display for StartError {
             StartError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "{address} is in use; stop what listens there or choose --listen")
             }
-            StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            StartError::Threads(error) => write!(f, "cannot start a thread: {error}"),
+            StartError::Bind(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; choose another --listen")
+            }
+            StartError::Threads(error) => {
+                write!(f, "cannot start a thread: {error}; raise the limits on threads and memory")
+            }
         }
     }
 }
 
-impl std::error::Error for StartError {}
+impl error::Error for StartError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            StartError::Bind(_, error) | StartError::Threads(error) => Some(error),
+        }
+    }
+}
 
 impl Server {
     /// Listens, and starts the threads.
@@ -66,45 +73,24 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: Config) -> Result<Server, StartError> {
+        // First of all: the threads to come would make what is left look smaller than it is.
         let room = limits::room(config.fanout.threads_per_client());
         let door = Door::bind(&config, room.max_pending)
             .map_err(|error| StartError::Bind(config.listen, error))?;
         let address = door.address;
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        // One broadcaster for each processor. Half as many would take 7 % less CPU time for a delivery,
-        // and a tenth longer until it is there.
-        let hub = Hub::start(config.history, cores, config.heartbeat, wall_clock)
-            .map_err(StartError::Threads)?;
-        let limit = config.max_clients.unwrap_or(room.tightest.clients());
-        let clients = Clients::new(limit, config.max_clients_per_ip);
-        let (present, waiting) = (Arc::clone(&clients), Arc::clone(&clients));
-        let hangups = Watcher::start(move |client| {
-            if let Some(outbox) = present.get(client).as_ref().and_then(|client| client.outbox()) {
-                outbox.close(Reason::Closed, None);
-            }
-        });
         let proxies = Proxies::new(config.trust_proxy.clone());
-        let app = Arc::new(App {
-            hub,
-            backlog: Backlog::new(config.max_backlog_bytes, move || waiting.queues()),
-            clients,
-            assets: Assets::new(config.www.clone()),
-            origins: Origins::new(config.allow_origin.clone(), proxies.clone()),
-            refusals: Refusals::default(),
-            access: Access::new(config.subscribe_token.clone()),
-            hangups: hangups.map_err(StartError::Threads)?,
-            is_loopback: is_loopback(address.ip()),
-            started: Instant::now(),
-            counters: Arc::clone(&door.counters),
-            draining: AtomicBool::new(false),
-            config,
-        });
+        let max_clients = config.max_clients.unwrap_or(room.tightest.clients());
+        let app = App::start(config, &door, max_clients).map_err(StartError::Threads)?;
+        let app = Arc::new(app);
         let tick = match app.config.tick {
             Duration::ZERO => None,
             interval => Some(Tick::start(&app, interval).map_err(StartError::Threads)?),
         };
-        let handled = Arc::clone(&app);
-        let handler = Box::new(move |connection| router::route(&handled, connection));
+        // Last: the first client may come as soon as the listener's threads run.
+        let handler = {
+            let app = Arc::clone(&app);
+            Box::new(move |connection| router::route(&app, connection))
+        };
         let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
         log_capacity(app.config.max_clients, &room.tightest);
         Ok(Server { app, listener, tick: Mutex::new(tick), address })
@@ -136,36 +122,41 @@ impl Server {
         }
     }
 
-    /// Shuts down: says goodbye to every client, waits for them and for downloads up to the drain
-    /// time, cuts the others, and ends the threads. While clients are leaving, new requests get 503.
+    /// Shuts down: tells every client, waits for them and for downloads up to the drain time, aborts the
+    /// rest, and ends the threads. While clients leave, new requests get 503.
     ///
-    /// Returns whether every client left in time, and every response was written.
+    /// Returns whether every client left in time, and every response was written. A second call returns
+    /// at once.
     pub fn shutdown(&self) -> bool {
-        if self.app.draining.swap(true, Ordering::SeqCst) {
+        if !self.app.begin_drain() {
             return true;
         }
         let deadline = Instant::now() + self.app.config.drain;
+        // No new events, and none that were published stay behind the close messages.
         let tick = self.tick.lock().ok().and_then(|mut tick| tick.take());
         if let Some(tick) = tick {
             tick.stop();
         }
         self.listener.close_idle();
         self.app.hub.close();
-        let gone = self.see_clients_off(deadline) && self.listener.wait_served(deadline);
+        // The listener serves on: proxies that check `/healthz` must see that the server is draining.
+        let in_time = self.close_clients(deadline) && self.listener.wait_served(deadline);
         self.listener.stop();
         for client in self.app.clients.list() {
             if let Some(outbox) = client.outbox() {
                 outbox.abort();
             }
         }
-        self.app.clients.wait_empty(Instant::now() + CUT_GRACE);
+        self.app.clients.wait_empty(Instant::now() + ABORT_TIMEOUT);
+        // After the clients' threads, which still use the hub.
         self.app.hub.stop();
-        gone
+        in_time
     }
 
-    /// Says goodbye to all, also to those that were still on their way in; waits until nobody is
-    /// left.
-    fn see_clients_off(&self, deadline: Instant) -> bool {
+    /// Tells all clients that the server shuts down, and waits until none is left. Returns whether that is
+    /// so at the deadline.
+    fn close_clients(&self, deadline: Instant) -> bool {
+        // Again and again, since a client that is connecting gets its outbox only a moment later.
         loop {
             for client in self.app.clients.list() {
                 let Some(outbox) = client.outbox() else {
@@ -175,11 +166,11 @@ impl Server {
                     Some(coding) => sse::shutdown_message(client.number, coding),
                     None => websocket::session::shutdown_message(),
                 };
-                // Said once: to an outbox that is over this does nothing.
+                // An outbox that is closing already ignores this.
                 outbox.close(Reason::Shutdown, Some(&message));
             }
             let now = Instant::now();
-            if self.app.clients.wait_empty(deadline.min(now + Duration::from_millis(100))) {
+            if self.app.clients.wait_empty(deadline.min(now + CLOSE_INTERVAL)) {
                 return true;
             }
             if now >= deadline {
@@ -195,21 +186,12 @@ impl Drop for Server {
     }
 }
 
-/// Logs how many clients there may be: as many as were asked for, or as there is room for, and why.
-fn log_capacity(asked: Option<usize>, tightest: &limits::ResourceLimit) {
+/// Logs how many clients there may be, and which limit decides that.
+fn log_capacity(configured: Option<usize>, tightest: &limits::ResourceLimit) {
     let room = tightest.clients();
-    match asked {
+    match configured {
         None => log::info!("room for {room} clients: {tightest}"),
         Some(limit) if limit <= room => log::info!("room for {limit} clients, as asked for"),
         Some(limit) => log::warn!("{limit} clients asked for, room for {room}: {tightest}"),
-    }
-}
-
-fn is_loopback(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_loopback(),
-        IpAddr::V6(address) => {
-            address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
-        }
     }
 }

@@ -1,31 +1,34 @@
-//! Who may read: `--subscribe-token`, and tickets that stand for it once.
+//! Who may read: `--subscribe-token`, and tickets, each of which replaces it for one request.
 //!
 //! A program sends the token as `Authorization: Bearer`. A browser cannot: `EventSource` and
-//! `WebSocket` take a URL and nothing else. It sends a cookie, if somebody in front of this server
-//! has set one (best `HttpOnly`, `Secure` and `SameSite=Strict`), or a ticket: got for the token by
-//! `POST /ticket`, it goes into the URL, works for one request, and ends soon. The token itself is
-//! never taken from a URL, which proxies log and histories keep.
+//! `WebSocket` take a URL and nothing else. A browser sends one of two other things:
+//!
+//! - a cookie that holds the token, if a server in front of this one has set it (best `HttpOnly`,
+//!   `Secure` and `SameSite=Strict`);
+//! - a ticket in the URL. `POST /ticket` issues one to a client that sends the token. A ticket works
+//!   once, and expires after [`TICKET_LIFETIME`].
+//!
+//! The token itself is not accepted in a URL: proxies log URLs, and browsers keep them in their history.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
-use crate::http::Response;
+use super::error::AuthError;
 use crate::listener::connection::Connection;
 
 /// The cookie that may hold the token.
 const COOKIE: &str = "threadcast_token";
 
-/// How long a ticket waits for its request: long enough for a slow network, too short for a log.
-const TICKET_LIFETIME: Duration = Duration::from_secs(30);
+/// How long a ticket is valid: long enough for a slow network, and so short that a ticket found in a
+/// log is worthless.
+pub const TICKET_LIFETIME: Duration = Duration::from_secs(30);
 
-/// How many tickets may wait. Beyond that the oldest go first, so that nobody who knows the token
-/// is turned away; whoever held one asks again.
+/// The most tickets that are valid at a time. One more replaces the oldest, so that clients which know
+/// the token always get one; the client of the replaced one asks again.
 const MAX_TICKETS: usize = 10_000;
 
-/// What readers must know, and the tickets that are out. (No `Debug`: it would print them.)
+/// The subscribe token, if there is one, and the valid tickets. (No `Debug`: it would print them.)
 pub struct Access {
     token: Option<String>,
     tickets: Mutex<Tickets>,
@@ -42,11 +45,11 @@ impl Access {
         self.token.is_none()
     }
 
-    /// Checks that a request may read. This uses its ticket up, whatever becomes of it then.
+    /// Checks that a request may read. This uses `ticket` up, even if the request fails later on.
     ///
     /// # Errors
-    /// The 401 that says what to send.
-    pub fn check(&self, connection: &Connection, ticket: Option<&str>) -> Result<(), Response> {
+    /// [`AuthError::ReadingNeedsToken`].
+    pub fn check(&self, connection: &Connection, ticket: Option<&str>) -> Result<(), AuthError> {
         let Some(token) = &self.token else {
             return Ok(());
         };
@@ -54,32 +57,21 @@ impl Access {
         if sends_token(connection, token) || ticket.is_some_and(redeem) {
             return Ok(());
         }
-        Err(unauthorized(
-            "reading needs the subscribe token: send 'Authorization: Bearer' with it, the cookie \
-             threadcast_token, or in the query a ticket from POST /ticket, which works once",
-        ))
+        Err(AuthError::ReadingNeedsToken)
     }
 
-    /// Issues a ticket to who holds the token.
+    /// A new ticket for a client whose request holds the token. A ticket does not get another one.
     ///
     /// # Errors
-    /// The 401 that says what to send; 404 where reading is public.
-    pub fn issue(&self, connection: &Connection) -> Result<Response, Response> {
-        let Some(token) = &self.token else {
-            let message = "no ticket is needed: reading is public without --subscribe-token";
-            return Err(Response::error(404, "not_protected", message));
-        };
+    /// The token is missing, reading is public, or the system gives no random numbers.
+    pub fn issue(&self, connection: &Connection) -> Result<String, AuthError> {
+        let token = self.token.as_deref().ok_or(AuthError::NoTicketNeeded)?;
         if !sends_token(connection, token) {
-            return Err(unauthorized(
-                "a ticket needs the subscribe token: send 'Authorization: Bearer' with it, or the \
-                 cookie threadcast_token",
-            ));
+            return Err(AuthError::TicketNeedsToken);
         }
-        let ticket = new_ticket()
-            .map_err(|_| Response::error(500, "internal", "the system gives no random numbers"))?;
+        let ticket = new_ticket().map_err(|_| AuthError::NoRandomNumbers)?;
         self.tickets().add(ticket.clone(), Instant::now());
-        let answer = json!({"ticket": ticket, "expiresInSeconds": TICKET_LIFETIME.as_secs()});
-        Ok(Response::json(200, &answer))
+        Ok(ticket)
     }
 
     fn tickets(&self) -> MutexGuard<'_, Tickets> {
@@ -87,11 +79,7 @@ impl Access {
     }
 }
 
-fn unauthorized(message: &str) -> Response {
-    Response::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer")
-}
-
-/// The tickets that wait for their requests, the oldest first.
+/// The tickets that are issued and not used, the oldest first.
 #[derive(Default)]
 struct Tickets(VecDeque<(Instant, String)>);
 
@@ -104,7 +92,7 @@ impl Tickets {
         self.0.push_back((now, ticket));
     }
 
-    /// Whether there is such a ticket; there is none afterwards.
+    /// Whether the ticket is valid. It is not valid a second time.
     fn redeem(&mut self, ticket: &str, now: Instant) -> bool {
         self.forget_expired(now);
         let found = self.0.iter().position(|(_, known)| constant_time_eq(known, ticket));
@@ -126,33 +114,34 @@ fn new_ticket() -> Result<String, getrandom::Error> {
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
-/// Whether the request holds the token, in one of the two ways that last.
+/// Whether the request holds the token, in `Authorization` or in a cookie.
 fn sends_token(connection: &Connection, token: &str) -> bool {
     let cookies = connection.header("Cookie").unwrap_or_default();
     sends_bearer(connection, token) || has_cookie(cookies, token)
 }
 
-/// Whether the request says `Authorization: Bearer` with this token (RFC 6750 section 2.1).
+/// Whether the request sends this token as `Authorization: Bearer`.
 pub fn sends_bearer(connection: &Connection, token: &str) -> bool {
-    match connection.header("Authorization").unwrap_or_default().split_once(' ') {
-        Some((scheme, given)) => {
-            scheme.eq_ignore_ascii_case("bearer") && constant_time_eq(given.trim(), token)
-        }
-        None => false,
-    }
+    bearer_token(connection).is_some_and(|given| constant_time_eq(given, token))
+}
+
+/// The token that the request sends as `Authorization: Bearer` (RFC 6750 section 2.1).
+pub fn bearer_token(connection: &Connection) -> Option<&str> {
+    let (scheme, token) = connection.header("Authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Whether a `Cookie` header field (RFC 6265 section 4.2.1) holds the token. A browser may send
-/// several cookies of one name; then one must be right.
+/// several cookies of one name; then one of them must hold it.
 fn has_cookie(cookies: &str, token: &str) -> bool {
     let pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
     let mut values = pairs.filter(|(name, _)| *name == COOKIE).map(|(_, value)| value);
     values.any(|value| constant_time_eq(value, token))
 }
 
-/// Compares every byte whatever the first ones are, so that the time taken tells nothing about
-/// how much of a guess was right. (The length is no secret.)
-pub fn constant_time_eq(left: &str, right: &str) -> bool {
+/// Whether two texts are equal. Compares every byte, also behind the first difference, so that the time
+/// this takes does not tell how much of a guess was right. (The length is no secret.)
+pub(super) fn constant_time_eq(left: &str, right: &str) -> bool {
     let differences = left.bytes().zip(right.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
     left.len() == right.len() && std::hint::black_box(differences) == 0
 }

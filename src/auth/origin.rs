@@ -1,41 +1,42 @@
 //! Which web pages may connect and publish, and what pages of other origins may read.
 //!
-//! A browser lets any page open a WebSocket to any server and post to it, and says in the `Origin`
-//! header field which page it was. It cannot be forged from a page, so it is worth checking (RFC
-//! 6455 section 10.2). Programs send none.
+//! A browser lets any page open a WebSocket to any server and post to it, and names the page in the
+//! `Origin` header field. A page cannot forge this field, so checking it protects (RFC 6455 section
+//! 10.2). Programs send none.
 //!
-//! What comes back, a browser shows to a page of another origin only where the response allows it,
-//! and it asks before it sends anything unusual (CORS: WHATWG Fetch section 3.3). All of these
-//! fields are decided here: [`Origins::cors`] and [`preflight`].
+//! A browser shows the response to a page of another origin only if the response allows that, and it
+//! asks in a request of its own, a preflight, before it sends anything unusual (CORS: WHATWG Fetch
+//! section 3.3). All of these fields are decided here: [`Origins::cors`] and [`preflight`].
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use super::error::AuthError;
 use crate::http::forwarded::Proxies;
 use crate::http::head::{Head, is_token};
 use crate::http::origin::{default_port, normalized_origin};
 use crate::http::{Field, Response};
-use crate::listener::connection::{Connection, Next};
+use crate::listener::connection::Connection;
 
-/// How many refused origins are warned of. Whoever makes origins up would fill the log.
+/// How many refused origins are warned of. Somebody who makes origins up cannot fill the log.
 const MAX_WARNINGS: usize = 100;
 
 /// The longest origin that is warned of, in bytes: a host's name has 253 at most.
 const MAX_ORIGIN: usize = 300;
 
-/// How long a browser may remember what it was told before it sent a request, in seconds.
+/// How long a browser may reuse the response to a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 
-/// The most bytes of names of fields that are repeated to a browser.
+/// The most bytes of `Access-Control-Request-Headers` that are repeated to a browser.
 const MAX_REQUESTED_BYTES: usize = 1024;
 
 /// The origins allowed besides the server's own.
 #[derive(Debug)]
 pub struct Origins {
     allowed: Vec<String>,
-    /// Who is believed about the host that a client used.
+    /// The proxies whose word about the host that a client used counts.
     proxies: Proxies,
-    /// The refused origins that were warned of.
+    /// The refused origins that the log has named, each once.
     warned: Mutex<BTreeSet<String>>,
 }
 
@@ -48,34 +49,34 @@ impl Origins {
     /// Whether a request comes from a program, or from a page of the server's own host or of an
     /// allowed origin.
     pub fn permit(&self, connection: &Connection) -> bool {
-        let Some(origin) = connection.header("Origin") else { return true };
-        let host = connection.header("Host").unwrap_or_default();
-        // A page cannot send the fields that name it: browsers ask by a preflight whether it may.
-        let named = || self.proxies.host(connection.socket_peer(), connection.head());
-        is_own(origin, host)
-            || named().is_some_and(|named| is_own(origin, &named))
-            || self.allows(origin)
+        self.stranger(connection).is_none()
     }
 
-    /// Checks the same.
+    /// The same, with a warning in the log where the request is refused.
     ///
     /// # Errors
-    /// The 403 that says which origin was refused.
-    pub fn check(&self, connection: &Connection) -> Result<(), Response> {
-        if self.permit(connection) {
-            return Ok(());
-        }
-        let origin = connection.header("Origin").unwrap_or_default();
-        let host = connection.header("Host").unwrap_or_default();
+    /// [`AuthError::ForbiddenOrigin`].
+    pub fn check(&self, connection: &Connection) -> Result<(), AuthError> {
+        let Some((origin, host)) = self.stranger(connection) else { return Ok(()) };
         self.warn_once(origin, host);
-        let message = format!(
-            "origin {origin} is neither this request's host, {host}, nor allowed; see --allow-origin"
-        );
-        Err(Response::error(403, "forbidden_origin", message))
+        Err(AuthError::ForbiddenOrigin { origin: origin.to_owned(), host: host.to_owned() })
     }
 
-    /// Behind a proxy that names another host, the server's own page is refused. Only the operator
-    /// can tell that from a page of a stranger.
+    /// The origin and the host of a request that comes from a page of another server.
+    fn stranger<'a>(&self, connection: &'a Connection) -> Option<(&'a str, &'a str)> {
+        let origin = connection.header("Origin")?;
+        let host = connection.header("Host").unwrap_or_default();
+        // Safe though a client sends it: a page cannot, since a browser asks for these fields by a
+        // preflight.
+        let forwarded = || self.proxies.host(connection.socket_peer(), connection.head());
+        let is_permitted = is_own(origin, host)
+            || forwarded().is_some_and(|host| is_own(origin, &host))
+            || self.allows(origin);
+        (!is_permitted).then_some((origin, host))
+    }
+
+    /// Warns the operator. Behind a proxy that sends another host, the server's own page is refused, and
+    /// only the operator can tell it from a page of another server.
     fn warn_once(&self, origin: &str, host: &str) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         let is_bounded = origin.len() <= MAX_ORIGIN && warned.len() < MAX_WARNINGS;
@@ -89,36 +90,25 @@ impl Origins {
         }
     }
 
-    /// Serves a POST that pages of allowed origins may send.
-    pub fn serve_post(
-        &self,
-        mut connection: Connection,
-        accept: impl FnOnce(&mut Connection) -> Result<Response, Response>,
-    ) -> Next {
-        let result = self.check(&connection).and_then(|()| accept(&mut connection));
-        let (Ok(answer) | Err(answer)) = result;
-        connection.respond(&answer)
-    }
-
-    /// The fields of every response to a request for an endpoint, also of errors: without them a
-    /// page could not read what is wrong. `is_public` says that anybody may read.
+    /// The CORS fields of every response to a request for an endpoint. Errors have them too: without
+    /// them a page could not read what is wrong. `is_public` says that anybody may read.
     pub fn cors(&self, head: &Head, is_public: bool) -> Vec<Field> {
         let mut fields: Vec<Field> = Vec::new();
         let named = head.values("Origin").next().filter(|origin| self.names(origin));
         if let Some(origin) = named {
             fields.push(("Access-Control-Allow-Origin", origin.to_owned().into()));
-            // Any page can make itself one of origin `null`, in a sandboxed frame: not with cookies.
+            // Any page becomes one of origin `null` in a sandboxed frame. It gets nothing by cookies.
             if origin != "null" {
                 fields.push(("Access-Control-Allow-Credentials", "true".into()));
             }
         } else if is_public || self.allows_all() {
-            // Browsers give no page that was let in by `*` what takes a cookie.
+            // With `*` a browser shows the page no response to a request that has cookies.
             fields.push(("Access-Control-Allow-Origin", "*".into()));
         }
         if !fields.is_empty() {
             fields.push(("Access-Control-Expose-Headers", "Retry-After".into()));
         }
-        // Caches must know that a page of another origin gets another response.
+        // A cache must not give one origin's response to another.
         if self.allowed.iter().any(|one| one != "*") {
             fields.push(("Vary", "Origin".into()));
         }
@@ -140,11 +130,11 @@ impl Origins {
     }
 }
 
-/// Adds what a browser asks before it sends a request (a preflight): that `methods` may be used, and
-/// whatever fields it names. Polyfills and tracing libraries send fields that nobody can list here,
-/// and `*` would leave `Authorization` out.
-pub fn preflight(answer: Response, head: &Head, methods: &'static str) -> Response {
-    let answer = answer
+/// Adds what a browser asks for in a preflight: that a page may use `methods`, and all the fields that
+/// the browser names. Polyfills and tracing libraries send fields that cannot be listed here, and `*`
+/// does not cover `Authorization`.
+pub fn preflight(response: Response, head: &Head, methods: &'static str) -> Response {
+    let response = response
         .with("Access-Control-Allow-Methods", methods)
         .with("Access-Control-Max-Age", PREFLIGHT_SECONDS);
     let is_list = |names: &&str| {
@@ -152,14 +142,14 @@ pub fn preflight(answer: Response, head: &Head, methods: &'static str) -> Respon
         names.len() <= MAX_REQUESTED_BYTES && members.all(is_token)
     };
     match head.values("Access-Control-Request-Headers").next().filter(is_list) {
-        Some(names) => answer.with("Access-Control-Allow-Headers", names.to_owned()),
-        None => answer,
+        Some(names) => response.with("Access-Control-Allow-Headers", names.to_owned()),
+        None => response,
     }
 }
 
 /// Whether a page of `origin` came from the host that the request is addressed to. The scheme is
-/// not compared: behind a proxy that ends TLS it is not known. Libraries on telephones and small
-/// devices send the WebSocket's own, `ws://` or `wss://`.
+/// not compared: behind a proxy that terminates TLS the server does not know it. Some libraries send an
+/// origin with the WebSocket's scheme, `ws://` or `wss://`.
 fn is_own(origin: &str, host: &str) -> bool {
     let origin = normalized_origin(origin);
     let Some((scheme, authority)) = origin.split_once("://") else { return false };

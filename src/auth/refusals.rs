@@ -1,7 +1,7 @@
-//! Refused clients in the log: each a line, and a flood of them not a flood of lines.
+//! The log of refused clients: a line for each, up to a limit.
 //!
-//! Whoever looks for why a page does not connect finds it here. Anybody can be refused as often as they
-//! like, so lines are limited; how many were left out is told with the next.
+//! An operator who wants to know why a page does not connect finds the reason here. A client can have
+//! itself refused without end, so the lines are limited; the next line tells how many were left out.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use crate::http::Response;
 use crate::http::forwarded::ClientAddress;
 use crate::listener::connection::{Connection, Next};
 
-/// How many lines there may be in each [`WINDOW`].
+/// The most lines in each [`WINDOW`].
 const MAX_LINES: u32 = 20;
 
-/// For how long lines are counted together.
+/// The time over which lines are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The longest message in a line, in characters: some repeat what the client has sent.
+/// The longest message in a line, in characters: some messages repeat what the client has sent.
 const MAX_MESSAGE: usize = 300;
 
-/// Counts the lines.
+/// The limit on the lines.
 #[derive(Debug, Default)]
 pub struct Refusals(Mutex<Counts>);
 
@@ -30,7 +30,7 @@ impl Refusals {
         connection.respond(response)
     }
 
-    /// Logs why somebody is refused.
+    /// Logs why a client is refused, unless the limit is reached.
     pub fn log(&self, transport: &str, peer: ClientAddress, response: &Response) {
         let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner).add(Instant::now());
         if let Some(left_out) = counted {
@@ -47,16 +47,18 @@ impl Refusals {
     }
 }
 
-/// The lines of the present window, and those that were left out since the last line.
 #[derive(Debug, Default)]
 struct Counts {
+    /// When the current window began.
     began: Option<Instant>,
+    /// The lines in this window.
     lines: u32,
+    /// The refusals without a line since the last line.
     left_out: u64,
 }
 
 impl Counts {
-    /// Counts one more. Returns how many were left out before it, if it is to be logged.
+    /// Counts one more refusal. If it gets a line, returns how many were left out before it.
     fn add(&mut self, now: Instant) -> Option<u64> {
         if self.began.is_none_or(|began| now.duration_since(began) >= WINDOW) {
             (self.began, self.lines) = (Some(now), 0);

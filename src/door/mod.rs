@@ -2,23 +2,25 @@
 //!
 //! The way of a connection:
 //!
-//! 1. The accept thread, blocked in `accept`, takes it ([`Door::accept`]). It gets a place in the
-//!    [`PendingTable`], which may evict another one for it, or 503.
-//! 2. Its head is read and checked ([`head`]). Where `TCP_DEFER_ACCEPT` has brought all of it already,
-//!    the accept thread takes it without waiting; otherwise another thread reads it
-//!    ([`Door::read_head`]), blocked in `poll`. A peer that closes, the deadline, the table that needs
-//!    the place, and the shutdown all wake it. What is wrong is answered there and then ([`refuse`]).
-//! 3. Head and socket wait under a ticket, and the head goes through tiny_http
-//!    ([`crate::listener`]), whose request takes them out again.
-//! 4. A thread serves it, and may read a body ([`body`]). A client gives its place in the table up
-//!    and keeps socket and thread; a connection that is kept open begins again at 2.
+//! 1. The accept thread, blocked in `accept`, accepts it ([`Door::accept`]), and gives it a place in the
+//!    [`PendingTable`]. Where the table is full, it evicts another connection, or this one gets 503.
+//! 2. Its head is read and checked ([`head`]). Usually `TCP_DEFER_ACCEPT` has brought all of it already,
+//!    and the accept thread reads it without waiting. Otherwise another thread reads it
+//!    ([`Door::read_head`]), blocked in `poll`. These wake it: bytes, a peer that closes, the deadline,
+//!    an eviction, and the shutdown. A head that is wrong is refused at once ([`refuse`]).
+//! 3. Head and socket are kept under a ticket, while the head alone goes through tiny_http
+//!    ([`crate::listener`]). The request that comes out redeems the ticket.
+//! 4. A thread serves the request, and may read a body ([`body`]). If the connection becomes an event
+//!    stream or a WebSocket, it gives up its place in the table, and keeps socket and thread. If it stays
+//!    open for another request, it begins again at 2.
 //!
-//! A last response lingers: our end is closed, and what the peer still sends is read, because a
-//! socket closed with unread bytes in it resets the connection, and the peer may never see the
-//! response (RFC 9112 section 9.6).
+//! A last response lingers: we close our half of the connection, and read what the peer still sends. If
+//! a socket is closed with unread bytes in it, the kernel resets the connection, and the peer may never
+//! see the response (RFC 9112 section 9.6).
 
 pub mod body;
 pub mod counters;
+pub mod error;
 pub mod head;
 pub mod pending;
 
@@ -36,29 +38,31 @@ use crate::http::{Persistence, Response};
 use crate::os::send::{linger, send_all, send_now};
 use crate::os::sys;
 use counters::Counters;
+use error::DoorError;
 use head::Scanner;
 use pending::{Pending, PendingTable, Stage};
 
-/// Connections that the kernel keeps ready for `accept` (its own limit, `somaxconn`, applies too).
+/// The length of the listen queue: connections that wait for `accept`. The kernel's own limit,
+/// `somaxconn`, applies too.
 const LISTEN_QUEUE: i32 = 4096;
 
-/// The receive buffer of a connection (the kernel doubles it, for its own needs). By default it
-/// grows to 6 MiB, for everybody who sends ahead of their reader.
+/// The receive buffer of a connection, which the kernel doubles for its own needs. By default it grows
+/// to 6 MiB for each client that sends faster than it is read.
 const RECEIVE_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Bytes of a head read at once. Most heads are shorter.
+/// Bytes of a head that are read at once. Most heads are shorter.
 const READ_BYTES: usize = 2 * 1024;
 
 /// How long a connection that is kept open waits for its next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long `accept` waits where descriptors or memory have run out.
+/// How long the accept thread sleeps where descriptors or memory have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a peer may take to accept a response.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long, and for how many bytes, a peer is read after its last response.
+/// How long, and for how many bytes, a connection lingers.
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 << 20);
 
 /// The listening socket and its pending connections.
@@ -66,9 +70,9 @@ pub struct Door {
     listener: TcpListener,
     /// The bound address.
     pub address: SocketAddr,
-    /// All pending connections.
+    /// The connections that are not clients yet.
     pub table: Arc<PendingTable>,
-    /// Where the door and the listener count.
+    /// Shared with the listener.
     pub counters: Arc<Counters>,
     /// How long a head may take, from `accept` on; and then a body.
     pub header_timeout: Duration,
@@ -77,23 +81,24 @@ pub struct Door {
 }
 
 impl Door {
-    /// Listens as `config` says, for at most `max_pending` connections that are not clients. Port 0
-    /// lets the system choose. An IPv6 address accepts IPv6 only, but for `[::]`, which accepts IPv4
-    /// as well (dual stack), whatever the system's default is.
+    /// Listens as `config` says, with room for `max_pending` connections that are not clients yet. On port
+    /// 0 the system chooses one. An IPv6 address accepts only IPv6, except for `[::]`, which accepts
+    /// IPv4 as well (dual stack), whatever the system's default is.
     ///
     /// # Errors
-    /// What the system says, for example that the port is in use.
+    /// The system's, for example that the port is in use.
     pub fn bind(config: &Config, max_pending: usize) -> io::Result<Door> {
         let domain = Domain::for_address(config.listen);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         if let SocketAddr::V6(address) = config.listen {
             socket.set_only_v6(!address.ip().is_unspecified())?;
         }
-        // What is set here, accepted connections inherit.
-        // A restarted server must not wait for its predecessor's connections to time out.
+        // Accepted connections inherit all of these options.
+        // A restarted server must not wait until the connections of the one before have timed out.
         socket.set_reuse_address(true)?;
-        // An event is written whole, at once; waiting to fill a segment would only delay it.
+        // An event is written whole. Waiting for more bytes to fill a segment would only delay it.
         socket.set_tcp_nodelay(true)?;
+        // A client that vanished without a word is found after two minutes.
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_secs(60))
             .with_interval(Duration::from_secs(15))
@@ -115,8 +120,8 @@ impl Door {
         })
     }
 
-    /// Accepts until [`Door::stop`]. `admitted` gets each connection, and its head if that is here
-    /// and right; it must not block. The body of the accept thread, which nothing but `stop` ends.
+    /// The accept thread's loop, which only [`Door::stop`] ends. `admitted` gets each connection, with its
+    /// head if all of it has come and it is right. It must not block.
     pub fn accept(&self, admitted: impl Fn(Pending, Option<Head>)) {
         loop {
             match self.listener.accept() {
@@ -128,15 +133,16 @@ impl Door {
                     Err(stream) => {
                         log::debug!("no place for {peer}");
                         let response = Response::overloaded("all connections are busy");
-                        // Not lingering: this thread must not wait for a peer.
+                        // Without lingering: this thread must not wait for a peer.
                         let _ = send_now(&stream, &response.to_bytes(false, Persistence::Close));
                     }
                 },
                 Err(_) if self.is_stopped() => return,
                 Err(error) => match error.kind() {
-                    // The connection went before it was accepted, or a signal came.
+                    // The client left before this thread came, or a signal interrupted the call.
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    // No descriptor or no memory: nothing tells when there is one again.
+                    // No descriptor or no memory. Nothing tells when there is one again, so the thread
+                    // frees one and sleeps.
                     _ => {
                         log::debug!("accept: {error}");
                         self.table.make_room();
@@ -147,10 +153,10 @@ impl Door {
         }
     }
 
-    /// Refuses new connections, and closes all pending ones. Ends the accept thread.
+    /// Ends the accept thread, refuses new connections, and closes all in the table.
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
-        // Wakes the accept thread; closing the descriptor would not.
+        // This wakes the thread that is blocked in `accept`; closing the descriptor would not.
         let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
         self.table.close(|_| true);
     }
@@ -160,16 +166,16 @@ impl Door {
         self.is_stopped.load(Ordering::SeqCst)
     }
 
-    /// The head, if one read that does not wait brings all of it and it is right. What is wrong is
-    /// left for [`Door::read_head`] to find, in a thread that may wait.
+    /// The head, if one read that does not wait brings all of it, and it is right. A wrong one is left for
+    /// [`Door::read_head`], in a thread that may wait while it refuses it.
     fn head_that_is_here(&self, pending: &mut Pending) -> Option<Head> {
         pending.fill_now(READ_BYTES).ok()?;
         let taken = Scanner::default().take(&mut pending.bytes, self.max_head);
         taken.ok().flatten().filter(|_| pending.enter(Stage::Exchange))
     }
 
-    /// Reads the next head on a connection, waiting for it. `None` where there is none: the
-    /// connection is over, or what came is refused.
+    /// Reads the next head on a connection, and waits for it. Refuses what is wrong. `None` means that no
+    /// request comes: the connection is to be dropped.
     pub fn read_head(&self, pending: &mut Pending) -> Option<Head> {
         let mut scanner = Scanner::default();
         let (nothing_yet, timeout) = match pending.is_kept {
@@ -177,8 +183,9 @@ impl Door {
             false => (Stage::Silent, self.header_timeout),
         };
         let mut deadline = pending.since + timeout;
+        // The stage that the table knows, so that it is told only of changes.
         let mut stage = None;
-        let refusal = loop {
+        let error = loop {
             if head::is_tls(&pending.bytes) {
                 let peer = pending.peer;
                 log::info!("{peer} began a TLS handshake; this port speaks plain HTTP: closed");
@@ -187,14 +194,15 @@ impl Door {
             match scanner.take(&mut pending.bytes, self.max_head) {
                 Ok(Some(head)) => return pending.enter(Stage::Exchange).then_some(head),
                 Ok(None) => {}
-                Err(response) => break response,
+                Err(error) => break error,
             }
+            // Not complete yet. The table must know what has come: it evicts by stage.
             let now = if scanner.has_begun(&pending.bytes) { Stage::Head } else { nothing_yet };
             if stage != Some(now) {
                 if !pending.enter(now) {
                     return None;
                 }
-                // The time for a head on a kept connection begins with its first byte.
+                // On a connection that stayed open, the time for the next head begins with its first byte.
                 if pending.is_kept && now == Stage::Head {
                     deadline = Instant::now() + self.header_timeout;
                 }
@@ -205,17 +213,16 @@ impl Door {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && now != Stage::Idle => {
                     log::debug!("{}: no request in time", pending.peer);
                     self.counters.reaped.fetch_add(1, Ordering::Relaxed);
-                    // Who has said nothing is told nothing.
+                    // A client that has sent nothing expects no response: browsers connect in advance.
                     if now == Stage::Silent {
                         return None;
                     }
-                    let message = "the request did not arrive in time (--header-timeout)";
-                    break Response::error(408, "timeout", message);
+                    break DoorError::HeadTimeout;
                 }
                 Err(_) => return None,
             }
         };
-        refuse(pending, &refusal);
+        refuse(pending, &error.into());
         None
     }
 }
@@ -229,7 +236,8 @@ pub fn refuse(pending: &Pending, response: &Response) {
     }
 }
 
-/// Closes our end, and reads what the peer still sends, so that it can see its last response.
+/// Closes our half of the connection, and reads what the peer still sends, so that it sees its last
+/// response.
 pub fn linger_and_close(pending: &Pending) {
     if pending.enter(Stage::Lingering) {
         linger(&pending.stream, LINGER.0, LINGER.1);

@@ -1,5 +1,7 @@
-//! What is done with requests: a file for each endpoint. Each runs in the thread of its connection.
+//! The handlers: a file for each endpoint. Each runs in the thread of its connection, which the
+//! listener has started for it, and which waits only for its own client, or for a broadcaster.
 
+pub mod error;
 pub mod publish;
 pub mod query;
 pub mod sse;

@@ -1,156 +1,127 @@
-//! `POST /publish`: one event, or with `application/x-ndjson` one a line.
+//! `POST /publish`: one event, or with `application/x-ndjson` one in each line.
+//!
+//! The connection's thread waits for two things: for the body, until it is here, the client closes, or
+//! the time for it is over; and in [`Hub::publish`](crate::hub::Hub::publish) for a broadcaster that is
+//! behind.
 
 use std::borrow::Cow;
 
 use serde_json::json;
 
+use super::error::HandlerError;
+use super::query::Query;
 use crate::app::App;
-use crate::auth::access::sends_bearer;
+use crate::auth::access::bearer_token;
+use crate::auth::permission::PublishPermission;
 use crate::event::members::Members;
 use crate::event::{DEFAULT_TOPIC, Draft};
-use crate::handlers::query::Query;
 use crate::http::Response;
 use crate::hub::Stopped;
 use crate::hub::topics::ALL;
 use crate::listener::connection::{Connection, Next};
 
-/// The names under which a body of one JSON text a line is sent. None is registered.
+/// The media types of a body with one JSON text in each line. None of them is registered with IANA.
 const NDJSON: [&str; 4] =
     ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
 
-/// Serves the request: checks who asks, reads the body, publishes, and answers
-/// `{"id":…,"subscribers":N}` (of the last event, with `"events":N`, for several).
-pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
-    app.origins.serve_post(connection, |connection| accept(app, connection, query))
+/// Publishes, and responds `{"id":…,"subscribers":N}`, for several events with the id of the last one
+/// and `"events":N`.
+pub fn serve(app: &App, mut connection: Connection, query: &Query) -> Next {
+    let (Ok(response) | Err(response)) = publish(app, &mut connection, query);
+    connection.respond(&response)
 }
 
-fn accept(app: &App, connection: &mut Connection, query: &Query) -> Result<Response, Response> {
-    authorise(app, connection)?;
-    let topic = query.single_topic()?.unwrap_or(DEFAULT_TOPIC).to_owned();
+fn publish(app: &App, connection: &mut Connection, query: &Query) -> Result<Response, Response> {
+    // All that the head decides comes first: nobody uploads a body that is refused anyway.
+    app.origins.check(connection)?;
+    let (token, given) = (app.config.token.as_deref(), bearer_token(connection));
+    PublishPermission::new(token, app.is_loopback, given).check()?;
+    let topic = query.single_topic()?.unwrap_or(DEFAULT_TOPIC);
+    let name = query.event.as_deref();
     let coding = connection.header("Content-Encoding").unwrap_or("identity");
     if !coding.eq_ignore_ascii_case("identity") {
-        let message = "send the body as it is, without Content-Encoding";
-        return Err(Response::error(415, "unknown_coding", message));
+        return Err(HandlerError::UnknownCoding.into());
     }
-    let limit = app.config.max_message;
-    let body = String::from_utf8(connection.read_body(limit)?)
-        .map_err(|_| Response::error(400, "not_utf8", "events are text; send UTF-8"))?;
-    let content_type = connection.header("Content-Type").unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if NDJSON.iter().any(|known| media_type.eq_ignore_ascii_case(known)) {
-        return publish_lines(app, &body, &topic, query.event.as_deref());
+    let is_ndjson = is_ndjson(connection.header("Content-Type").unwrap_or_default());
+
+    let body = connection.read_body(app.config.max_message)?;
+    let body = String::from_utf8(body).map_err(|_| HandlerError::NotUtf8)?;
+    // All lines are checked before the first is published: either all events are published, or none.
+    let drafts = match is_ndjson {
+        true => parse_lines(&body, topic, name)?,
+        false => vec![draft(topic, name, &body)?],
+    };
+
+    let (events, mut last) = (drafts.len(), None);
+    for draft in drafts {
+        last = Some(app.hub.publish(draft).map_err(|Stopped| Response::draining())?);
     }
-    let draft = Draft::new(&topic, query.event.as_deref(), &body)
-        .map_err(|why| Response::error(400, "bad_event", why.0))?;
-    let receipt = app.hub.publish(draft).map_err(|Stopped| Response::draining())?;
-    let answer = json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers});
-    Ok(Response::json(200, &answer))
+    let receipt = last.ok_or(HandlerError::NoEvents)?;
+    let mut body = json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers});
+    if is_ndjson {
+        body["events"] = events.into();
+    }
+    Ok(Response::json(200, &body))
 }
 
-/// All lines are checked before the first is published: either all are, or none.
-fn publish_lines(
-    app: &App,
-    body: &str,
-    topic: &str,
-    name: Option<&str>,
-) -> Result<Response, Response> {
-    let mut drafts = Vec::new();
-    for (number, line) in body.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let draft = parse_line(line, topic, name).map_err(|why| {
-            Response::error(400, "bad_line", format!("line {}: {why}", number + 1))
-        })?;
-        drafts.push(draft);
-    }
-    let events = drafts.len();
-    let receipts: Result<Vec<_>, _> =
-        drafts.into_iter().map(|draft| app.hub.publish(draft)).collect();
-    let receipts = receipts.map_err(|Stopped| Response::draining())?;
-    let Some(last) = receipts.last() else {
-        return Err(Response::error(400, "no_events", "the body holds no lines"));
-    };
-    let answer =
-        json!({"id": last.id.to_string(), "subscribers": last.subscribers, "events": events});
-    Ok(Response::json(200, &answer))
+fn is_ndjson(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    NDJSON.iter().any(|known| media_type.eq_ignore_ascii_case(known))
+}
+
+/// The events of all lines that are not blank.
+fn parse_lines(body: &str, topic: &str, name: Option<&str>) -> Result<Vec<Draft>, HandlerError> {
+    let lines = body.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            parse_line(line, topic, name)
+                .map_err(|error| HandlerError::BadLine(index + 1, Box::new(error)))
+        })
+        .collect()
 }
 
 /// One line: `{"topic":…,"event":…,"data":…}`, the first two optional.
-fn parse_line(line: &str, topic: &str, name: Option<&str>) -> Result<Draft, String> {
+fn parse_line(line: &str, topic: &str, name: Option<&str>) -> Result<Draft, HandlerError> {
     let mut members = Members::parse(line).map_err(|error| match error.is_data() {
-        true => "no JSON object with \"data\"".to_owned(),
-        false => format!("no JSON: {error}"),
+        true => bad("no JSON object with \"data\""),
+        false => bad(format!("no JSON: {error}")),
     })?;
     if let Some(name) = members.repeated() {
-        return Err(format!("the member {name:?} is there twice"));
+        return Err(bad(format!("the member {name:?} is there twice")));
     }
     take_draft(&mut members, topic, name)
 }
 
-/// Takes an event's members out of a JSON object; `topic` and `name` are what it has where it
-/// names none. Data that is a string is published as it is, anything else as its JSON: the very
-/// bytes that were sent.
-pub(crate) fn take_draft(
+/// Takes an event's members out of a JSON object. Without a member of its own the event gets `topic` and
+/// `name`. Data that is a string is published as its text, any other JSON byte for byte as it was sent.
+pub(super) fn take_draft(
     members: &mut Members,
     topic: &str,
     name: Option<&str>,
-) -> Result<Draft, String> {
-    let own_topic = members.take_string("topic")?;
-    let own_name = members.take_string("event")?;
+) -> Result<Draft, HandlerError> {
+    let own_topic = members.take_string("topic").map_err(bad)?;
+    let own_name = members.take_string("event").map_err(bad)?;
     let data: Cow<str> = match members.take("data") {
-        None => return Err("\"data\" is missing".to_owned()),
+        None => return Err(bad("\"data\" is missing")),
         Some(text) if text.starts_with('"') => {
             let decoded: Result<String, _> = serde_json::from_str(text);
-            decoded.map_err(|error| format!("\"data\" is no text: {error}"))?.into()
+            decoded.map_err(|error| bad(format!("\"data\" is no text: {error}")))?.into()
         }
         Some(json) => json.into(),
     };
     let topic = own_topic.as_deref().unwrap_or(topic);
     if topic == ALL {
-        return Err("topic * means all; publish on one".to_owned());
+        return Err(bad("topic * means all; publish on one"));
     }
-    Draft::new(topic, own_name.as_deref().or(name), &data).map_err(|why| why.0)
+    draft(topic, own_name.as_deref().or(name), &data)
 }
 
-/// Who may publish: with a token those who know it, without one those on this machine.
-///
-/// # Errors
-/// 401 or 403, with the reason.
-fn authorise(app: &App, connection: &Connection) -> Result<(), Response> {
-    match permission(app, |token| sends_bearer(connection, token)) {
-        PublishPermission::Granted => Ok(()),
-        PublishPermission::OnlyFromLoopback => {
-            Err(Response::error(403, "forbidden", ONLY_FROM_LOOPBACK))
-        }
-        PublishPermission::TokenMissing => {
-            let message = "send 'Authorization: Bearer' with the server's token";
-            Err(Response::error(401, "unauthorized", message).with("WWW-Authenticate", "Bearer"))
-        }
-    }
+fn draft(topic: &str, name: Option<&str>, data: &str) -> Result<Draft, HandlerError> {
+    Draft::new(topic, name, data).map_err(|error| bad(error.0))
 }
 
-/// Whether somebody may publish. The address that counts is the one the server listens on; who
-/// a client says it is, or a proxy says, decides nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PublishPermission {
-    /// Yes.
-    Granted,
-    /// Not without the server's token.
-    TokenMissing,
-    /// Nobody may: see [`ONLY_FROM_LOOPBACK`].
-    OnlyFromLoopback,
-}
-
-/// What [`PublishPermission::OnlyFromLoopback`] means.
-pub const ONLY_FROM_LOOPBACK: &str =
-    "publishing needs --token unless the server listens on loopback only";
-
-/// The permission of somebody of whom `has_token` tells whether they know the server's token.
-pub fn permission(app: &App, has_token: impl FnOnce(&str) -> bool) -> PublishPermission {
-    match &app.config.token {
-        Some(token) if has_token(token) => PublishPermission::Granted,
-        Some(_) => PublishPermission::TokenMissing,
-        None if app.is_loopback => PublishPermission::Granted,
-        None => PublishPermission::OnlyFromLoopback,
-    }
+fn bad(message: impl Into<String>) -> HandlerError {
+    HandlerError::BadEvent(message.into())
 }
 
 #[cfg(test)]

@@ -1,36 +1,36 @@
-//! The part of a request target behind the `?`.
+//! The query of a request, the part of its target behind the `?`: which topics, from which event on.
 
 use std::collections::BTreeSet;
 
+use super::error::HandlerError;
 use crate::event::check_name;
-use crate::http::Response;
 use crate::http::head::percent_decode;
 use crate::hub::LastSeen;
 use crate::hub::topics::{ALL, Topics};
 use crate::listener::connection::Connection;
 
-/// The query parameters that any handler understands. Others are ignored, unless they are nearly
-/// one of these.
+/// The parameters of all endpoints. Unknown ones are ignored, unless their name is nearly one of these.
 #[derive(Debug, Default)]
 pub struct Query {
     topics: BTreeSet<String>,
     /// `event=`: the name of a published event.
     pub event: Option<String>,
-    /// `last_event_id=`: for clients that cannot send the header field.
+    /// `last_event_id=`: for clients that cannot send the header field `Last-Event-ID`.
     pub last_event_id: Option<String>,
     /// `ticket=`: for clients that cannot send the subscribe token (see [`crate::auth::access`]).
     pub ticket: Option<String>,
 }
 
 impl Query {
-    /// Reads the part of a request target behind the `?`.
+    /// Reads a query, which has the form `application/x-www-form-urlencoded` (WHATWG URL, section 5.1).
     ///
     /// # Errors
-    /// A topic or event that could not have been published (see [`check_name`]), a parameter that is
-    /// nearly one of ours, and percent-encoding that is not UTF-8: two such topics would be one.
-    pub fn parse(query: &str) -> Result<Query, Response> {
-        let bad = |message: String| Response::error(400, "bad_query", message);
+    /// [`HandlerError::BadQuery`]: a topic or an event name that no event can have (see [`check_name`]),
+    /// a parameter that is nearly one of ours, or percent-encoding that is not UTF-8.
+    pub fn parse(query: &str) -> Result<Query, HandlerError> {
+        let bad = HandlerError::BadQuery;
         let mut parsed = Query::default();
+        // The parser would replace such bytes: two different topics would become one.
         if percent_decode(query).is_some_and(|bytes| std::str::from_utf8(&bytes).is_err()) {
             return Err(bad("the query holds percent-encoding that is not UTF-8".into()));
         }
@@ -44,7 +44,7 @@ impl Query {
                     check_name("event", &value).map_err(|why| bad(why.0))?;
                     parsed.event = Some(value.into_owned());
                 }
-                // Polyfills of EventSource have each their own name for it.
+                // Each polyfill of EventSource has its own name for it.
                 "last_event_id" | "lastEventId" | "last-event-id" => {
                     parsed.last_event_id = Some(value.into_owned());
                 }
@@ -60,36 +60,45 @@ impl Query {
         Ok(parsed)
     }
 
-    /// The topics asked for, if any were; `*` asks for all.
+    /// The topics asked for, `*` for all; `None` where the query names none.
     pub fn topics(&self) -> Option<Topics> {
         (!self.topics.is_empty()).then(|| Topics::asked_for(&self.topics))
     }
 
-    /// Their names, as they were asked for.
+    /// The names of these topics, `*` among them.
     pub fn topic_names(&self) -> &BTreeSet<String> {
         &self.topics
     }
 
-    /// The topics asked for, or all.
+    /// The topics asked for; all where the query names none.
     pub fn topics_or_all(&self) -> Topics {
         self.topics().unwrap_or(Topics::All)
     }
 
-    /// The one topic to publish on, if it was named.
+    /// The one topic to publish on; `None` where the query names none.
     ///
     /// # Errors
-    /// Where several were, or the name is reserved.
-    pub fn single_topic(&self) -> Result<Option<&str>, Response> {
-        let bad = |message| Err(Response::error(400, "bad_query", message));
+    /// [`HandlerError::BadQuery`] where the query names several topics, or `*`.
+    pub fn single_topic(&self) -> Result<Option<&str>, HandlerError> {
+        let bad = |message: &str| Err(HandlerError::BadQuery(message.to_owned()));
         match self.topics.len() {
             0 | 1 if self.topics.contains(ALL) => bad("topic * means all; publish on one"),
             0 | 1 => Ok(self.topics.first().map(String::as_str)),
             _ => bad("an event has one topic; name it once"),
         }
     }
+
+    /// The id of the last event that the client has seen: from `Last-Event-ID`, or for clients that
+    /// cannot send this field from the query.
+    pub fn last_seen(&self, connection: &Connection) -> LastSeen {
+        // An empty field is as none: the query may still name an id.
+        let field = connection.header("Last-Event-ID").filter(|id| !id.is_empty());
+        LastSeen::parse(field.or(self.last_event_id.as_deref()))
+    }
 }
 
-/// The parameter that somebody means who writes `name`. Ignored, it would mean "all topics".
+/// The parameter that `name` is probably meant to be. If a misspelt `topic` were ignored, the client
+/// would get all topics.
 fn nearly(name: &str) -> Option<&'static str> {
     let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     match letters.to_ascii_lowercase().as_str() {
@@ -98,15 +107,6 @@ fn nearly(name: &str) -> Option<&'static str> {
         "lasteventid" | "lastid" => Some("last_event_id"),
         "ticket" | "tickets" => Some("ticket"),
         _ => None,
-    }
-}
-
-impl Query {
-    /// What the client saw last: its header field, or for those that cannot send one the query.
-    pub fn last_seen(&self, connection: &Connection) -> LastSeen {
-        // An empty field says nothing, and hides nothing.
-        let field = connection.header("Last-Event-ID").filter(|id| !id.is_empty());
-        LastSeen::parse(field.or(self.last_event_id.as_deref()))
     }
 }
 

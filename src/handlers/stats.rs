@@ -1,4 +1,7 @@
 //! What the server tells about itself: `/stats` as JSON for the page, `/metrics` for Prometheus.
+//!
+//! The connection's thread reads counters and sums, which belong to other threads, and waits for none of
+//! these. The locks of the client list and of outboxes are held for single steps.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,44 +17,47 @@ use crate::http::Response;
 use crate::listener::connection::Connection;
 use crate::os::procfs::{ProcessInfo, open_descriptors};
 
-/// How many clients `/stats` describes one by one.
+/// The most clients that `/stats` describes one by one.
 const MAX_LISTED: usize = 200;
 
-/// The sums over all broadcasters.
+/// How long fan-out takes, over all broadcasters.
 #[derive(Debug, Default)]
 struct FanOut {
-    /// Events that went out; every broadcaster handles each.
     events: u64,
-    /// Microseconds: in all, for the latest event, for the slowest.
-    total: u64,
-    last: u64,
-    longest: u64,
+    /// Over all events.
+    total_us: u64,
+    /// For the latest event.
+    last_us: u64,
+    /// For the slowest event.
+    longest_us: u64,
 }
 
 fn fan_out(app: &App) -> FanOut {
     app.hub.timings().fold(FanOut::default(), |sum, timing| FanOut {
+        // Every broadcaster handles every event, so a sum would count each several times.
         events: sum.events.max(timing.events.load(Relaxed)),
-        total: sum.total + timing.nanos.load(Relaxed) / 1_000,
-        last: sum.last.max(timing.last.load(Relaxed) / 1_000),
-        longest: sum.longest.max(timing.longest.load(Relaxed) / 1_000),
+        total_us: sum.total_us + timing.nanos.load(Relaxed) / 1_000,
+        last_us: sum.last_us.max(timing.last.load(Relaxed) / 1_000),
+        longest_us: sum.longest_us.max(timing.longest.load(Relaxed) / 1_000),
     })
 }
 
-/// Whether somebody may see the clients' addresses: on a server that only this machine reaches, where
-/// reading takes a token, or with the publishers' token. A page of any other origin can ask this
-/// machine, too, but does not belong to it.
+/// Whether a client may see the other clients' addresses. It may where only this machine reaches the
+/// server, where reading takes the subscribe token, or with the server's token. On this machine a
+/// browser can also bring requests of foreign pages; these are told apart by their origin.
 pub fn may_list_clients(app: &App, connection: &Connection) -> bool {
     (app.is_loopback && app.origins.permit(connection))
         || app.config.subscribe_token.is_some()
         || app.config.token.as_deref().is_some_and(|token| sends_bearer(connection, token))
 }
 
-/// `GET /stats`: the sums, and if `lists_clients` the clients one by one.
+/// The response to `GET /stats`; with `lists_clients` it describes clients one by one.
 pub fn stats(app: &App, lists_clients: bool) -> Response {
     let process = ProcessInfo::read();
     let (fan_out, counters) = (fan_out(app), &app.counters);
     let (sse, websocket) = app.clients.counts();
     let mut clients = app.clients.list();
+    // The oldest first: what is listed must not change with every request.
     clients.sort_by_key(|client| client.number);
     let listed: Vec<_> = clients
         .iter()
@@ -76,7 +82,7 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
             })
         })
         .collect();
-    let answer = json!({
+    let body = json!({
         "uptimeSeconds": app.started.elapsed().as_secs(),
         "draining": app.is_draining(),
         "threads": process.threads,
@@ -91,9 +97,9 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
         "backlogBytes": app.backlog.bytes(),
         "fanOut": {
             "events": fan_out.events,
-            "lastMicros": fan_out.last,
-            "longestMicros": fan_out.longest,
-            "totalMicros": fan_out.total,
+            "lastMicros": fan_out.last_us,
+            "longestMicros": fan_out.longest_us,
+            "totalMicros": fan_out.total_us,
         },
         "listener": {
             "restarts": counters.restarts.load(Relaxed),
@@ -101,10 +107,10 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
             "requests": counters.requests.load(Relaxed),
         },
     });
-    Response::json(200, &answer)
+    Response::json(200, &body)
 }
 
-/// `GET /metrics`, in the OpenMetrics text format.
+/// The response to `GET /metrics`, in the OpenMetrics text format.
 pub fn metrics(app: &App) -> Response {
     let process = ProcessInfo::read();
     let (fan_out, counters) = (fan_out(app), &app.counters);
@@ -119,15 +125,16 @@ pub fn metrics(app: &App) -> Response {
         ("memory_bytes", "Resident memory of the server", process.resident_bytes),
         ("backlog_bytes", "Bytes that wait for all clients", app.backlog.bytes() as u64),
         ("draining", "1 while the server shuts down", u64::from(app.is_draining())),
-        ("fan_out_last_microseconds", "Time to hand out the latest event", fan_out.last),
+        ("fan_out_last_microseconds", "Time to hand out the latest event", fan_out.last_us),
     ];
+    // Values of this moment, which live in other places: a registry for each request keeps none twice.
     for (name, help, value) in gauges {
         registry.register(name, help, ConstGauge::new(value as i64));
     }
     let counters = [
         ("requests", "HTTP requests, upgrades included", counters.requests.load(Relaxed)),
         ("events", "Events published and handed out", fan_out.events),
-        ("fan_out_microseconds", "Time spent in handing out events", fan_out.total),
+        ("fan_out_microseconds", "Time spent in handing out events", fan_out.total_us),
         ("clients_shed", "Clients disconnected for a full backlog", app.backlog.shed()),
         (
             "pipe_restarts",
@@ -136,6 +143,7 @@ pub fn metrics(app: &App) -> Response {
         ),
         ("reaped", "Connections closed without a request", counters.reaped.load(Relaxed)),
     ];
+    // The format adds `_total` to the names of counters.
     for (name, help, value) in counters {
         registry.register(name, help, ConstCounter::new(value));
     }

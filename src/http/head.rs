@@ -1,10 +1,11 @@
-//! The head of a request, as it is known once it has been read and checked.
+//! The head of a request, after the [door](crate::door::head) has read and checked it, and the small
+//! grammars that fields are made of (RFC 9110 section 5.6).
 
 use std::borrow::Cow;
 
 use super::Response;
 
-/// A request's head.
+/// A request's head. Sections without a name of a document are of RFC 9112.
 #[derive(Debug)]
 pub struct Head {
     /// The method, a token.
@@ -35,6 +36,16 @@ pub enum Framing {
 }
 
 impl Head {
+    /// The target's path, percent-encoded: all of it in front of the `?`.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&*self.target, |(path, _)| path)
+    }
+
+    /// What stands behind the `?` of the target, percent-encoded; `None` without a `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+
     /// The values of all field lines of that name, in order. Bytes that are not UTF-8 are replaced:
     /// what this server compares is ASCII.
     pub fn values<'a>(&'a self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a str> {
@@ -44,13 +55,13 @@ impl Head {
 
     /// The comma-separated members of a field, of all its lines (RFC 9110 section 5.6.1).
     pub fn members<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        // Only these two are white space (section 5.6.3); `trim` would know more.
+        // `trim` would also take characters that are not white space here (section 5.6.3).
         let members = self.values(name).flat_map(|value| value.split(','));
         members.map(|member| member.trim_matches([' ', '\t']))
     }
 
-    /// What this client is told instead of a `refusal` that will not last. See
-    /// [`Response::come_back`].
+    /// The response for a client that is refused only for a while: the `refusal` itself, or for readers
+    /// of event streams [`Response::come_back`], which does not make them give up.
     pub fn or_come_back(&self, refusal: Response) -> Response {
         if self.wants_event_stream() { Response::come_back(&refusal) } else { refusal }
     }

@@ -1,4 +1,8 @@
-//! One request with the socket it came on: what a handler works with.
+//! One request with its socket: what a handler gets.
+//!
+//! The thread of the connection runs all of this. It waits in two places: in [`Connection::read_body`] for
+//! the body, and in [`Connection::respond`] for a peer that is slow to read. A peer that closes, and a
+//! deadline, wake it in both.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -6,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::tickets::Ticket;
 use crate::door::body;
+use crate::door::error::DoorError;
 use crate::door::pending::Pending;
 use crate::door::{RESPONSE_TIMEOUT, linger_and_close};
 use crate::http::coding::Coding;
@@ -14,29 +19,29 @@ use crate::http::head::{Framing, Head};
 use crate::http::{Field, Persistence, Response};
 use crate::os::send::{send_all, send_now};
 
-/// A request, its socket, and the duty to respond. A connection that is dropped without a response
-/// (a handler panicked) says 500 and closes.
+/// A request, its socket, and the duty to respond. If it is dropped without a response, since a handler
+/// has panicked, the client gets 500.
 pub struct Connection {
-    /// `None` when a consuming method has taken it.
+    /// `None` once a method that consumes the connection has taken it.
     pub(super) ticket: Option<Box<Ticket>>,
     pub(super) client: ClientAddress,
-    /// How long the body may take.
+    /// How long the body may take, from the call that reads it.
     pub(super) body_timeout: Duration,
-    /// What every response to the request says, whatever it is about.
+    /// Fields of every response to the request.
     pub(super) fields: Vec<Field>,
 }
 
-/// What becomes of a connection after its response.
+/// What becomes of a connection when its handler returns.
 #[derive(Debug)]
 #[must_use]
 pub enum Next {
-    /// It is closed, or it is a client and has been served.
+    /// Nothing more: it is closed, or another thread has its socket.
     Done,
-    /// It waits for another request.
+    /// It stays open, and the thread reads another request.
     KeepAlive(Pending),
 }
 
-/// The socket of a client, for the rest of its life.
+/// The socket of an event stream's or a WebSocket's client. It has no place in the door's table any more.
 pub struct Link {
     socket: Arc<TcpStream>,
     client: ClientAddress,
@@ -44,7 +49,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A connection as an accepted one, with the peer's end of it.
+    /// A link over loopback, with the client's end of it.
     #[cfg(test)]
     pub(crate) fn pair() -> (Link, TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -59,17 +64,17 @@ impl Link {
         self.coding
     }
 
-    /// The connection, to be kept besides.
+    /// The socket, for owners besides the link.
     pub fn socket(&self) -> &Arc<TcpStream> {
         &self.socket
     }
 
-    /// The connection.
+    /// The socket.
     pub fn stream(&self) -> &TcpStream {
         &self.socket
     }
 
-    /// The client's address; see [`Connection::peer`].
+    /// See [`Connection::peer`].
     pub fn peer(&self) -> ClientAddress {
         self.client
     }
@@ -86,13 +91,13 @@ impl Connection {
         &self.head().method
     }
 
-    /// The client's address: the other end of the connection, or where that is a trusted proxy,
-    /// the one that it names. Nothing may be allowed because of it.
+    /// The client's address: that of the connection's other end, or if this is a trusted proxy, the one
+    /// that it names. For logs and limits; it must not allow anything.
     pub fn peer(&self) -> ClientAddress {
         self.client
     }
 
-    /// The other end of the connection itself: a proxy's, where there is one.
+    /// The address of the connection's other end: a client's, or a proxy's.
     pub fn socket_peer(&self) -> SocketAddr {
         self.ticket.as_ref().expect("only consuming methods take it").pending.peer
     }
@@ -102,44 +107,48 @@ impl Connection {
         self.head().values(name).next()
     }
 
-    /// Has every response say this, also those that report an error.
+    /// Sets fields for every response to the request, also for errors.
     pub fn set_fields(&mut self, fields: Vec<Field>) {
         self.fields = fields;
     }
 
-    /// What every response says: for those that are not written by [`Connection::respond`].
+    /// The fields of every response, for one that is not written by [`Connection::respond`].
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
 
-    /// Whether the request has a body that nobody has read.
+    /// Whether the request has a body that is not read yet.
     pub fn has_body(&self) -> bool {
         self.head().framing != Framing::Length(0)
     }
 
     /// The name of the thread that serves this connection: `top -H` and debuggers show it.
     pub(super) fn thread_name(&self) -> String {
-        let role = match self.head().target.split('?').next() {
+        let role = match self.head().path() {
             _ if self.head().is_upgrade => "ws",
-            Some("/events") => "sse",
+            "/events" => "sse",
             _ => "http",
         };
         format!("{role} {}", self.peer())
     }
 
     /// Reads the whole body, of at most `limit` bytes. A client that waits for `100 Continue` gets it
-    /// here. An error is the response to be written.
-    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, Response> {
+    /// here.
+    ///
+    /// # Errors
+    /// See [`body::read`].
+    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, DoorError> {
         let ticket = self.ticket.as_mut().expect("only consuming methods take it");
         let Ticket { pending, head } = &mut **ticket;
         let fits = !matches!(head.framing, Framing::Length(length) if length > limit as u64);
-        // Not to a client that has begun to send it already (RFC 9110 section 10.1.1).
+        // A client that has already begun to send the body needs none (RFC 9110 section 10.1.1), and one
+        // whose body is refused must not be told to send it.
         if head.expects_continue && fits && pending.bytes.is_empty() {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-            send_now(&pending.stream, interim).map_err(|_| body::broken())?;
+            send_now(&pending.stream, interim).map_err(|_| body::BROKEN)?;
         }
         let body = body::read(pending, head.framing, limit, Instant::now() + self.body_timeout)?;
-        // Nothing of it is left on the connection.
+        // For `respond`: the next bytes on the connection are another request.
         head.framing = Framing::Length(0);
         Ok(body)
     }
@@ -148,8 +157,8 @@ impl Connection {
         *self.ticket.take().expect("only consuming methods take it")
     }
 
-    /// Writes a plain response. The connection stays open for another request where both sides want
-    /// that, and nothing of a body is left on it.
+    /// Writes a response. The connection stays open for another request if both sides want that, and no
+    /// part of a body is left on it.
     pub fn respond(mut self, response: &Response) -> Next {
         let Ticket { mut pending, head } = self.take_ticket();
         let is_read = head.framing == Framing::Length(0);
@@ -159,6 +168,7 @@ impl Connection {
             (true, true) => Persistence::Default,
             (true, false) => Persistence::KeepAlive,
         };
+        // A file is sent piece by piece, behind the bytes of the head.
         let bytes = response.to_bytes_with(&self.fields, head.method == "HEAD", persistence);
         let is_sent = match response.file_part().filter(|_| head.method != "HEAD") {
             None => send_all(&pending.stream, &bytes, Instant::now() + RESPONSE_TIMEOUT).is_ok(),
@@ -166,8 +176,7 @@ impl Connection {
                 .send(&pending.stream, bytes)
                 .inspect_err(|(sent, why)| {
                     // Without the query, which may hold a ticket.
-                    let path = head.target.split('?').next().unwrap_or_default();
-                    let (client, length) = (self.client, part.length);
+                    let (client, path, length) = (self.client, head.path(), part.length);
                     log::info!("{client}: {path}: cut short after {sent} of {length} bytes: {why}");
                 })
                 .is_ok(),
@@ -175,20 +184,21 @@ impl Connection {
         if !is_sent {
             return Next::Done;
         }
+        // Its time to wait for the next request begins here.
         if keeps {
             pending.since = Instant::now();
             pending.is_kept = true;
             return Next::KeepAlive(pending);
         }
-        // Whoever is still sending would be told by a reset, which destroys the response.
+        // If the client is still sending, a close would reset the connection, and destroy the response.
         if !is_read || !pending.bytes.is_empty() {
             linger_and_close(&pending);
         }
         Next::Done
     }
 
-    /// Closes the connection without a response: to an `EventSource` that is a network error, after
-    /// which it comes back.
+    /// Closes the connection without a response. For an `EventSource` this is a network error, after which
+    /// it reconnects.
     pub fn close(mut self) -> Next {
         drop(self.take_ticket());
         Next::Done
@@ -202,14 +212,14 @@ impl Connection {
         }
     }
 
-    /// Keeps the connection for an event stream, which is only written.
+    /// Makes the connection an event stream, which is only written to.
     pub fn into_event_stream(mut self) -> Link {
         let coding = Some(self.coding());
         let socket = Arc::clone(&self.take_ticket().pending.stream);
         Link { socket, client: self.client, coding }
     }
 
-    /// Takes the connection over for another protocol, with the bytes that came behind the head.
+    /// Gives the connection to another protocol, with the bytes that came behind the head.
     pub fn into_stream(mut self) -> (Link, Vec<u8>) {
         let mut pending = self.take_ticket().pending;
         let socket = Arc::clone(&pending.stream);

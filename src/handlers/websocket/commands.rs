@@ -1,15 +1,19 @@
-//! The subprotocol `threadcast.v1`: commands in JSON, each with exactly one answer.
+//! The subprotocol `threadcast.v1`: commands in JSON, each with exactly one answer, an `ack` or an
+//! `error`.
 //!
-//! A client that offers it in its handshake changes its topics and publishes while it is connected.
-//! Nothing it sends as a message ends the connection: what cannot be done is answered with an
-//! error.
+//! A client that offers it in its handshake can change its topics and publish while it is connected. No
+//! message ends the connection: a command that cannot be carried out is answered with an error.
 //!
-//! **Order.** The client's own thread reads a command, carries it out, and answers it before it
-//! reads the next: answers come in the order of the commands. `subscribe` holds the client's outbox
-//! while it joins the live events (see [`Outbox::take`]), so the client reads: the ack, a `gap` if
-//! there is one, what it missed, and then live events. `unsubscribe` is answered when
-//! the client's broadcaster has heard of it: behind the ack there is no event on these topics. Who
-//! publishes on a topic of their own may see the event before the ack.
+//! **Thread.** The client's own thread reads a command, carries it out and answers it before it reads
+//! the next one, so answers come in the order of the commands. It waits for the client where an answer
+//! does not fit into the socket, in `publish` for a broadcaster that is behind, and in `unsubscribe`
+//! for the client's own broadcaster.
+//!
+//! **Order.** `subscribe` takes the client's outbox while it joins the live events (see
+//! [`Outbox::take`]), so the client reads: the ack, a `gap` if events are lost, the replay, and then live
+//! events. `unsubscribe` is answered when the client's broadcaster has applied it: behind the ack comes
+//! no event on these topics. A client that publishes on a topic of its own may read the event before the
+//! ack.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,12 +22,14 @@ use serde_json::{Value, json};
 
 use super::output::{encoding, text_message};
 use crate::app::App;
-use crate::auth::access::constant_time_eq;
+use crate::auth::error::AuthError;
+use crate::auth::permission::PublishPermission;
 use crate::client::outbox::Outbox;
 use crate::event::members::Members;
 use crate::event::payload::Payload;
 use crate::event::{DEFAULT_TOPIC, Draft, MAX_NAME, check_name};
-use crate::handlers::publish::{ONLY_FROM_LOOPBACK, PublishPermission, permission, take_draft};
+use crate::handlers::error::HandlerError;
+use crate::handlers::publish::take_draft;
 use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Stopped, Subscription};
 use crate::ws::deflate::Window;
@@ -31,10 +37,9 @@ use crate::ws::deflate::Window;
 /// The subprotocol's name (RFC 6455 section 1.9).
 pub const PROTOCOL: &str = "threadcast.v1";
 
-/// How many topics one client may be subscribed to: they are kept for as long as it guards.
+/// The most topics of one client: their names take memory for as long as it is connected.
 const MAX_TOPICS: usize = 1_000;
 
-/// What a client can ask for.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Subscribe { topics: BTreeSet<String>, last: LastSeen },
@@ -44,37 +49,22 @@ enum Command {
     Ping,
 }
 
-/// Why a command is not carried out.
-#[derive(Debug, PartialEq, Eq)]
-struct Refusal {
-    /// For programs; [`crate::docs::commands`] lists them.
-    code: &'static str,
-    /// For people: what is wrong, and what to do.
-    message: String,
-}
-
-impl Refusal {
-    fn new(code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into() }
-    }
-}
-
-/// What the client calls its command, to know the answer by: a string or a number.
+/// `ref`, the client's own name for a command, which the answer repeats: a string or a number.
 type Reference = Option<Value>;
 
-/// One client that gives commands.
+/// The commands of one client, and what they have changed.
 pub struct Commands {
     app: Arc<App>,
     outbox: Arc<Outbox>,
     deflate: Option<Window>,
     subscription: Subscription,
-    /// The topics it is subscribed to, by the names it gave them; `*` is one of them.
+    /// The names of the topics that it is subscribed to. `*` can be one of them.
     names: BTreeSet<String>,
     permission: PublishPermission,
 }
 
 impl Commands {
-    /// A client that is subscribed to the topics `names` already, and may publish as `permission` says.
+    /// `names` are the topics of `subscription`; `permission` is what the handshake has got the client.
     pub fn new(
         app: &Arc<App>,
         outbox: &Arc<Outbox>,
@@ -87,67 +77,62 @@ impl Commands {
         Commands { app, outbox, deflate, subscription, names, permission }
     }
 
-    /// Carries out the command in a text message, and answers it. Called by the client's own
-    /// thread: it waits where the client does not read.
+    /// Carries out the command in a text message, and answers it.
     pub fn execute(&mut self, text: &str) {
         let (reference, command) = parse(text);
-        let done = match command {
-            Ok(Command::Subscribe { topics, last }) => {
-                match self.subscribe(topics, last, &reference) {
-                    // Answered already, in front of the events that it brings.
-                    Ok(()) => return,
-                    Err(refusal) => Err(refusal),
-                }
-            }
-            Ok(Command::Unsubscribe { topics }) => Ok(self.unsubscribe(&topics)),
-            Ok(Command::Publish(draft)) => self.publish(draft),
-            Ok(Command::Authorize { token }) => self.authorize(&token),
-            Ok(Command::Ping) => Ok(json!({})),
-            Err(refusal) => Err(refusal),
-        };
-        self.answer(&match done {
-            Ok(members) => ack(&reference, members),
-            Err(refusal) => error(&reference, &refusal),
+        let result = command.and_then(|command| match command {
+            Command::Subscribe { topics, last } => self.subscribe(topics, last, &reference),
+            Command::Unsubscribe { topics } => Ok(Some(self.unsubscribe(&topics))),
+            Command::Publish(draft) => self.publish(draft).map(Some),
+            Command::Authorize { token } => self.authorize(&token).map(Some),
+            Command::Ping => Ok(Some(json!({}))),
         });
+        match result {
+            Ok(Some(members)) => self.answer(&ack(&reference, members)),
+            // `subscribe` has written its ack itself, in front of the events.
+            Ok(None) => {}
+            Err(error) => self.answer(&error_answer(&reference, &error)),
+        }
     }
 
     /// Answers a binary message.
     pub fn refuse_binary(&mut self) {
-        let refusal = Refusal::new("binary", "commands are JSON in text messages");
-        self.answer(&error(&None, &refusal));
+        self.answer(&error_answer(&None, &HandlerError::Binary));
     }
 
     fn answer(&self, text: &str) {
         self.outbox.write(&text_message(text, self.deflate));
     }
 
+    /// Writes the ack itself, and so returns no members for one.
     fn subscribe(
         &mut self,
         topics: BTreeSet<String>,
         last: LastSeen,
         reference: &Reference,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Value>, HandlerError> {
         if self.names.union(&topics).count() > MAX_TOPICS {
-            let message = format!("a client may be subscribed to {MAX_TOPICS} topics at once");
-            return Err(Refusal::new("too_many_topics", message));
+            return Err(HandlerError::TooManyTopics(MAX_TOPICS));
         }
         self.names.extend(topics);
         // From here on live events wait behind what this thread writes.
         if !self.outbox.take() {
-            return Ok(());
+            // The connection is closing: there is nobody to answer.
+            return Ok(None);
         }
         let replay = self.subscription.change(Topics::asked_for(&self.names), last);
         let mut members = json!({"topics": self.names});
         if let Some(seen) = replay.seen {
             members["lastEventId"] = seen.to_string().into();
         }
+        // The ack in front of the replay: it tells from which id on the client misses nothing.
         let answer = ack(reference, members);
         self.outbox.write_held(&Payload::own(text_message(&answer, self.deflate)));
         for payload in replay.payloads(encoding(self.deflate)) {
             self.outbox.write_held(&payload);
         }
         self.outbox.release();
-        Ok(())
+        Ok(None)
     }
 
     fn unsubscribe(&mut self, topics: &BTreeSet<String>) -> Value {
@@ -157,40 +142,34 @@ impl Commands {
         json!({"topics": self.names})
     }
 
-    fn publish(&self, draft: Draft) -> Result<Value, Refusal> {
+    fn publish(&self, draft: Draft) -> Result<Value, HandlerError> {
         self.check_permission()?;
-        let message = "the server is shutting down; publish again later";
-        let receipt =
-            self.app.hub.publish(draft).map_err(|Stopped| Refusal::new("draining", message))?;
+        let receipt = self.app.hub.publish(draft).map_err(|Stopped| HandlerError::Draining)?;
         Ok(json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers}))
     }
 
-    /// For browsers, whose handshakes carry no `Authorization`. A wrong token takes nothing away.
-    fn authorize(&mut self, token: &str) -> Result<Value, Refusal> {
+    /// For browsers, which cannot send `Authorization` in a handshake.
+    fn authorize(&mut self, token: &str) -> Result<Value, HandlerError> {
+        // A client that may publish keeps its permission, whatever it sends here.
         if self.permission != PublishPermission::Granted {
-            self.permission = permission(&self.app, |known| constant_time_eq(known, token));
+            let (known, is_loopback) = (self.app.config.token.as_deref(), self.app.is_loopback);
+            self.permission = PublishPermission::new(known, is_loopback, Some(token));
         }
         self.check_permission().map(|()| json!({}))
     }
 
-    fn check_permission(&self) -> Result<(), Refusal> {
-        match self.permission {
-            PublishPermission::Granted => Ok(()),
-            PublishPermission::OnlyFromLoopback => {
-                Err(Refusal::new("forbidden", ONLY_FROM_LOOPBACK))
-            }
-            PublishPermission::TokenMissing => {
-                let message = "publishing needs the server's token: send it in an authorize \
-                               command, or as 'Authorization: Bearer' in the handshake";
-                Err(Refusal::new("unauthorized", message))
-            }
-        }
+    fn check_permission(&self) -> Result<(), HandlerError> {
+        self.permission.check().map_err(|error| match error {
+            // A WebSocket's client has one more way to send the token.
+            AuthError::PublishingNeedsToken => HandlerError::TokenMissing,
+            error => HandlerError::Forbidden(error),
+        })
     }
 }
 
-/// Reads a command. The reference is found even where the rest is wrong.
-fn parse(text: &str) -> (Reference, Result<Command, Refusal>) {
-    let no_json = |error| Err(Refusal::new("bad_json", format!("no JSON: {error}")));
+/// Reads a command. Finds the reference even where the rest is wrong.
+fn parse(text: &str) -> (Reference, Result<Command, HandlerError>) {
+    let no_json = |error: serde_json::Error| Err(HandlerError::BadJson(error.to_string()));
     let mut members = match Members::parse(text) {
         Ok(members) => members,
         Err(error) if error.is_data() => {
@@ -198,7 +177,7 @@ fn parse(text: &str) -> (Reference, Result<Command, Refusal>) {
         }
         Err(error) => return (None, no_json(error)),
     };
-    // With two of them nobody can tell which one the answer is known by.
+    // Before the other members: with two references an answer cannot be told from another's.
     if members.repeated() == Some("ref") {
         return (None, bad("the member \"ref\" is there twice"));
     }
@@ -210,13 +189,14 @@ fn parse(text: &str) -> (Reference, Result<Command, Refusal>) {
             let message = format!("\"ref\" must be a number, or a string of {MAX_NAME} bytes");
             return (None, bad(message));
         }
-        // A number too large, or half a surrogate pair: it could not be repeated. Nested too deep.
+        // The parser checks numbers and escapes only here. An answer could not repeat a number that is
+        // too large, or half a surrogate pair.
         Err(error) => return (None, no_json(error)),
     };
     (reference, parse_members(&mut members))
 }
 
-fn parse_members(members: &mut Members) -> Result<Command, Refusal> {
+fn parse_members(members: &mut Members) -> Result<Command, HandlerError> {
     if let Some(name) = members.repeated() {
         return bad(format!("the member {:?} is there twice", shortened(name)));
     }
@@ -228,33 +208,27 @@ fn parse_members(members: &mut Members) -> Result<Command, Refusal> {
             Command::Subscribe { topics: take_topics(members)?, last: take_last(members)? }
         }
         "unsubscribe" => Command::Unsubscribe { topics: take_topics(members)? },
-        "publish" => Command::Publish(
-            take_draft(members, DEFAULT_TOPIC, None)
-                .map_err(|why| Refusal::new("bad_event", why))?,
-        ),
+        "publish" => Command::Publish(take_draft(members, DEFAULT_TOPIC, None)?),
         "authorize" => match members.take_string("token") {
             Ok(Some(token)) => Command::Authorize { token },
             _ => return bad("\"token\" is missing or no string"),
         },
         "ping" => Command::Ping,
-        _ => {
-            let message = "\"type\" is none of subscribe, unsubscribe, publish, authorize, ping";
-            return Err(Refusal::new("unknown_command", message));
-        }
+        _ => return Err(HandlerError::UnknownCommand),
     };
-    // Whoever mistypes last_event_id must not lose events silently.
+    // A client that misspells last_event_id must not lose events silently.
     match members.rest() {
-        Some(name) => bad(format!("{kind} has_token no member {:?}", shortened(name))),
+        Some(name) => bad(format!("{kind} has no member {:?}", shortened(name))),
         None => Ok(command),
     }
 }
 
-/// As much of a member's name as an answer should repeat.
+/// The beginning of a member's name, for an answer.
 fn shortened(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-fn take_topics(members: &mut Members) -> Result<BTreeSet<String>, Refusal> {
+fn take_topics(members: &mut Members) -> Result<BTreeSet<String>, HandlerError> {
     let names: Option<Vec<String>> =
         members.take("topics").and_then(|topics| serde_json::from_str(topics).ok());
     let Some(names) = names else {
@@ -262,36 +236,35 @@ fn take_topics(members: &mut Members) -> Result<BTreeSet<String>, Refusal> {
     };
     let checked = names.into_iter().map(|name| match check_name("topic", &name) {
         Ok(()) => Ok(name),
-        Err(why) => Err(Refusal::new("bad_topic", why.0)),
+        Err(error) => Err(HandlerError::BadTopic(error.0)),
     });
     let names = checked.collect::<Result<BTreeSet<_>, _>>()?;
     if names.is_empty() { bad("\"topics\" is empty; name at least one") } else { Ok(names) }
 }
 
-fn take_last(members: &mut Members) -> Result<LastSeen, Refusal> {
+fn take_last(members: &mut Members) -> Result<LastSeen, HandlerError> {
     match members.take_string("last_event_id") {
         Ok(None) => Ok(LastSeen::Nothing),
         Ok(Some(id)) => Ok(LastSeen::parse(Some(&id))),
-        Err(why) => bad(why),
+        Err(message) => bad(message),
     }
 }
 
-fn bad<T>(message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::new("bad_command", message))
+fn bad<T>(message: impl Into<String>) -> Result<T, HandlerError> {
+    Err(HandlerError::BadCommand(message.into()))
 }
 
-/// An `ack` with further members.
+/// An `ack` with these members.
 fn ack(reference: &Reference, members: Value) -> String {
     answer("ack", reference, members)
 }
 
-/// An `error`.
-fn error(reference: &Reference, refusal: &Refusal) -> String {
-    let error = json!({"code": refusal.code, "message": refusal.message});
+fn error_answer(reference: &Reference, error: &HandlerError) -> String {
+    let error = json!({"code": error.code(), "message": error.to_string()});
     answer("error", reference, json!({"error": error}))
 }
 
-/// The reference is left out where the command had none.
+/// An answer without a `ref` where the command has none.
 fn answer(kind: &str, reference: &Reference, mut members: Value) -> String {
     members["type"] = kind.into();
     if let Some(reference) = reference {
@@ -309,7 +282,7 @@ mod tests {
     }
 
     fn code(text: &str) -> &'static str {
-        parse(text).1.expect_err(text).code
+        parse(text).1.expect_err(text).code()
     }
 
     #[test]
@@ -463,7 +436,7 @@ mod tests {
         }
     }
 
-    /// Whatever comes is a command or a refusal, and either way can be answered.
+    /// Whatever comes is a command or an error, and can be answered.
     #[test]
     fn anything_has_an_answer() {
         let mut random = Random(20_261_122);
@@ -480,7 +453,7 @@ mod tests {
             let (reference, command) = parse(&text);
             let answer = match &command {
                 Ok(_) => ack(&reference, json!({})),
-                Err(refusal) => error(&reference, refusal),
+                Err(error) => error_answer(&reference, error),
             };
             let answer: Value = serde_json::from_str(&answer).expect(&text);
             assert_eq!(answer["type"], if command.is_ok() { "ack" } else { "error" });

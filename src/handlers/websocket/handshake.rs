@@ -1,59 +1,61 @@
-//! The opening handshake, server side (RFC 6455 section 4.2).
+//! The opening handshake of a WebSocket, server side (RFC 6455 section 4.2): checks the request's head,
+//! and makes the response's. It reads and writes nothing.
 
 use tungstenite::handshake::derive_accept_key;
 
-use crate::http::Response;
+use crate::handlers::error::HandlerError;
 use crate::listener::connection::Connection;
 use crate::ws::deflate::Window;
 use crate::ws::negotiation::negotiate;
 
-/// The only version there is (section 4.1).
+/// The only version of the protocol (section 4.1).
 const VERSION: &str = "13";
 
-/// Whether a request asks for a WebSocket, rightly or wrongly.
+/// Whether a request asks for a WebSocket. Its handshake may still be wrong.
 pub fn is_asked_for(connection: &Connection) -> bool {
     connection.head().has_member("Upgrade", "websocket")
 }
 
-/// Whether a client tries to open a WebSocket, not only a proxy that offers to on every request.
+/// Whether a client tries to open a WebSocket. Some proxies send `Upgrade` with every request, but no
+/// key.
 pub fn is_attempted(connection: &Connection) -> bool {
     is_asked_for(connection) && connection.header("Sec-WebSocket-Key").is_some()
 }
 
-/// Whether a client offers to speak `protocol`. Names are compared as they are (section 4.2.2).
+/// Whether a client offers the subprotocol `protocol`. Case matters (section 4.2.2).
 pub fn is_offered(connection: &Connection, protocol: &str) -> bool {
     connection.head().members("Sec-WebSocket-Protocol").any(|offered| offered == protocol)
 }
 
-/// A request that is right.
+/// A handshake that is accepted.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The answer's head, `101 Switching Protocols`.
+    /// The response's head, `101 Switching Protocols`.
     pub head: Vec<u8>,
-    /// For compressed messages to the client, if they were agreed on.
+    /// The window for compressed messages to the client, if both sides agreed on compression.
     pub deflate: Option<Window>,
 }
 
-/// Checks an upgrade request. The answer names the `protocol` that was chosen among those offered;
-/// none where the server speaks no offered one (section 4.2.2, step 5). It accepts an offer to
-/// compress if there is one that can be met and `deflate` allows it.
+/// Checks a handshake. The response names the subprotocol `protocol`, which is one that the client offers,
+/// or none (section 4.2.2, step 5). If `deflate` allows it, the response accepts the first offer of
+/// compression that the server can meet.
 ///
 /// # Errors
-/// The answer that says what is missing: 426 for a request for something else or another
-/// version, 405 for a method other than GET, 400 for anything malformed. Origins are the
-/// router's business.
+/// 426 for a request that asks for something else or for another version, 405 for a method other than
+/// GET, 400 for anything malformed. The router checks origin and token.
 pub fn check(
     connection: &Connection,
     protocol: Option<&str>,
     deflate: bool,
-) -> Result<Accepted, Response> {
-    let bad = |message: &str| Err(Response::error(400, "bad_handshake", message));
+) -> Result<Accepted, HandlerError> {
+    let bad = |message| Err(HandlerError::BadHandshake(message));
+    // In the order in which somebody who tries things out gets them right.
     if connection.method() != "GET" {
-        return Err(Response::error(405, "method_not_allowed", "a WebSocket starts with GET")
-            .with("Allow", "GET, OPTIONS"));
+        return Err(HandlerError::HandshakeWithoutGet);
     }
     if !is_asked_for(connection) {
-        return Err(upgrade_required("this is a WebSocket: connect with a WebSocket client"));
+        let message = "this is a WebSocket: connect with a WebSocket client";
+        return Err(HandlerError::UpgradeRequired(message));
     }
     if !connection.head().is_http_1_1 {
         return bad("a WebSocket handshake is an HTTP/1.1 request");
@@ -63,7 +65,10 @@ pub fn check(
     }
     match connection.header("Sec-WebSocket-Version") {
         Some(VERSION) => {}
-        Some(_) => return Err(upgrade_required("only WebSocket version 13 is spoken here")),
+        Some(_) => {
+            let message = "only WebSocket version 13 is spoken here";
+            return Err(HandlerError::UpgradeRequired(message));
+        }
         None => return bad("Sec-WebSocket-Version is missing; send 13"),
     }
     let key = match connection.header("Sec-WebSocket-Key") {
@@ -71,6 +76,7 @@ pub fn check(
         Some(_) => return bad("Sec-WebSocket-Key must be 16 bytes in base64"),
         None => return bad("Sec-WebSocket-Key is missing"),
     };
+    // The key's hash proves to the client that this server read its handshake.
     let accept = derive_accept_key(key.as_bytes());
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\n\
@@ -88,13 +94,6 @@ pub fn check(
     });
     head += "\r\n";
     Ok(Accepted { head: head.into_bytes(), deflate })
-}
-
-/// Section 4.4: the versions that would be understood are named.
-fn upgrade_required(message: &str) -> Response {
-    Response::error(426, "upgrade_required", message)
-        .with("Upgrade", "websocket")
-        .with("Sec-WebSocket-Version", VERSION)
 }
 
 /// 16 bytes in base64 are 22 digits and two signs of padding; the last digit carries two bits.

@@ -13,14 +13,14 @@ use super::output::encoding;
 use super::pulse::Pulse;
 use super::session::{Kind, Session, TOO_SLOW, close_frame};
 use crate::app::App;
-use crate::auth::access::sends_bearer;
+use crate::auth::access::bearer_token;
+use crate::auth::permission::PublishPermission;
 use crate::client::outbox::Outbox;
 use crate::client::reason::Reason;
 use crate::client::registry::{ClientGuard, Transport};
 use crate::config::Fanout;
 use crate::event::EventId;
 use crate::event::payload::Payload;
-use crate::handlers::publish;
 use crate::handlers::query::Query;
 use crate::hub::Subscription;
 use crate::hub::broadcaster::Subscriber;
@@ -54,7 +54,7 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let Accepted { head, deflate } =
         match handshake::check(&connection, protocol, app.config.deflate) {
             Ok(accepted) => accepted,
-            Err(refusal) => return app.refusals.respond(connection, &refusal),
+            Err(error) => return app.refusals.respond(connection, &error.into()),
         };
     let peer = connection.peer();
     let guard = match app.clients.register(Transport::WebSocket, peer) {
@@ -62,7 +62,8 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
         Err(full) => return app.refusals.respond(connection, &full.into()),
     };
     let last = query.last_seen(&connection);
-    let permission = publish::permission(app, |token| sends_bearer(&connection, token));
+    let (token, given) = (app.config.token.as_deref(), bearer_token(&connection));
+    let permission = PublishPermission::new(token, app.is_loopback, given);
 
     // 2. From here on the socket is the client's. The outbox is held by this thread: events wait.
     let (link, early) = connection.into_stream();

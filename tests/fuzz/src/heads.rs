@@ -27,7 +27,7 @@ fn scan(bytes: &[u8], cuts: &[usize], max_head: usize) -> Theirs {
         match scanner.take(&mut came, max_head) {
             Ok(None) => {}
             Ok(Some(head)) => return Theirs::Head(Box::new(head), to - came.len()),
-            Err(response) => return Theirs::Refused(response.status),
+            Err(error) => return Theirs::Refused(error.status()),
         }
     }
     Theirs::More(scanner.has_begun(bytes))

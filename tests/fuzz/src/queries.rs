@@ -69,8 +69,8 @@ fn test(case: &Case) -> Result<(), String> {
     let good = !misspelt && topics.iter().chain(&events).all(|name| is_name(name));
     match Query::parse(&written) {
         Ok(_) if !good => return Err(format!("{written:?} is accepted")),
-        Err(answer) if good => return Err(format!("{written:?} is refused: {answer:?}")),
-        Err(answer) if answer.status != 400 => return Err(format!("{answer:?}")),
+        Err(error) if good => return Err(format!("{written:?} is refused: {error:?}")),
+        Err(error) if error.status() != 400 => return Err(format!("{error:?}")),
         Err(_) => {}
         Ok(query) => {
             let read = (query.event.as_deref(), query.last_event_id.as_deref());
