@@ -22,12 +22,12 @@ FIELDS = {
 LINE = re.compile(rb"(id: \d+-\d+|event: [^\r\n\0]+|data: [^\r\n]*|retry: \d+|:[^\r\n]*|)\n")
 
 
-class Curl:
-    """curl on an event stream; `read` gives what it has printed, header fields first."""
+class Output:
+    """A command that runs, and what it has printed so far."""
 
-    def __init__(self, url, *arguments, topic="*"):
-        command = ["curl", "-sSNi", *arguments, f"{url}/events?topic={topic}"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL)
         self.raw = b""
 
     def __enter__(self):
@@ -48,6 +48,16 @@ class Curl:
                 break
             self.raw += piece
         return self.body()
+
+    def body(self):
+        return self.raw
+
+
+class Curl(Output):
+    """curl on an event stream, with the header fields before the body."""
+
+    def __init__(self, url, *arguments, topic="*"):
+        super().__init__(["curl", "-sSNi", *arguments, f"{url}/events?topic={topic}"])
 
     def body(self):
         return self.raw.partition(b"\r\n\r\n")[2]

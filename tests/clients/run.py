@@ -17,7 +17,8 @@ import time
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 
-import bytes_checks  # noqa: E402, F401  (registers its checks, as do the others)
+import book_checks  # noqa: E402, F401  (registers its checks, as do the others)
+import bytes_checks  # noqa: E402, F401
 import page_checks  # noqa: E402, F401
 import parser as standard  # noqa: E402
 import proxy_checks  # noqa: E402, F401
