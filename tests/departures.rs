@@ -6,8 +6,8 @@ mod common;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use common::Server;
 use common::sse::Sse;
+use common::{Server, wait_for};
 
 const FANOUTS: [&str; 2] = ["direct", "handoff"];
 
@@ -30,8 +30,11 @@ fn a_client_that_hangs_up_is_gone_without_an_event() {
             let server = Server::start(&["--fanout", fanout, "--heartbeat", "0"]);
             let before = server.stats();
             let stays = Sse::open(&server, "/events");
-            let left: Vec<_> = (0..20).map(|_| leave(Sse::open(&server, "/events"), way)).collect();
+            let clients: Vec<Sse> = (0..20).map(|_| Sse::open(&server, "/events")).collect();
+            wait_for("a thread for each", || server.client_threads() == 21);
+            let left: Vec<_> = clients.into_iter().map(|sse| leave(sse, way)).collect();
             server.wait_clients(1, 0);
+            wait_for("their threads to end", || server.client_threads() == 1);
             assert_eq!(server.stats()["fanOut"]["events"], 0);
             for mut sse in left.into_iter().flatten() {
                 assert_eq!(sse.block(), None, "{fanout}: the server closes as well");

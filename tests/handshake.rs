@@ -5,7 +5,7 @@ mod common;
 
 use std::io::{Read, Write};
 
-use common::ws::{ACCEPT, Frame, KEY, Raw, masked, open, upgrade_lines};
+use common::ws::{ACCEPT, Frame, KEY, Raw, masked, upgrade_lines};
 use common::{Answer, Server, wait_for};
 
 /// The answer to an upgrade request with one more header line.
@@ -272,15 +272,4 @@ fn the_first_frame_does_not_come_in_one_piece_with_the_response() {
         let apart = (0..TRIES).filter(is_apart).count();
         assert!(apart > TRIES / 2, "{apart} of {TRIES} on {target}");
     }
-}
-
-#[test]
-fn when_all_places_are_taken_the_next_is_told() {
-    let server = Server::start(&["--max-clients", "1"]);
-    let first = open(&server, "/ws");
-    let answer = server.request("GET", "/ws", &upgrade_lines(), b"");
-    assert_eq!((answer.status, &*answer.error_code()), (503, "full"));
-    drop(first);
-    server.wait_clients(0, 0);
-    open(&server, "/ws");
 }

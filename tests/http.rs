@@ -113,6 +113,8 @@ fn errors_have_one_form() {
         ("PATCH", "/metrics", 405, "method_not_allowed", Some("GET, HEAD, OPTIONS")),
         ("BREW", "/", 405, "method_not_allowed", Some("GET, HEAD, OPTIONS")),
         ("GET", "/publish", 405, "method_not_allowed", Some("POST, OPTIONS")),
+        ("PUT", "/publish", 405, "method_not_allowed", Some("POST, OPTIONS")),
+        ("DELETE", "/publish", 405, "method_not_allowed", Some("POST, OPTIONS")),
         ("GET", "/events?topic=", 400, "bad_query", None),
         ("GET", "/events?topic=a%0Ab", 400, "bad_query", None),
         ("GET", &long, 400, "bad_query", None),

@@ -95,36 +95,6 @@ fn fragments_are_put_together_and_pings_answered_between_them() {
 }
 
 #[test]
-fn a_silent_client_is_pinged_and_then_dropped() {
-    for fanout in FANOUTS {
-        let server = Server::start(&["--ping", "200ms", "--fanout", fanout]);
-        let mut alive = Raw::connect(&server, "/ws?topic=a");
-        let mut silent = ["/ws", "/echo", "/ws?topic=a"].map(|path| Raw::connect(&server, path));
-        let mut pings = 0;
-        // Who answers stays for longer than the others have.
-        while pings < 4 {
-            let frame = alive.frame().expect("still there");
-            if frame.opcode == 9 {
-                alive.send(0x8a, &frame.payload);
-                pings += 1;
-            }
-        }
-        server.wait_clients(0, 1);
-        for client in &mut silent {
-            let mut opcodes = Vec::new();
-            while let Some(frame) = client.frame() {
-                opcodes.push(frame.opcode);
-            }
-            assert!(opcodes.contains(&9), "{opcodes:?}");
-        }
-        assert_eq!(server.log().matches("no sign of life").count(), 3, "{}", server.log());
-        alive.send(0x88, &1000_u16.to_be_bytes());
-        while alive.frame().is_some_and(|frame| frame.opcode != 8) {}
-        server.wait_clients(0, 0);
-    }
-}
-
-#[test]
 fn a_close_frame_is_answered_with_the_same_code() {
     let server = Server::start(&[]);
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999_u16] {
