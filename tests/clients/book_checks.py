@@ -12,7 +12,7 @@ from bytes_checks import Output
 from checks import check
 from driver import Driver
 from parser import Parser
-from server import publish, until
+from server import publish
 from sse_checks import start
 
 ADDRESS = "127.0.0.1:3000"
@@ -167,7 +167,7 @@ def several_events_in_one_request(context, several):
       f"websocat --protocol threadcast.v1 ws://{ADDRESS}/ws")
 def a_websocket_client(context, plain, commands_of_v1):
     """Debian has no websocat. The text says that any client does."""
-    command = [tools.python(), "-B", os.path.join(tools.HERE, "drivers", "websockets_sync.py")]
+    command = [tools.python(), "-B", os.path.join(tools.CLIENTS, "drivers", "websockets_sync.py")]
     client = Driver("websocat", ["ws"], command)
     try:
         with start(context) as server:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import time
 import urllib.request
 
@@ -11,6 +10,7 @@ from driver import Skip, shorten
 from relay import Relay
 from rules import NAMES, RULES
 from server import Server, publish, request, until
+from wire import open_events
 
 
 def start(context, *flags, port=0):
@@ -275,11 +275,8 @@ def delayed_restart(context, client):
 @contextlib.contextmanager
 def stalled(server):
     """A reader that takes a few kilobytes of a long stream, and no more."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(("127.0.0.1", server.port))
-        sock.sendall(b"GET /events?topic=long HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert sock.recv(1).startswith(b"H")
+    sock, _ = open_events(server.address, "/events?topic=long", receive_buffer=4096)
+    with sock:
         for _ in range(8):
             server.publish("x" * 900_000, topic="long")
         yield
