@@ -3,7 +3,7 @@
 mod common;
 
 use common::sse::Sse;
-use common::ws::{Raw, masked, upgrade_lines};
+use common::ws::{Raw, upgrade};
 use common::{Answer, Folder, Server};
 
 const TOKEN: &str = "s3cret/+=";
@@ -19,14 +19,6 @@ fn ticket(server: &Server) -> String {
     let answer = server.request("POST", "/ticket", BEARER, b"");
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["ticket"].as_str().expect("a ticket").to_owned()
-}
-
-/// The answer to an upgrade request; a close frame follows it, so that a client that was let in is
-/// gone and the exchange ends.
-fn upgrade(server: &Server, target: &str, headers: &str) -> Answer {
-    let host = server.address;
-    let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{}{headers}\r\n", upgrade_lines());
-    Answer::parse(&server.exchange(&[head.as_bytes(), &masked(0x88, b"")].concat()))
 }
 
 fn assert_refused(answer: &Answer, what: &str) {

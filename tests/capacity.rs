@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpStream};
 
 use common::sse::Sse;
 use common::ws::{open, open_narrow, upgrade_lines};
-use common::{Answer, PATIENCE, Server, wait_for};
+use common::{Answer, FANOUTS, PATIENCE, Server, wait_for};
 use tungstenite::{Message, WebSocket};
 
 #[test]
@@ -200,7 +200,7 @@ fn the_most_behind_goes_when_the_backlog_is_full_handoff() {
 /// Those who leave take what waits for them off the account, also if nobody is shed.
 #[test]
 fn nothing_stays_in_the_backlog_of_those_who_left() {
-    for fanout in ["direct", "handoff"] {
+    for fanout in FANOUTS {
         let server = Server::start(&["--fanout", fanout]);
         let mut reads = Sse::open_narrow(&server, "/events");
         let leaves = (Sse::open_narrow(&server, "/events"), open_narrow(&server, "/ws?topic=*"));

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::sse::Sse;
 use common::ws::open;
-use common::{Folder, Server, wait_for};
+use common::{FANOUTS, Folder, Server, wait_for};
 
 /// Runs the program, which must end by itself.
 fn run(flags: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -178,7 +178,7 @@ fn the_address_is_the_one_line_on_stdout() {
 
 #[test]
 fn clients_are_logged_when_they_come_and_go_and_events_are_not() {
-    for fanout in ["direct", "handoff"] {
+    for fanout in FANOUTS {
         let server = Server::start(&["--fanout", fanout]);
         wait_for("the line of the start", || server.log().contains("room for "));
         let before = server.log().lines().count();

@@ -2,8 +2,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
-
+use common::http::{Http, get};
 use common::ws::upgrade_lines;
 use common::{Answer, Server};
 
@@ -25,17 +24,11 @@ fn preflight(server: &Server, path: &str, method: &str, origin: &str, asked: &st
     server.request("OPTIONS", path, &fields, b"")
 }
 
-/// The head of an event stream, or the whole of a plain response.
+/// The head of an event stream, or of a plain response.
 fn get_events(server: &Server, target: &str, headers: &str) -> Answer {
-    let mut stream = server.connect();
-    write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").unwrap();
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a head");
-        bytes.push(byte[0]);
-    }
-    Answer::parse(&bytes)
+    let mut http = Http::connect(server);
+    http.send(get(target, headers));
+    http.head()
 }
 
 /// Who may read the response, and whether with credentials.

@@ -1,5 +1,4 @@
-//! How the server notices that an SSE client has left: at once, and nobody else is taken for one who
-//! has.
+//! How the server notices that a client has left: at once, and nobody else is taken for one who has.
 
 mod common;
 
@@ -7,9 +6,8 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use common::sse::Sse;
-use common::{Server, wait_for};
-
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
+use common::ws::Raw;
+use common::{FANOUTS, Server, wait_for};
 
 /// The two ways to hang up. A client that half-closes reads no more: nothing else tells the server
 /// that a peer behind a proxy has left.
@@ -105,4 +103,18 @@ fn a_reader_that_pauses_misses_nothing() {
             });
         }
     });
+}
+
+#[test]
+fn a_websocket_that_hangs_up_is_gone() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        let clients: Vec<_> =
+            ["/ws", "/echo", "/ws?topic=a", "/"].map(|target| Raw::connect(&server, target)).into();
+        server.wait_clients(0, 4);
+        wait_for("a thread for each", || server.client_threads() >= 4);
+        drop::<Vec<_>>(clients);
+        server.wait_clients(0, 0);
+        wait_for("the threads to end", || server.client_threads() == 0);
+    }
 }

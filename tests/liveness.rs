@@ -8,9 +8,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::ws::{Raw, read_frame};
-use common::{Server, wait_for};
-
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
+use common::{FANOUTS, Server, wait_for};
 
 /// How often the server asks in these tests.
 const PING: &str = "500ms";

@@ -36,13 +36,7 @@ fn publish_all(server: &Server) {
                 number += 1;
             }
         }
-        let answer = server.request(
-            "POST",
-            "/publish",
-            "Content-Type: application/x-ndjson\r\n",
-            lines.as_bytes(),
-        );
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        server.publish_lines(&lines);
         // A pause, so that clients come and go while events flow, and not all after the last.
         std::thread::sleep(Duration::from_millis(3));
     }

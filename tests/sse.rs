@@ -8,12 +8,9 @@ use std::time::Duration;
 
 use common::sse::{Block, Sse};
 use common::ws::{Raw, json, open};
-use common::{Answer, PATIENCE, Server, assert_timestamp, wait_for};
+use common::{Answer, FANOUTS, PATIENCE, Server, assert_timestamp, wait_for};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-
-/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
 
 fn data(block: Option<Block>) -> String {
     block.expect("an event").data.expect("with data")
@@ -348,9 +345,7 @@ fn a_flood_of_events_keeps_its_order_for_every_selection() {
         let lines: String = (0..EACH)
             .map(|n| format!("{{\"topic\":\"{}\",\"data\":\"{n}\"}}\n", topic_of(n)))
             .collect();
-        let headers = "Content-Type: application/x-ndjson\r\n";
-        let answer = server.request("POST", "/publish", headers, lines.as_bytes());
-        assert_eq!(answer.json()["events"], EACH, "{fanout}");
+        assert_eq!(server.publish_lines(&lines).json()["events"], EACH, "{fanout}");
 
         let of = |topics: &[&str]| -> Vec<usize> {
             (0..EACH).filter(|number| topics.contains(&topic_of(*number))).collect()

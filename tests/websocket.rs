@@ -5,17 +5,10 @@ mod common;
 use std::io::Write;
 use std::time::Duration;
 
-use common::ws::{Frame, Raw, check_welcome, connect, json, masked, open};
-use common::{Server, assert_timestamp, wait_for};
+use common::ws::{Frame, Raw, check_welcome, connect, json, masked, open, text};
+use common::{FANOUTS, Server, assert_timestamp};
 use serde_json::json;
 use tungstenite::Message;
-
-/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
-
-fn text(payload: impl AsRef<[u8]>) -> Frame {
-    Frame { last: true, opcode: 1, payload: payload.as_ref().to_vec() }
-}
 
 /// A client past the welcome.
 fn welcomed(server: &Server) -> Raw {
@@ -348,19 +341,5 @@ fn events_come_to_those_who_ask_for_a_topic() {
         }
         none.send(Message::text("first")).unwrap();
         assert_eq!(json(&mut none)["original"], "first");
-    }
-}
-
-#[test]
-fn a_client_that_vanishes_is_noticed() {
-    for fanout in FANOUTS {
-        let server = Server::start(&["--fanout", fanout]);
-        let clients: Vec<_> =
-            ["/ws", "/echo", "/ws?topic=a", "/"].map(|target| Raw::connect(&server, target)).into();
-        server.wait_clients(0, 4);
-        wait_for("a thread for each", || server.client_threads() >= 4);
-        drop::<Vec<_>>(clients);
-        server.wait_clients(0, 0);
-        wait_for("the threads to end", || server.client_threads() == 0);
     }
 }

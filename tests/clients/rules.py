@@ -103,8 +103,8 @@ ELSEWHERE = {
     LINE_ENDS: "tests/sse.rs: a stream, chunk by chunk (it has LF only)",
     BOM: "tests/sse.rs: a stream, chunk by chunk (it begins with none)",
     COMMENT: "heartbeats are not seen; tests/sse.rs: an idle client gets comments",
-    ID: "in every event above; connection lost: misses nothing",
-    RETRY: "connection lost: misses nothing (no sooner); tests/shutdown.rs: seen off",
+    ID: "in every event above; connection lost twice: misses nothing",
+    RETRY: "connection lost twice: misses nothing (no sooner); tests/shutdown.rs: seen off",
 }
 
 if __name__ == "__main__":

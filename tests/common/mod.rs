@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// Nothing on one machine takes this long, but a machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
+pub const FANOUTS: [&str; 2] = ["direct", "handoff"];
+
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
@@ -126,6 +129,14 @@ impl Server {
         stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("the server answers and closes");
+        answer
+    }
+
+    /// Publishes lines of JSON, an event a line.
+    pub fn publish_lines(&self, lines: &str) -> Answer {
+        let headers = "Content-Type: application/x-ndjson\r\n";
+        let answer = self.request("POST", "/publish", headers, lines.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
         answer
     }
 
