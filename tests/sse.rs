@@ -19,7 +19,7 @@ fn data(block: Option<Block>) -> String {
 #[test]
 fn the_head_and_the_greeting() {
     let server = Server::start(&[]);
-    // (Its fields are those of GET: see requests.rs.)
+    // (Its fields are those of GET: see head.rs.)
     assert_eq!(server.request("HEAD", "/events", "", b"").text(), "");
     assert_eq!(server.stats()["clients"]["sse"], 0, "only a GET is a client");
     let mut sse = Sse::connect(&server, "/events", "");

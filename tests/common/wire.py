@@ -92,15 +92,6 @@ def receive(sock, deadline):
         return b""
 
 
-def read_to_end(sock, deadline, most=1 << 20):
-    """What comes until the peer closes, the deadline passes or `most` bytes are there. A reset
-    counts as the end: what came before it is returned."""
-    data = b""
-    while len(data) < most and (chunk := receive(sock, deadline)):
-        data += chunk
-    return data
-
-
 def read_until(sock, mark, deadline):
     """Reads until `mark` is there. Raises OSError where the peer closes or the time is over."""
     data = b""
