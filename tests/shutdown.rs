@@ -53,7 +53,7 @@ fn clients_that_do_not_leave_are_cut() {
     let _sse = Sse::open(&server, "/events");
     server.signal("TERM");
     assert_eq!(server.wait_exit().code(), Some(0));
-    assert!(server.log().contains("did not leave in time"), "{}", server.log());
+    server.wait_log("did not leave in time", 1);
     assert_eq!(deaf.frame().unwrap().opcode, 1);
     for client in [&mut deaf, &mut echo] {
         let close = client.frame().unwrap();

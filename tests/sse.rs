@@ -264,7 +264,7 @@ fn an_event_source_is_never_refused_for_good() {
         delays.insert(retry.to_owned());
     }
     assert!(delays.len() > 1, "spread: {delays:?}");
-    assert!(server.log().contains("refused with 503: all 1 places are taken"), "{}", server.log());
+    server.wait_log("refused with 503: all 1 places are taken", 3);
     for accept in ["", "Accept: */*\r\n", "Accept: text/event-streams\r\n"] {
         let answer = server.request("GET", "/events", accept, b"");
         assert_eq!((answer.status, &*answer.error_code()), (503, "full"), "{accept}");

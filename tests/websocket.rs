@@ -100,7 +100,7 @@ fn a_close_frame_is_answered_with_the_same_code() {
     let close = Frame { last: true, opcode: 8, payload: vec![] };
     assert_eq!((client.frame(), client.frame()), (Some(close), None));
     server.wait_clients(0, 0);
-    assert!(server.log().contains("closed by the client"), "{}", server.log());
+    server.wait_log("closed by the client", 14);
 }
 
 #[test]

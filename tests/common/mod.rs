@@ -90,6 +90,15 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until the log has this text so many times. (What is logged gets here a moment later.)
+    pub fn wait_log(&self, text: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.log().matches(text).count() != count {
+            assert!(Instant::now() < deadline, "not {count} times {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// A connection with a read timeout.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("the server accepts");
