@@ -3,7 +3,7 @@
 mod common;
 
 use common::sse::Sse;
-use common::ws::{Raw, masked, upgrade_lines};
+use common::ws::{Raw, upgrade};
 use common::{Answer, Folder, Server};
 
 const TOKEN: &str = "s3cret/+=";
@@ -19,14 +19,6 @@ fn ticket(server: &Server) -> String {
     let answer = server.request("POST", "/ticket", BEARER, b"");
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["ticket"].as_str().expect("a ticket").to_owned()
-}
-
-/// The answer to an upgrade request; a close frame follows it, so that a client that was let in is
-/// gone and the exchange ends.
-fn upgrade(server: &Server, target: &str, headers: &str) -> Answer {
-    let host = server.address;
-    let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{}{headers}\r\n", upgrade_lines());
-    Answer::parse(&server.exchange(&[head.as_bytes(), &masked(0x88, b"")].concat()))
 }
 
 fn assert_refused(answer: &Answer, what: &str) {
@@ -187,39 +179,6 @@ fn what_holds_nothing_of_any_client_stays_open() {
     assert!(!metrics.text().contains("127.0.0.1"), "{}", metrics.text());
     let stats = server.request("GET", "/stats", BEARER, b"");
     assert!(stats.text().contains(&port), "what is protected: {}", stats.text());
-}
-
-#[test]
-fn pages_of_allowed_origins_get_tickets() {
-    let server = protected(&["--allow-origin", "https://app.example"]);
-    let allowed = "Origin: https://app.example\r\n";
-    let preflight = format!(
-        "{allowed}Access-Control-Request-Method: POST\r\n\
-         Access-Control-Request-Headers: authorization,content-type\r\n"
-    );
-    let preflight = server.request("OPTIONS", "/ticket", &preflight, b"");
-    assert_eq!((preflight.status, preflight.header("Allow")), (204, Some("POST, OPTIONS")));
-    assert_eq!(preflight.header("Access-Control-Allow-Methods"), Some("POST, OPTIONS"));
-    let headers = preflight.header("Access-Control-Allow-Headers").unwrap();
-    assert!(headers.contains("authorization"), "{headers}");
-    let good = server.request("POST", "/ticket", &format!("{allowed}{BEARER}"), b"");
-    let bad = server.request("POST", "/ticket", allowed, b"");
-    assert_eq!((good.status, bad.status), (200, 401));
-    for answer in [preflight, good, bad] {
-        assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("https://app.example"));
-        assert_eq!(answer.header("Vary"), Some("Origin"));
-        // An origin that is named is trusted with its reader's cookie.
-        assert_eq!(answer.header("Access-Control-Allow-Credentials"), Some("true"));
-    }
-    for foreign in ["https://evil.example", "null"] {
-        let origin = format!("Origin: {foreign}\r\n{COOKIE}");
-        let mut answers = vec![upgrade(&server, "/ws", &origin)];
-        answers.extend(["POST", "OPTIONS"].map(|one| server.request(one, "/ticket", &origin, b"")));
-        for answer in answers {
-            assert_eq!((answer.status, &*answer.error_code()), (403, "forbidden_origin"));
-            assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
-        }
-    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::os::unix::fs::symlink;
 
-use common::{Answer, Folder, Server};
+use common::{Folder, Server};
 
 /// What cannot be told from a path inside the folder by looking at it undecoded.
 const WAYS_OUT: &[&str] = &[
@@ -76,25 +76,6 @@ fn what_the_browser_has_is_not_sent_again() {
     {
         let answer = server.request("GET", "/app.js", &format!("If-None-Match: {other}\r\n"), b"");
         assert_eq!((answer.status, answer.body.is_empty()), (200, false), "{other}");
-    }
-}
-
-#[test]
-fn head_answers_as_get_does_without_the_body() {
-    let server = Server::start(&[]);
-    for path in ["/", "/app.js", "/style.css", "/favicon.svg", "/healthz", "/nothing"] {
-        let (get, head) = (server.get(path), server.request("HEAD", path, "", b""));
-        assert_eq!(head.text(), "", "{path}");
-        let length = get.body.len().to_string();
-        for answer in [&get, &head] {
-            assert_eq!(answer.header("Content-Length"), Some(&*length), "{path}");
-        }
-        // A second may have begun between the two.
-        let fields = |answer: &Answer| {
-            let lines = answer.head.lines().filter(|line| !line.starts_with("Date: "));
-            lines.map(str::to_owned).collect::<Vec<_>>()
-        };
-        assert_eq!(fields(&get), fields(&head), "{path}");
     }
 }
 

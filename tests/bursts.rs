@@ -4,13 +4,13 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::http::get;
 use common::ws::upgrade_lines;
-use common::{Answer, PATIENCE, Server, sse::Sse, wait_for};
+use common::{PATIENCE, Server, sse::Sse, wait_for};
 
 const BURSTS: usize = 50;
 const EACH: usize = 20;
@@ -103,16 +103,8 @@ fn after_descriptor_exhaustion_new_clients_are_served() {
 }
 
 #[test]
-fn silent_and_endless_headers_are_reaped() {
-    let server = Server::start(&["--header-timeout", "500ms"]);
-    let mut slow = server.connect();
-    slow.write_all(b"GET /healthz HTTP/1.1\r\nX-Slow: ").unwrap();
-    let mut answer = Vec::new();
-    let ended = slow.read_to_end(&mut answer);
-    assert!(ended.is_ok() || ended.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset));
-    let answer = Answer::parse(&answer);
-    assert_eq!((answer.status, answer.error_code().as_str()), (408, "timeout"));
-
+fn an_endless_header_is_cut_off() {
+    let server = Server::start(&[]);
     let mut endless = server.connect();
     let line = [b'x'; 16 * 1024];
     let deadline = Instant::now() + PATIENCE;
@@ -125,8 +117,7 @@ fn silent_and_endless_headers_are_reaped() {
     assert!(sent < 64 << 20, "an endless header was accepted for {sent} bytes");
     let memory = server.stats()["memoryBytes"].as_u64().unwrap();
     assert!(memory < 64 << 20, "{memory} bytes");
-    // The other one has had its response.
-    assert_eq!(server.stats()["listener"]["reaped"], 1);
+    assert_eq!(server.stats()["listener"]["reaped"], 0, "it has had its response");
 }
 
 /// A thread that has served one request serves others, under their names; a stream has its own. Those

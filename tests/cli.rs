@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::sse::Sse;
 use common::ws::open;
-use common::{Folder, Server, wait_for};
+use common::{FANOUTS, Folder, Server, wait_for};
 
 /// Runs the program, which must end by itself.
 fn run(flags: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -33,34 +33,8 @@ fn help_and_version_go_to_stdout() {
         let output = run(&[flag], &[]);
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
-        for flag in [
-            "--listen ",
-            "--www ",
-            "--tick ",
-            "--heartbeat ",
-            "--ping ",
-            "--history ",
-            "--queue ",
-            "--max-backlog-bytes ",
-            "--max-clients ",
-            "--max-clients-per-ip ",
-            "--max-message ",
-            "--max-head ",
-            "--header-timeout ",
-            "--drain ",
-            "--allow-origin ",
-            "--trust-proxy ",
-            "--token ",
-            "--token-file ",
-            "--subscribe-token ",
-            "--subscribe-token-file",
-            "--fanout ",
-            "--log ",
-            "--help",
-            "--version",
-        ] {
-            assert!(text.contains(flag), "{flag} is not in\n{text}");
-        }
+        // (That every flag is in it: see src/flags.rs.)
+        assert!(text.contains("--listen ") && text.contains("--version"), "{text}");
     }
     for flag in ["--version", "-V"] {
         let output = run(&[flag], &[]);
@@ -72,6 +46,7 @@ fn help_and_version_go_to_stdout() {
 
 #[test]
 fn a_bad_flag_is_named_in_one_line() {
+    // (More of them in src/flags.rs.)
     let folder = Folder::new("cli-flags");
     let empty = folder.write("empty", "\n");
     let empty = empty.to_str().unwrap();
@@ -81,17 +56,12 @@ fn a_bad_flag_is_named_in_one_line() {
         (&["-x"], "-x"),
         (&["word"], "word"),
         (&["--tick"], "--tick"),
-        (&["--tick", "soon"], "--tick"),
         (&["--tick", "-1s"], "--tick"),
         (&["--heartbeat", "5"], "--heartbeat"),
         (&["--ping", ""], "--ping"),
         (&["--drain", "99999999999999999999s"], "--drain"),
-        (&["--header-timeout", "0"], "--header-timeout"),
         (&["--history", "many"], "--history"),
-        (&["--queue", "0"], "--queue"),
-        (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),
         (&["--max-clients", "0"], "--max-clients"),
-        (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
         (&["--max-message", "1.5"], "--max-message"),
         (&["--max-head", "1023"], "--max-head"),
         (&["--max-message", "99999999999999999999999"], "--max-message"),
@@ -106,8 +76,6 @@ fn a_bad_flag_is_named_in_one_line() {
         (&["--subscribe-token", ""], "--subscribe-token"),
         (&["--allow-origin", "example.org"], "--allow-origin"),
         (&["--trust-proxy", "127.0.0.1/33"], "--trust-proxy"),
-        (&["--fanout", "both"], "--fanout"),
-        (&["--log", "loud"], "--log"),
         (&["--queue", "7", "--log", "two\nlines"], "--log"),
     ] {
         let line = complaint(flags, &[], 2);
@@ -210,7 +178,7 @@ fn the_address_is_the_one_line_on_stdout() {
 
 #[test]
 fn clients_are_logged_when_they_come_and_go_and_events_are_not() {
-    for fanout in ["direct", "handoff"] {
+    for fanout in FANOUTS {
         let server = Server::start(&["--fanout", fanout]);
         wait_for("the line of the start", || server.log().contains("room for "));
         let before = server.log().lines().count();

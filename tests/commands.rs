@@ -10,14 +10,11 @@ use std::time::Duration;
 use common::schema::Schema;
 use common::sse::Sse;
 use common::ws::{Raw, check_welcome, masked};
-use common::{Answer, Server};
+use common::{Answer, FANOUTS, Server};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
-
-/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
 
 const PROTOCOL: &str = "threadcast.v1";
 
@@ -350,9 +347,7 @@ fn no_gap_and_no_duplicate_while_events_flow() {
                         }
                         number += 1;
                     }
-                    let kind = "Content-Type: application/x-ndjson\r\n";
-                    let answer = server.request("POST", "/publish", kind, lines.as_bytes());
-                    assert_eq!(answer.status, 200);
+                    server.publish_lines(&lines);
                     // Slow enough for clients that look at each event, on a busy machine.
                     std::thread::sleep(Duration::from_millis(10));
                 }

@@ -6,10 +6,9 @@ mod common;
 use std::io::Write;
 
 use common::ws::{Frame, Raw, check_welcome, json, masked, open};
-use common::{Server, wait_for};
+use common::{FANOUTS, Server, wait_for};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 const BOTH: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 

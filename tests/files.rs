@@ -306,30 +306,3 @@ fn a_folder_without_its_slash_is_redirected() {
         assert_eq!((answer.status, answer.header("Location")), (404, None), "{target}");
     }
 }
-
-/// HAProxy asks so whether a server is there: `option httpchk` without more.
-#[test]
-fn options_says_what_may_be_asked() {
-    let (server, folder) = serve("files-options", &[]);
-    folder.write("index.html", "page");
-    for (target, allow) in [
-        ("/", "GET, HEAD, OPTIONS"),
-        ("*", "GET, HEAD, POST, OPTIONS"),
-        ("/index.html", "GET, HEAD, OPTIONS"),
-        ("/events", "GET, HEAD, OPTIONS"),
-        ("/stats", "GET, HEAD, OPTIONS"),
-        ("/healthz", "GET, HEAD, OPTIONS"),
-        ("/ws", "GET, OPTIONS"),
-        ("/publish", "POST, OPTIONS"),
-        ("/ticket", "POST, OPTIONS"),
-        ("/nothing/here", "GET, HEAD, OPTIONS"),
-    ] {
-        for version in ["1.0", "1.1"] {
-            let answer =
-                server.respond(format!("OPTIONS {target} HTTP/{version}\r\nHost: x\r\n\r\n"));
-            assert_eq!((answer.status, answer.header("Allow")), (204, Some(allow)), "{target}");
-        }
-    }
-    assert_eq!(server.respond("OPTIONS / HTTP/1.0\r\n\r\n").status, 204);
-    assert_eq!(server.respond("GET * HTTP/1.1\r\nHost: x\r\n\r\n").status, 400);
-}

@@ -4,7 +4,7 @@ mod common;
 
 use common::sse::Sse;
 use common::ws::{Raw, masked, upgrade_lines};
-use common::{Answer, Server, wait_for};
+use common::{Answer, FANOUTS, Server, wait_for};
 
 /// The addresses that `/stats` shows.
 fn addresses(server: &Server) -> Vec<String> {
@@ -21,7 +21,7 @@ fn a_trusted_proxy_names_its_clients() {
         "X-Forwarded-For: 1.1.1.1, 192.0.2.7\r\nForwarded: For=\"192.0.2.7\"\r\n",
     ] {
         // Both transports, both ways out, and what is named after a client: its threads.
-        for fanout in ["direct", "handoff"] {
+        for fanout in FANOUTS {
             let server = Server::start(&["--trust-proxy", "127.0.0.0/8", "--fanout", fanout]);
             let sse = Sse::connect(&server, "/events", headers);
             let socket = Raw::connect_with(&server, "/ws?topic=a", headers, b"");

@@ -5,23 +5,8 @@ mod common;
 
 use std::io::{Read, Write};
 
-use common::ws::{ACCEPT, Frame, KEY, Raw, masked, open, upgrade_lines};
-use common::{Answer, Server, wait_for};
-
-/// The answer to an upgrade request with one more header line.
-fn upgrade(server: &Server, target: &str, line: &str) -> Answer {
-    let head = format!(
-        "GET {target} HTTP/1.1\r\nHost: {}\r\n{}{line}\r\n",
-        server.address,
-        upgrade_lines()
-    );
-    // A close frame follows, so that an accepted client is gone and the exchange ends.
-    server.respond([head.as_bytes(), &masked(0x88, b"")].concat())
-}
-
-fn text(payload: impl AsRef<[u8]>) -> Frame {
-    Frame { last: true, opcode: 1, payload: payload.as_ref().to_vec() }
-}
+use common::ws::{ACCEPT, KEY, Raw, masked, text, upgrade, upgrade_lines};
+use common::{Server, wait_for};
 
 #[test]
 fn the_handshake_is_answered() {
@@ -272,15 +257,4 @@ fn the_first_frame_does_not_come_in_one_piece_with_the_response() {
         let apart = (0..TRIES).filter(is_apart).count();
         assert!(apart > TRIES / 2, "{apart} of {TRIES} on {target}");
     }
-}
-
-#[test]
-fn when_all_places_are_taken_the_next_is_told() {
-    let server = Server::start(&["--max-clients", "1"]);
-    let first = open(&server, "/ws");
-    let answer = server.request("GET", "/ws", &upgrade_lines(), b"");
-    assert_eq!((answer.status, &*answer.error_code()), (503, "full"));
-    drop(first);
-    server.wait_clients(0, 0);
-    open(&server, "/ws");
 }

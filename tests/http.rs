@@ -113,6 +113,8 @@ fn errors_have_one_form() {
         ("PATCH", "/metrics", 405, "method_not_allowed", Some("GET, HEAD, OPTIONS")),
         ("BREW", "/", 405, "method_not_allowed", Some("GET, HEAD, OPTIONS")),
         ("GET", "/publish", 405, "method_not_allowed", Some("POST, OPTIONS")),
+        ("PUT", "/publish", 405, "method_not_allowed", Some("POST, OPTIONS")),
+        ("DELETE", "/publish", 405, "method_not_allowed", Some("POST, OPTIONS")),
         ("GET", "/events?topic=", 400, "bad_query", None),
         ("GET", "/events?topic=a%0Ab", 400, "bad_query", None),
         ("GET", &long, 400, "bad_query", None),
@@ -209,4 +211,30 @@ fn absurd_lengths_cost_nothing() {
     // Not one for each of the 45 bodies; a few may wait for the next request.
     assert!(count("threads") < threads + 8, "{} threads", count("threads"));
     assert!(server.stats()["memoryBytes"].as_u64().unwrap() < 200 << 20);
+}
+
+/// HAProxy asks so whether a server is there: `option httpchk` without more.
+#[test]
+fn options_says_what_may_be_asked() {
+    let server = Server::start(&[]);
+    for (target, allow) in [
+        ("/", "GET, HEAD, OPTIONS"),
+        ("*", "GET, HEAD, POST, OPTIONS"),
+        ("/index.html", "GET, HEAD, OPTIONS"),
+        ("/events", "GET, HEAD, OPTIONS"),
+        ("/stats", "GET, HEAD, OPTIONS"),
+        ("/healthz", "GET, HEAD, OPTIONS"),
+        ("/ws", "GET, OPTIONS"),
+        ("/publish", "POST, OPTIONS"),
+        ("/ticket", "POST, OPTIONS"),
+        ("/nothing/here", "GET, HEAD, OPTIONS"),
+    ] {
+        for version in ["1.0", "1.1"] {
+            let answer =
+                server.respond(format!("OPTIONS {target} HTTP/{version}\r\nHost: x\r\n\r\n"));
+            assert_eq!((answer.status, answer.header("Allow")), (204, Some(allow)), "{target}");
+        }
+    }
+    assert_eq!(server.respond("OPTIONS / HTTP/1.0\r\n\r\n").status, 204);
+    assert_eq!(server.respond("GET * HTTP/1.1\r\nHost: x\r\n\r\n").status, 400);
 }

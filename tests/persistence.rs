@@ -234,20 +234,6 @@ fn at_shutdown_idle_connections_are_closed_at_once() {
     }
 }
 
-#[test]
-fn while_the_server_drains_no_connection_is_kept() {
-    let mut server = Server::start(&["--drain", "1h"]);
-    let deaf = Raw::connect(&server, "/ws");
-    server.signal("TERM");
-    common::wait_for("the drain to begin", || server.get("/healthz").status == 503);
-    let mut http = Http::connect(&server);
-    let answer = http.ask(get("/healthz", ""));
-    assert_eq!((answer.status, answer.header("Connection")), (503, Some("close")));
-    http.expect_end();
-    drop(deaf);
-    assert_eq!(server.wait_exit().code(), Some(0));
-}
-
 /// A client may read its responses late. Those behind the first wait, and all come.
 #[test]
 fn a_client_that_reads_late_gets_every_response() {

@@ -223,51 +223,6 @@ fn without_a_token_only_this_machine_publishes() {
 }
 
 #[test]
-fn pages_of_allowed_origins_may_publish() {
-    let server = Server::start(&["--allow-origin", "https://app.example"]);
-    let mut sse = Sse::open(&server, "/events");
-    let allowed = "Origin: https://app.example\r\n";
-    let preflight = format!(
-        "{allowed}Access-Control-Request-Method: POST\r\n\
-         Access-Control-Request-Headers: authorization,content-type\r\n"
-    );
-    let answer = server.request("OPTIONS", "/publish", &preflight, b"");
-    assert_eq!((answer.status, answer.text()), (204, ""));
-    assert_eq!(answer.header("Access-Control-Allow-Methods"), Some("POST, OPTIONS"));
-    let headers = answer.header("Access-Control-Allow-Headers").unwrap();
-    assert!(headers.contains("authorization") && headers.contains("content-type"), "{headers}");
-    // Errors too: without the field a page could not read what is wrong.
-    for (target, status) in [("/publish", 200), ("/publish?topic=*", 400)] {
-        let answers = [answer.clone(), server.request("POST", target, allowed, b"x")];
-        assert_eq!(answers[1].status, status);
-        for answer in answers {
-            let origin = answer.header("Access-Control-Allow-Origin");
-            assert_eq!(origin, Some("https://app.example"), "{target}");
-            assert_eq!(answer.header("Vary"), Some("Origin"));
-        }
-    }
-    assert_eq!(sse.event().unwrap().data.as_deref(), Some("x"));
-
-    for foreign in ["https://evil.example", "null", "https://app.example.evil.example"] {
-        for method in ["POST", "OPTIONS"] {
-            let answer =
-                server.request(method, "/publish", &format!("Origin: {foreign}\r\n"), b"x");
-            assert_eq!((answer.status, &*answer.error_code()), (403, "forbidden_origin"));
-            assert_eq!(answer.header("Access-Control-Allow-Origin"), None, "{method} {foreign}");
-        }
-    }
-    sse.expect_nothing(&server, "a foreign page");
-
-    let own = format!("Origin: http://{}\r\n", server.address);
-    let answer = server.request("POST", "/publish", &own, b"x");
-    assert_eq!((answer.status, answer.header("Access-Control-Allow-Origin")), (200, None));
-    for method in ["GET", "HEAD", "PUT", "DELETE"] {
-        let answer = server.request(method, "/publish", "", b"");
-        assert_eq!((answer.status, answer.header("Allow")), (405, Some("POST, OPTIONS")));
-    }
-}
-
-#[test]
 fn every_name_of_ndjson_is_understood_and_codings_are_refused() {
     let server = Server::start(&[]);
     let lines = b"{\"data\":1}\n{\"data\":2}\n";
@@ -292,6 +247,5 @@ fn a_misspelt_parameter_is_refused_with_the_right_name() {
         assert_eq!((answer.status, &*answer.error_code()), (400, "bad_query"), "{target}");
         assert!(answer.text().contains("use topic="), "{}", answer.text());
     }
-    assert_eq!(server.publish("/publish?topic=caf%E9", "x").error_code(), "bad_query");
     assert_eq!(server.publish("/publish?topic=caf%C3%A9&_=17", "x").status, 200);
 }

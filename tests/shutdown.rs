@@ -5,6 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::Server;
+use common::http::{Http, get};
 use common::sse::Sse;
 use common::ws::{Raw, open};
 
@@ -52,7 +53,7 @@ fn clients_that_do_not_leave_are_cut() {
     let _sse = Sse::open(&server, "/events");
     server.signal("TERM");
     assert_eq!(server.wait_exit().code(), Some(0));
-    assert!(server.log().contains("did not leave in time"), "{}", server.log());
+    server.wait_log("did not leave in time", 1);
     assert_eq!(deaf.frame().unwrap().opcode, 1);
     for client in [&mut deaf, &mut echo] {
         let close = client.frame().unwrap();
@@ -67,6 +68,11 @@ fn while_draining_the_server_is_not_healthy() {
     let deaf = Raw::connect(&server, "/ws");
     server.signal("TERM");
     common::wait_for("the drain to begin", || server.get("/healthz").status == 503);
+    // No connection is kept.
+    let mut http = Http::connect(&server);
+    let answer = http.ask(get("/healthz", ""));
+    assert_eq!((answer.status, answer.header("Connection")), (503, Some("close")));
+    http.expect_end();
     let refused = server.get("/events");
     assert_eq!((refused.status, refused.error_code().as_str()), (503, "draining"));
     assert!(refused.header("Retry-After").is_some());

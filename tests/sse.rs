@@ -8,12 +8,9 @@ use std::time::Duration;
 
 use common::sse::{Block, Sse};
 use common::ws::{Raw, json, open};
-use common::{Answer, PATIENCE, Server, assert_timestamp, wait_for};
+use common::{Answer, FANOUTS, PATIENCE, Server, assert_timestamp, wait_for};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-
-/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
 
 fn data(block: Option<Block>) -> String {
     block.expect("an event").data.expect("with data")
@@ -22,6 +19,9 @@ fn data(block: Option<Block>) -> String {
 #[test]
 fn the_head_and_the_greeting() {
     let server = Server::start(&[]);
+    // (Its fields are those of GET: see head.rs.)
+    assert_eq!(server.request("HEAD", "/events", "", b"").text(), "");
+    assert_eq!(server.stats()["clients"]["sse"], 0, "only a GET is a client");
     let mut sse = Sse::connect(&server, "/events", "");
     let head = Answer::parse(sse.head.as_bytes());
     assert_eq!(head.header("Content-Type"), Some("text/event-stream; charset=utf-8"));
@@ -98,22 +98,6 @@ fn each_event_is_a_chunk_to_http_1_1_and_none_to_1_0() {
         assert_eq!(events, [first, gap, replay, event].concat());
         assert_eq!(farewell.find('\n'), Some(farewell.len() - 1));
     }
-}
-
-#[test]
-fn head_tells_what_get_would() {
-    let server = Server::start(&[]);
-    let head = server.request("HEAD", "/events", "", b"");
-    assert_eq!((head.status, head.text()), (200, ""));
-    let get = Sse::connect(&server, "/events", "");
-    // (The clock may go on between the two.)
-    let told = |line: &&str| !line.is_empty() && !line.starts_with("Date:");
-    for line in get.head.lines().skip(1).filter(told) {
-        assert!(head.head.lines().any(|other| other == line), "{line:?} is not in {}", head.head);
-    }
-    // RFC 9110 section 8.6: none, as GET has none. A length of 0 would tell of an empty stream.
-    assert_eq!(head.header("Content-Length"), None);
-    assert_eq!(server.stats()["clients"]["sse"], 1, "only the GET is a client");
 }
 
 #[test]
@@ -262,31 +246,6 @@ fn the_tick_publishes_metrics() {
     }
 }
 
-#[test]
-fn a_client_that_closes_is_noticed_without_an_event() {
-    for fanout in FANOUTS {
-        let server = Server::start(&["--fanout", fanout]);
-        let clients: Vec<Sse> = (0..5).map(|_| Sse::open(&server, "/events")).collect();
-        server.wait_clients(5, 0);
-        wait_for("a thread for each", || server.client_threads() == 5);
-        drop(clients);
-        server.wait_clients(0, 0);
-        wait_for("the threads to end", || server.client_threads() == 0);
-    }
-}
-
-#[test]
-fn when_all_places_are_taken_the_next_is_told() {
-    let server = Server::start(&["--max-clients", "1"]);
-    let first = Sse::open(&server, "/events");
-    let answer = server.get("/events");
-    assert_eq!((answer.status, &*answer.error_code()), (503, "full"));
-    assert!(answer.header("Retry-After").unwrap().parse::<u64>().unwrap() > 0);
-    drop(first);
-    server.wait_clients(0, 0);
-    Sse::open(&server, "/events");
-}
-
 /// Any status but 200 ends an `EventSource` for good (WHATWG HTML, section 9.2.3). Whoever names the
 /// media type gets a stream that says when to come back, and ends.
 #[test]
@@ -305,7 +264,7 @@ fn an_event_source_is_never_refused_for_good() {
         delays.insert(retry.to_owned());
     }
     assert!(delays.len() > 1, "spread: {delays:?}");
-    assert!(server.log().contains("refused with 503: all 1 places are taken"), "{}", server.log());
+    server.wait_log("refused with 503: all 1 places are taken", 3);
     for accept in ["", "Accept: */*\r\n", "Accept: text/event-streams\r\n"] {
         let answer = server.request("GET", "/events", accept, b"");
         assert_eq!((answer.status, &*answer.error_code()), (503, "full"), "{accept}");
@@ -320,8 +279,6 @@ fn an_event_source_is_never_refused_for_good() {
     let mut http = common::http::Http::connect(&server);
     http.send(common::http::get("/events", "Accept: text/event-stream\r\n"));
     http.expect_end();
-    let answer = server.get("/events");
-    assert_eq!((answer.status, &*answer.error_code()), (503, "draining"));
     drop(deaf);
     assert_eq!(server.wait_exit().code(), Some(0));
 }
@@ -388,9 +345,7 @@ fn a_flood_of_events_keeps_its_order_for_every_selection() {
         let lines: String = (0..EACH)
             .map(|n| format!("{{\"topic\":\"{}\",\"data\":\"{n}\"}}\n", topic_of(n)))
             .collect();
-        let headers = "Content-Type: application/x-ndjson\r\n";
-        let answer = server.request("POST", "/publish", headers, lines.as_bytes());
-        assert_eq!(answer.json()["events"], EACH, "{fanout}");
+        assert_eq!(server.publish_lines(&lines).json()["events"], EACH, "{fanout}");
 
         let of = |topics: &[&str]| -> Vec<usize> {
             (0..EACH).filter(|number| topics.contains(&topic_of(*number))).collect()

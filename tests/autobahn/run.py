@@ -21,7 +21,7 @@ import time
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(os.path.dirname(HERE), "clients"))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "common"))
 
 import suite  # noqa: E402
 import tools  # noqa: E402

@@ -1,4 +1,4 @@
-"""nginx and HAProxy: with the configurations of tests/proxies, each in front of two servers, and with
+"""nginx, HAProxy and Caddy: with the configurations of tests/proxies, each in front of two servers, and with
 those of the book, in front of one."""
 
 import contextlib
@@ -158,6 +158,22 @@ class HAProxyOfTheBook(HAProxy):
     def text(self, extra):
         return of_the_book("haproxy", {"bind :80": f"bind 127.0.0.1:{self.port}",
                                      "127.0.0.1:3000": f"127.0.0.1:{self.servers[0].port}"})
+
+
+class CaddyOfTheBook(Proxy):
+    name, package, configuration, count = "Caddy as in the book", "caddy", "Caddyfile", 1
+    # No port of its own for administration.
+    AROUND = "{\n    admin off\n}\n"
+
+    def command(self):
+        # What it remembers goes into this check's folder.
+        folders = [f"{name}={self.folder}" for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME")]
+        return ["env", *folders, self.program, "run", "--adapter", "caddyfile", "--config", self.path]
+
+    def text(self, extra):
+        # With a scheme, Caddy does not get a certificate for it.
+        ports = {"example.org": self.url, "127.0.0.1:3000": f"127.0.0.1:{self.servers[0].port}"}
+        return self.AROUND + of_the_book("caddy", ports)
 
 
 def free_port():

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from bytes_checks import Curl
 from checks import check
 from page_checks import LIVE, Page
-from proxies import HAProxy, HAProxyOfTheBook, Nginx, NginxOfTheBook
+from proxies import CaddyOfTheBook, HAProxy, HAProxyOfTheBook, Nginx, NginxOfTheBook
 from relay import Relay
 from server import publish, request, until
 from sse_checks import back_again, numbers, several
 from ws_checks import echo_all
 
 
-ALL = (Nginx, HAProxy, NginxOfTheBook, HAProxyOfTheBook)
+ALL = (Nginx, HAProxy, NginxOfTheBook, HAProxyOfTheBook, CaddyOfTheBook)
 
 
 def behind(kind, what, proxies=(Nginx, HAProxy)):

@@ -98,13 +98,13 @@ RULES = [
 ]
 NAMES = sorted({rule.name for rule in RULES if rule.name and rule.read is not None})
 
-# Rules about what nobody can publish: the checks that hold the server to them.
+# Rules about what nobody can publish: the tests that hold the server to them.
 ELSEWHERE = {
-    LINE_ENDS: "lines, ids and comments (the stream itself has LF only)",
-    BOM: "lines, ids and comments (the stream begins with none)",
-    COMMENT: "heartbeats are not seen; lines, ids and comments",
-    ID: "in every event above; the greeting has none; connection lost: misses nothing",
-    RETRY: "connection lost: misses nothing (no sooner); the last words of a server that is stopped",
+    LINE_ENDS: "tests/sse.rs: a stream, chunk by chunk (it has LF only)",
+    BOM: "tests/sse.rs: a stream, chunk by chunk (it begins with none)",
+    COMMENT: "heartbeats are not seen; tests/sse.rs: an idle client gets comments",
+    ID: "in every event above; connection lost twice: misses nothing",
+    RETRY: "connection lost twice: misses nothing (no sooner); tests/shutdown.rs: seen off",
 }
 
 if __name__ == "__main__":

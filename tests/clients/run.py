@@ -11,13 +11,14 @@ checks: see driver.py, *_checks.py and rules.py. The exit code is 1 if any check
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import time
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "common"))
 
-import bytes_checks  # noqa: E402, F401  (registers its checks, as do the others)
+import book_checks  # noqa: E402, F401  (registers its checks, as do the others)
+import bytes_checks  # noqa: E402, F401
 import page_checks  # noqa: E402, F401
 import parser as standard  # noqa: E402
 import proxy_checks  # noqa: E402, F401
@@ -35,7 +36,7 @@ ENDS_LATE = {"leaves no connection behind": "a thread that reads cannot be stopp
 
 
 def script(name):
-    return os.path.join(tools.HERE, "drivers", name)
+    return os.path.join(tools.CLIENTS, "drivers", name)
 
 
 def in_node(name, *arguments):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import time
 import urllib.request
 
@@ -11,6 +10,7 @@ from driver import Skip, shorten
 from relay import Relay
 from rules import NAMES, RULES
 from server import Server, publish, request, until
+from wire import open_events
 
 
 def start(context, *flags, port=0):
@@ -101,8 +101,9 @@ def comments(url, count):
             count -= line.startswith(b":")
 
 
-@check("sse", "connection lost: misses nothing")
+@check("sse", "connection lost twice: misses nothing")
 def comes_back(context, client):
+    """The second time it has seen nothing but its greeting: the id in that must be its own."""
     with start(context) as server, Relay(server.port) as relay:
         url = f"{relay.url}/events?topic=t"
         stream = client.open("sse", url)
@@ -111,33 +112,18 @@ def comes_back(context, client):
         stream.events(seen)
         lost = time.monotonic()
         relay.cut()
-        several(server, 2, "of no concern", topic="u")
-        missed = several(server, 20, "missed", topic="t")
         stream = back_again(client, stream, url, seen[-1][0])
         if client.returns:
             # The greeting said `retry: 2000`. A little less may be the clocks'; more is a busy machine's.
             waited = time.monotonic() - lost
             assert waited > 1.8, f"came back after {waited:.2f} s in spite of retry: 2000"
             context.notes.append(f"came back after {waited:.1f} s")
+        relay.cut()
+        several(server, 2, "of no concern", topic="u")
+        missed = several(server, 20, "missed", topic="t")
+        stream = back_again(client, stream, url, seen[-1][0])
         stream.events(missed)
         stream.events(several(server, 3, "live", topic="t"))
-
-
-@check("sse", "connection lost twice: misses nothing")
-def comes_back_twice(context, client):
-    """The second time it has seen nothing but its greeting: the id in that must be its own."""
-    with start(context) as server, Relay(server.port) as relay:
-        url = f"{relay.url}/events?topic=t"
-        stream = client.open("sse", url)
-        stream.greeting()
-        seen = several(server, 3, "seen", topic="t")
-        stream.events(seen)
-        relay.cut()
-        stream = back_again(client, stream, url, seen[-1][0])
-        relay.cut()
-        missed = several(server, 5, "missed", topic="t")
-        stream = back_again(client, stream, url, seen[-1][0])
-        stream.events(missed)
 
 
 @check("sse", "each event is read before the next is published")
@@ -275,11 +261,8 @@ def delayed_restart(context, client):
 @contextlib.contextmanager
 def stalled(server):
     """A reader that takes a few kilobytes of a long stream, and no more."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(("127.0.0.1", server.port))
-        sock.sendall(b"GET /events?topic=long HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert sock.recv(1).startswith(b"H")
+    sock, _ = open_events(server.address, "/events?topic=long", receive_buffer=4096)
+    with sock:
         for _ in range(8):
             server.publish("x" * 900_000, topic="long")
         yield

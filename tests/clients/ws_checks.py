@@ -6,8 +6,8 @@ import re
 from checks import check
 from driver import Skip, shorten
 from server import request, until
-from silent import silent_websocket
 from sse_checks import numbers, several, start
+from wire import open_websocket
 
 # Around the lengths where a frame's header grows, and texts that are not only ASCII.
 PAYLOADS = ["", "a", "é € 𝄞 \0 \u2028", "x" * 125, "x" * 126, "€" * 21_845, "x" * 65_535, "x" * 65_536,
@@ -194,8 +194,9 @@ def pings(context, client):
         socket = client.open("ws", f"{server.url}/ws")
         socket.welcome()
         # Beside it one that answers nothing: when that has been dropped, this one has proved itself.
-        silent_websocket(server.port)
-        until(lambda: listed(server) == 1, "of two clients the silent one is gone")
+        silent, _ = open_websocket(server.address)
+        with silent:
+            until(lambda: listed(server) == 1, "of two clients the silent one is gone")
         socket.send("still here")
         assert socket.json()["original"] == "still here"
 

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// Nothing on one machine takes this long, but a machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
+pub const FANOUTS: [&str; 2] = ["direct", "handoff"];
+
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
@@ -87,6 +90,15 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until the log has this text so many times. (What is logged gets here a moment later.)
+    pub fn wait_log(&self, text: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.log().matches(text).count() != count {
+            assert!(Instant::now() < deadline, "not {count} times {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// A connection with a read timeout.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("the server accepts");
@@ -126,6 +138,14 @@ impl Server {
         stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("the server answers and closes");
+        answer
+    }
+
+    /// Publishes lines of JSON, an event a line.
+    pub fn publish_lines(&self, lines: &str) -> Answer {
+        let headers = "Content-Type: application/x-ndjson\r\n";
+        let answer = self.request("POST", "/publish", headers, lines.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
         answer
     }
 

@@ -10,7 +10,6 @@ use super::{PATIENCE, Server};
 /// A stream without its transfer coding (RFC 9112 section 7.1).
 struct Body {
     reader: BufReader<TcpStream>,
-    is_chunked: bool,
     /// Bytes of the present chunk that are still to come.
     left: usize,
     /// The last chunk has come.
@@ -32,9 +31,6 @@ impl Body {
 impl Read for Body {
     /// What is left of a chunk at the most: never bytes of two chunks at once.
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if !self.is_chunked {
-            return self.reader.read(buffer);
-        }
         if self.is_whole {
             return Ok(0);
         }
@@ -86,25 +82,14 @@ impl Sse {
     fn connect_on(mut stream: TcpStream, server: &Server, target: &str, headers: &str) -> Sse {
         let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", server.address);
         stream.write_all(request.as_bytes()).unwrap();
-        Sse::read_head(stream)
-    }
-
-    /// The same in HTTP/1.0: the stream comes without chunks.
-    pub fn connect_1_0(server: &Server, target: &str) -> Sse {
-        let mut stream = server.connect();
-        stream.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
-        Sse::read_head(stream)
-    }
-
-    fn read_head(stream: TcpStream) -> Sse {
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             assert!(reader.read_line(&mut head).expect("a head") > 0, "ended in its head: {head}");
         }
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-        let is_chunked = head.contains("\r\nTransfer-Encoding: chunked\r\n");
-        let body = Body { reader, is_chunked, left: 0, is_whole: false };
+        assert!(head.contains("\r\nTransfer-Encoding: chunked\r\n"), "{head}");
+        let body = Body { reader, left: 0, is_whole: false };
         Sse { reader: BufReader::new(body), head, retry: None }
     }
 

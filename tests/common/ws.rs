@@ -20,12 +20,25 @@ pub fn upgrade_lines() -> String {
     )
 }
 
+/// The answer to an upgrade request with further header lines (each ended by CRLF). A close frame
+/// follows it, so that a client that was let in is gone and the exchange ends.
+pub fn upgrade(server: &Server, target: &str, headers: &str) -> Answer {
+    let host = server.address;
+    let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{}{headers}\r\n", upgrade_lines());
+    server.respond([head.as_bytes(), &masked(0x88, b"")].concat())
+}
+
 /// One frame as it came: whether it is final, its opcode, its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub last: bool,
     pub opcode: u8,
     pub payload: Vec<u8>,
+}
+
+/// A whole text message in one frame.
+pub fn text(payload: impl AsRef<[u8]>) -> Frame {
+    Frame { last: true, opcode: 1, payload: payload.as_ref().to_vec() }
 }
 
 /// A client that writes and reads frames by hand.

@@ -30,6 +30,8 @@ class Crowd:
             [sys.executable, "-B", os.path.abspath(__file__), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # It finds the same modules.
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
         )
         answer = self.read(60)
         if not answer.get("ready"):

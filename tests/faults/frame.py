@@ -339,7 +339,7 @@ def check_log(context):
 def explain(result, server):
     """What is known when a scenario ends early."""
     if not server.alive():
-        result.failures.append(f"the server has ended with {server.child.returncode}")
+        result.failures.append(f"the server has ended with {server.process.returncode}")
     tail = server.log().strip().splitlines()[-3:]
     if tail:
         result.notes.append("log: " + " / ".join(tail)[:300])

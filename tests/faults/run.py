@@ -22,14 +22,15 @@ import sys
 import time
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "common"))
 
-import connecting  # noqa: F401  (registers its scenarios, as do the others)
-import exhausting  # noqa: F401
-import malformed  # noqa: F401
-import requesting  # noqa: F401
-import stalling  # noqa: F401
-import ending  # noqa: F401  (last: it runs the others)
-from frame import SCENARIOS, Result, mebibytes, perform
+import connecting  # noqa: E402, F401  (registers its scenarios, as do the others)
+import exhausting  # noqa: E402, F401
+import malformed  # noqa: E402, F401
+import requesting  # noqa: E402, F401
+import stalling  # noqa: E402, F401
+import ending  # noqa: E402, F401  (last: it runs the others)
+from frame import SCENARIOS, Result, mebibytes, perform  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HEADINGS = [

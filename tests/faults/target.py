@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import resource
-import selectors
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+import server
 from wire import TOKEN
 
 # A user that nothing else runs as: the kernel counts processes and threads by user, and does not
@@ -29,8 +29,8 @@ class Figures:
     descriptors: int
 
 
-class Server:
-    """A release server on a free port."""
+class Server(server.Server):
+    """A release server on a free port, as a user of its own where that is possible."""
 
     def __init__(self, binary, flags=(), listen="127.0.0.1"):
         self.folder = tempfile.mkdtemp(prefix="faults-")
@@ -39,53 +39,26 @@ class Server:
         program = os.path.join(self.folder, "threadcast")
         shutil.copy(binary, program)
         os.chmod(program, 0o755)
-        command = [program, "--listen", f"{listen}:0", "--token", TOKEN, "--log", "warn"]
-        command += [*flags] if "--tick" in flags else ["--tick", "0", *flags]
         self.as_user = {}
         if os.getuid() == 0:
             self.as_user = {"user": USER, "group": USER, "extra_groups": []}
         self.log_path = os.path.join(self.folder, "log")
-        with open(self.log_path, "wb") as log:
-            self.child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "RUST_BACKTRACE": "0"},
-                **self.as_user,
-            )
-        self.pid = self.child.pid
-        line = self.first_line(10)
-        match = re.fullmatch(r"listening on http://(.*):(\d+)\s*", line)
-        if not match:
+        flags = ("--token", TOKEN, "--log", "warn", *flags)
+        try:
+            with open(self.log_path, "wb") as log:
+                super().__init__(program, *flags, listen=listen, log=log, **self.as_user)
+        except RuntimeError as error:
             text = self.log()
             self.kill()
-            raise RuntimeError(f"instead of its address the server printed {line!r}: {text}")
-        # Whoever listens on all addresses is reached on loopback.
-        self.address = (match[1].replace("0.0.0.0", "127.0.0.1"), int(match[2]))
-
-    def first_line(self, timeout):
-        fd = self.child.stdout.fileno()
-        data = b""
-        deadline = time.monotonic() + timeout
-        with selectors.DefaultSelector() as selector:
-            selector.register(fd, selectors.EVENT_READ)
-            while not data.endswith(b"\n"):
-                left = deadline - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    break
-                chunk = os.read(fd, 4096)
-                if not chunk:
-                    break
-                data += chunk
-        return data.decode()
+            raise RuntimeError(f"{error}: {text}") from error
+        self.pid = self.process.pid
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
             return log.read()
 
     def alive(self):
-        return self.child.poll() is None
+        return self.process.poll() is None
 
     def status(self, name):
         with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
@@ -158,19 +131,16 @@ class Server:
     def terminate(self, timeout=10):
         """SIGTERM. Returns (exit code or None, seconds)."""
         start = time.monotonic()
-        self.child.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.child.wait(timeout)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             code = None
         return code, time.monotonic() - start
 
     def kill(self):
         """The end in any case, also of the files."""
-        if self.alive():
-            self.child.kill()
-        self.child.wait()
-        self.child.stdout.close()
+        super().kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -80,23 +80,16 @@ def status_of(answer):
     return None
 
 
-def read_to_end(sock, deadline, most=1 << 20):
-    """What comes until the peer closes, the deadline passes or `most` bytes are there. A reset
-    counts as the end: what came before it is returned."""
-    data = b""
-    while len(data) < most:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            break
-        sock.settimeout(left)
-        try:
-            chunk = sock.recv(65536)
-        except (TimeoutError, ConnectionError):
-            break
-        if not chunk:
-            break
-        data += chunk
-    return data
+def receive(sock, deadline):
+    """The next bytes; none at the end, after a reset, or where the deadline has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return b""
+    sock.settimeout(left)
+    try:
+        return sock.recv(65536)
+    except (TimeoutError, ConnectionError):
+        return b""
 
 
 def read_until(sock, mark, deadline):
@@ -176,14 +169,7 @@ def exchange(address, data, timeout=5.0, source=None):
     answer = b""
     with connect(address, timeout, source=source) as sock:
         sock.sendall(data)
-        while response_end(answer) is None and (left := deadline - time.monotonic()) > 0:
-            sock.settimeout(left)
-            try:
-                chunk = sock.recv(65536)
-            except (TimeoutError, ConnectionError):
-                break
-            if not chunk:
-                break
+        while response_end(answer) is None and (chunk := receive(sock, deadline)):
             answer += chunk
     answer = final(answer)
     return status_of(answer), answer

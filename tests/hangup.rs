@@ -1,15 +1,13 @@
-//! How the server notices that an SSE client has left: at once, and nobody else is taken for one who
-//! has.
+//! How the server notices that a client has left: at once, and nobody else is taken for one who has.
 
 mod common;
 
 use std::net::Shutdown;
 use std::time::Duration;
 
-use common::Server;
 use common::sse::Sse;
-
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
+use common::ws::Raw;
+use common::{FANOUTS, Server, wait_for};
 
 /// The two ways to hang up. A client that half-closes reads no more: nothing else tells the server
 /// that a peer behind a proxy has left.
@@ -30,8 +28,11 @@ fn a_client_that_hangs_up_is_gone_without_an_event() {
             let server = Server::start(&["--fanout", fanout, "--heartbeat", "0"]);
             let before = server.stats();
             let stays = Sse::open(&server, "/events");
-            let left: Vec<_> = (0..20).map(|_| leave(Sse::open(&server, "/events"), way)).collect();
+            let clients: Vec<Sse> = (0..20).map(|_| Sse::open(&server, "/events")).collect();
+            wait_for("a thread for each", || server.client_threads() == 21);
+            let left: Vec<_> = clients.into_iter().map(|sse| leave(sse, way)).collect();
             server.wait_clients(1, 0);
+            wait_for("their threads to end", || server.client_threads() == 1);
             assert_eq!(server.stats()["fanOut"]["events"], 0);
             for mut sse in left.into_iter().flatten() {
                 assert_eq!(sse.block(), None, "{fanout}: the server closes as well");
@@ -102,4 +103,18 @@ fn a_reader_that_pauses_misses_nothing() {
             });
         }
     });
+}
+
+#[test]
+fn a_websocket_that_hangs_up_is_gone() {
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout]);
+        let clients: Vec<_> =
+            ["/ws", "/echo", "/ws?topic=a", "/"].map(|target| Raw::connect(&server, target)).into();
+        server.wait_clients(0, 4);
+        wait_for("a thread for each", || server.client_threads() >= 4);
+        drop::<Vec<_>>(clients);
+        server.wait_clients(0, 0);
+        wait_for("the threads to end", || server.client_threads() == 0);
+    }
 }

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import time
@@ -13,21 +14,25 @@ import urllib.parse
 class Server:
     """Starts a server and waits until it listens. `port` makes it come back where it was."""
 
-    def __init__(self, binary, *flags, port=0, log=subprocess.DEVNULL):
+    def __init__(self, binary, *flags, listen="127.0.0.1", port=0, log=subprocess.DEVNULL, **as_user):
         # Events that nobody published are in the way, unless they are asked for.
         tick = () if "--tick" in flags else ("--tick", "0")
-        command = [binary, "--listen", f"127.0.0.1:{port}", *tick, *flags]
+        command = [binary, "--listen", f"{listen}:{port}", *tick, *flags]
         # Variables of the caller's would be flags.
         environment = {name: value for name, value in os.environ.items()
                        if not name.startswith("THREADCAST_")}
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=log, text=True, env=environment)
-        line = self.process.stdout.readline()
-        found = re.fullmatch(r"listening on (http://127\.0\.0\.1:(\d+))\n", line)
+                                        stderr=log, text=True, env=environment, **as_user)
+        # The line is written in one piece.
+        came = select.select([self.process.stdout], [], [], 10)[0]
+        line = self.process.stdout.readline() if came else ""
+        found = re.fullmatch(r"listening on http://(.*):(\d+)\n", line)
         if not found:
-            self.kill()
+            Server.kill(self)
             raise RuntimeError(f"the server did not start: {line!r}, exit {self.process.returncode}")
-        self.url, self.port = found[1], int(found[2])
+        # Whoever listens on all addresses is reached on loopback.
+        host, self.port = found[1].replace("0.0.0.0", "127.0.0.1"), int(found[2])
+        self.address, self.url = (host, self.port), f"http://{host}:{self.port}"
 
     def __enter__(self):
         return self

@@ -1,4 +1,4 @@
-"""Gets what the clients need, each thing once, all of it under target/: npm packages, a Python
+"""Gets what the suites need, each thing once, all of it under target/: npm packages, a Python
 virtual environment, Debian packages where this may install them. What cannot be had is a Missing
 with the reason, and whoever wanted it is skipped by name.
 """
@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CLIENTS = os.path.join(ROOT, "tests", "clients")
 HOME = os.path.join(ROOT, "target", "clients")
 
 
@@ -81,7 +81,7 @@ def node():
     if int(version.lstrip("v").split(".")[0]) < 20:
         raise Missing(f"Node.js {version}; the packages need 20")
     npm = program("npm", "npm")
-    sources = [os.path.join(HERE, name) for name in ("package.json", "package-lock.json")]
+    sources = [os.path.join(CLIENTS, name) for name in ("package.json", "package-lock.json")]
 
     def make(folder):
         for source in sources:
@@ -94,7 +94,7 @@ def node():
 
 def python():
     """A Python with the packages of requirements.txt."""
-    requirements = os.path.join(HERE, "requirements.txt")
+    requirements = os.path.join(CLIENTS, "requirements.txt")
 
     def make(folder):
         virtual_environment(folder)
@@ -121,7 +121,7 @@ def virtual_environment(folder):
 def tokio():
     """The tokio-tungstenite client of tokio/, built."""
     target = os.path.join(HOME, "tokio")
-    manifest = os.path.join(HERE, "tokio", "Cargo.toml")
+    manifest = os.path.join(CLIENTS, "tokio", "Cargo.toml")
     run([program("cargo", "cargo"), "build", "--quiet", "--locked", "--manifest-path", manifest,
          "--target-dir", target], "cargo build of the tokio-tungstenite client")
     return os.path.join(target, "debug", "tokio-client")
@@ -130,7 +130,7 @@ def tokio():
 def java():
     """Java, and the classes of drivers/EventStream.java."""
     compiler = program("javac", "default-jdk-headless")
-    source = os.path.join(HERE, "drivers", "EventStream.java")
+    source = os.path.join(CLIENTS, "drivers", "EventStream.java")
     folder = once(os.path.join(HOME, "java"),
                   lambda folder: run([compiler, "-d", folder, source], "javac"), source)
     return program("java", "default-jdk-headless"), "-cp", folder

@@ -3,13 +3,10 @@
 
 mod common;
 
-use common::Server;
 use common::sse::Sse;
 use common::ws::{check_welcome, connect, json, open};
+use common::{FANOUTS, Server};
 use serde_json::{Value, json};
-
-/// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
-const FANOUTS: [&str; 2] = ["direct", "handoff"];
 
 /// Ids that this server cannot have given out.
 const UNKNOWN: [&str; 7] =
@@ -154,8 +151,7 @@ fn a_client_that_was_only_greeted_misses_nothing() {
             // More topics than the server can tell apart in what it has lost at little cost.
             let line = |number| format!("{{\"topic\":\"{}\",\"data\":0}}\n", many * 1_000 + number);
             let filler: String = (0..1_000).map(line).collect();
-            let headers = "Content-Type: application/x-ndjson\r\n";
-            server.request("POST", "/publish", headers, filler.as_bytes());
+            server.publish_lines(&filler);
         }
         let missed: Vec<String> =
             (0..3).map(|_| server.publish_id("/publish?topic=quiet", "missed")).collect();
