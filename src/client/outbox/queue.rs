@@ -58,6 +58,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    // A channel is built on the stack: one frame for it less is a page less of each idle client's stack.
+    #[inline(always)]
     pub fn new(limits: Limits, backlog: Arc<Backlog>) -> Queue {
         let (sender, receiver) = crossbeam_channel::unbounded();
         Queue { limits, sender, receiver, messages: 0, bytes: 0, backlog }
