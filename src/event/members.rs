@@ -11,6 +11,8 @@ use std::fmt;
 use serde_core::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::error::EventError;
+
 /// The members of an object, by name.
 #[derive(Debug)]
 pub struct Members<'a> {
@@ -37,10 +39,10 @@ impl<'a> Members<'a> {
     /// The same for a member that must be a string, `null`, or not there.
     ///
     /// # Errors
-    /// The text says what the member must be.
-    pub fn take_string(&mut self, name: &str) -> Result<Option<String>, String> {
+    /// [`EventError::NotAString`].
+    pub fn take_string(&mut self, name: &str) -> Result<Option<String>, EventError> {
         let value = self.take(name).unwrap_or("null");
-        serde_json::from_str(value).map_err(|_| format!("{name:?} must be a string"))
+        serde_json::from_str(value).map_err(|_| EventError::NotAString(name.to_owned()))
     }
 
     /// The name of one of the members that nobody has taken.

@@ -4,7 +4,9 @@
 use std::{error, fmt};
 
 use crate::auth::error::AuthError;
+use crate::event::EventError;
 use crate::http::Response;
+use crate::hub::Stopped;
 
 /// Why a request or a command is refused. Displayed as the line that its client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,9 +19,9 @@ pub enum HandlerError {
     /// The body is not UTF-8.
     NotUtf8,
     /// The body, or the command, is no event; the text says why.
-    BadEvent(String),
+    BadEvent(EventError),
     /// The line of this number, from 1 on, is no event.
-    BadLine(usize, Box<HandlerError>),
+    BadLine(usize, EventError),
     /// The body has no line with an event.
     NoEvents,
     /// A handshake is malformed; the text says what to send.
@@ -35,7 +37,7 @@ pub enum HandlerError {
     /// No command has this `type`.
     UnknownCommand,
     /// A command names a topic that there cannot be; the text says why.
-    BadTopic(String),
+    BadTopic(EventError),
     /// The client would be subscribed to more topics than this.
     TooManyTopics(usize),
     /// A command comes in a binary message.
@@ -88,10 +90,10 @@ impl HandlerError {
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HandlerError::BadQuery(message)
-            | HandlerError::BadEvent(message)
-            | HandlerError::BadCommand(message)
-            | HandlerError::BadTopic(message) => f.write_str(message),
+            HandlerError::BadQuery(message) | HandlerError::BadCommand(message) => {
+                f.write_str(message)
+            }
+            HandlerError::BadEvent(error) | HandlerError::BadTopic(error) => error.fmt(f),
             HandlerError::BadHandshake(message) | HandlerError::UpgradeRequired(message) => {
                 f.write_str(message)
             }
@@ -115,14 +117,18 @@ impl fmt::Display for HandlerError {
                  'Authorization: Bearer' in the handshake",
             ),
             HandlerError::Forbidden(error) => error.fmt(f),
-            HandlerError::Draining => {
-                f.write_str("the server is shutting down; publish again later")
-            }
+            HandlerError::Draining => Stopped.fmt(f),
         }
     }
 }
 
 impl error::Error for HandlerError {}
+
+impl From<EventError> for HandlerError {
+    fn from(error: EventError) -> HandlerError {
+        HandlerError::BadEvent(error)
+    }
+}
 
 impl From<HandlerError> for Response {
     fn from(error: HandlerError) -> Response {

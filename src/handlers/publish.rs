@@ -4,8 +4,6 @@
 //! the time for it is over; and in [`Hub::publish`](crate::hub::Hub::publish) for a broadcaster that is
 //! behind.
 
-use std::borrow::Cow;
-
 use serde_json::json;
 
 use super::error::HandlerError;
@@ -13,11 +11,10 @@ use super::query::Query;
 use crate::app::App;
 use crate::auth::access::bearer_token;
 use crate::auth::permission::PublishPermission;
-use crate::event::members::Members;
-use crate::event::{DEFAULT_TOPIC, Draft};
+use crate::event::Draft;
+use crate::event::draft::DEFAULT_TOPIC;
 use crate::http::Response;
 use crate::hub::Stopped;
-use crate::hub::topics::ALL;
 use crate::listener::connection::{Connection, Next};
 
 /// The media types of a body with one JSON text in each line. None of them is registered with IANA.
@@ -49,7 +46,7 @@ fn publish(app: &App, connection: &mut Connection, query: &Query) -> Result<Resp
     // All lines are checked before the first is published: either all events are published, or none.
     let drafts = match is_ndjson {
         true => parse_lines(&body, topic, name)?,
-        false => vec![draft(topic, name, &body)?],
+        false => vec![Draft::new(topic, name, &body).map_err(HandlerError::BadEvent)?],
     };
 
     let (events, mut last) = (drafts.len(), None);
@@ -74,70 +71,8 @@ fn parse_lines(body: &str, topic: &str, name: Option<&str>) -> Result<Vec<Draft>
     let lines = body.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| {
-            parse_line(line, topic, name)
-                .map_err(|error| HandlerError::BadLine(index + 1, Box::new(error)))
+            Draft::from_line(line, topic, name)
+                .map_err(|error| HandlerError::BadLine(index + 1, error))
         })
         .collect()
-}
-
-/// One line: `{"topic":…,"event":…,"data":…}`, the first two optional.
-fn parse_line(line: &str, topic: &str, name: Option<&str>) -> Result<Draft, HandlerError> {
-    let mut members = Members::parse(line).map_err(|error| match error.is_data() {
-        true => bad("no JSON object with \"data\""),
-        false => bad(format!("no JSON: {error}")),
-    })?;
-    if let Some(name) = members.repeated() {
-        return Err(bad(format!("the member {name:?} is there twice")));
-    }
-    take_draft(&mut members, topic, name)
-}
-
-/// Takes an event's members out of a JSON object. Without a member of its own the event gets `topic` and
-/// `name`. Data that is a string is published as its text, any other JSON byte for byte as it was sent.
-pub(super) fn take_draft(
-    members: &mut Members,
-    topic: &str,
-    name: Option<&str>,
-) -> Result<Draft, HandlerError> {
-    let own_topic = members.take_string("topic").map_err(bad)?;
-    let own_name = members.take_string("event").map_err(bad)?;
-    let data: Cow<str> = match members.take("data") {
-        None => return Err(bad("\"data\" is missing")),
-        Some(text) if text.starts_with('"') => {
-            let decoded: Result<String, _> = serde_json::from_str(text);
-            decoded.map_err(|error| bad(format!("\"data\" is no text: {error}")))?.into()
-        }
-        Some(json) => json.into(),
-    };
-    let topic = own_topic.as_deref().unwrap_or(topic);
-    if topic == ALL {
-        return Err(bad("topic * means all; publish on one"));
-    }
-    draft(topic, own_name.as_deref().or(name), &data)
-}
-
-fn draft(topic: &str, name: Option<&str>, data: &str) -> Result<Draft, HandlerError> {
-    Draft::new(topic, name, data).map_err(|error| bad(error.0))
-}
-
-fn bad(message: impl Into<String>) -> HandlerError {
-    HandlerError::BadEvent(message.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_may_name_topic_and_event() {
-        let parse = |line| parse_line(line, "t", Some("e"));
-        let draft = |topic, name, data| Ok(Draft::new(topic, name, data).unwrap());
-        assert_eq!(parse(r#"{"data":"x"}"#), draft("t", Some("e"), "x"));
-        assert_eq!(parse(r#"{"data":{"a":[1]}}"#), draft("t", Some("e"), r#"{"a":[1]}"#));
-        let line = r#"{"topic":"u","event":"f","data":"two\nlines"}"#;
-        assert_eq!(parse(line), draft("u", Some("f"), "two\nlines"));
-        for bad in ["", "1", "{}", r#"{"data":"x","topic":1}"#, r#"{"data":"x","event":"a\nb"}"#] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::error::HandlerError;
-use crate::event::check_name;
+use crate::event::EventError;
+use crate::event::draft::{ALL_TOPICS, check_name};
 use crate::http::head::percent_decode;
 use crate::hub::LastSeen;
-use crate::hub::topics::{ALL, Topics};
+use crate::hub::topics::Topics;
 use crate::listener::connection::Connection;
 
 /// The parameters of all endpoints. Unknown ones are ignored, unless their name is nearly one of these.
@@ -37,11 +38,11 @@ impl Query {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "topic" => {
-                    check_name("topic", &value).map_err(|why| bad(why.0))?;
+                    check_name("topic", &value).map_err(|why| bad(why.to_string()))?;
                     parsed.topics.insert(value.into_owned());
                 }
                 "event" => {
-                    check_name("event", &value).map_err(|why| bad(why.0))?;
+                    check_name("event", &value).map_err(|why| bad(why.to_string()))?;
                     parsed.event = Some(value.into_owned());
                 }
                 // Each polyfill of EventSource has its own name for it.
@@ -82,7 +83,7 @@ impl Query {
     pub fn single_topic(&self) -> Result<Option<&str>, HandlerError> {
         let bad = |message: &str| Err(HandlerError::BadQuery(message.to_owned()));
         match self.topics.len() {
-            0 | 1 if self.topics.contains(ALL) => bad("topic * means all; publish on one"),
+            0 | 1 if self.topics.contains(ALL_TOPICS) => bad(&EventError::AllTopics.to_string()),
             0 | 1 => Ok(self.topics.first().map(String::as_str)),
             _ => bad("an event has one topic; name it once"),
         }

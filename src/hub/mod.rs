@@ -10,11 +10,12 @@ pub mod mailbox;
 pub mod topics;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{error, fmt, io};
 
-use crate::event::{Draft, Event, EventId, IdSource};
+use crate::event::id::IdSource;
+use crate::event::{Draft, Event, EventId};
 use broadcaster::{Broadcaster, Message, Subscriber, Timing};
 use history::{History, Replay};
 use mailbox::Mailbox;
@@ -32,6 +33,14 @@ pub struct Receipt {
 /// The hub has been stopped: nothing is published any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server is shutting down; publish again later")
+    }
+}
+
+impl error::Error for Stopped {}
 
 /// What a returning client says it has seen last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The name that stands for all topics in a subscription. Nothing can be published on it.
-pub const ALL: &str = "*";
+use crate::event::draft::ALL_TOPICS;
 
 /// Which topics a client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +21,9 @@ impl Topics {
         Topics::Some(names.into_iter().map(Arc::from).collect())
     }
 
-    /// The topics that a client names: all of them where [`ALL`] is among the names.
+    /// The topics that a client names: all of them where [`ALL_TOPICS`] is among the names.
     pub fn asked_for(names: &BTreeSet<String>) -> Topics {
-        match names.contains(ALL) {
+        match names.contains(ALL_TOPICS) {
             true => Topics::All,
             false => Topics::named(names.iter().map(String::as_str)),
         }

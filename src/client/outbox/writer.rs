@@ -145,7 +145,7 @@ impl Outbox {
     /// Writes all of `left`, waiting for the peer. Returns whether it was written; if not, the connection
     /// is over.
     pub(super) fn write_out(&self, mut left: &[u8]) -> bool {
-        let mut check = Instant::now() + PEER_CHECK_INTERVAL;
+        let mut next_check = None;
         let mut last_told = tcp::Unacknowledged::default();
         while !left.is_empty() {
             let reason = match send_now(self.link.stream(), left) {
@@ -156,8 +156,8 @@ impl Outbox {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let now = Instant::now();
                     let mut is_gone = false;
-                    if now >= check {
-                        check = now + PEER_CHECK_INTERVAL;
+                    if now >= *next_check.get_or_insert(now + PEER_CHECK_INTERVAL) {
+                        next_check = Some(now + PEER_CHECK_INTERVAL);
                         let told = tcp::unacknowledged(self.link.stream());
                         // Whoever has taken bytes since the last check is there: a moment in which
                         // data is sent again is the life of a bad line.

@@ -25,11 +25,11 @@ use crate::app::App;
 use crate::auth::error::AuthError;
 use crate::auth::permission::PublishPermission;
 use crate::client::outbox::Outbox;
+use crate::event::Draft;
+use crate::event::draft::{DEFAULT_TOPIC, MAX_NAME, check_name};
 use crate::event::members::Members;
 use crate::event::payload::Payload;
-use crate::event::{DEFAULT_TOPIC, Draft, MAX_NAME, check_name};
 use crate::handlers::error::HandlerError;
-use crate::handlers::publish::take_draft;
 use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Stopped, Subscription};
 use crate::ws::deflate::Window;
@@ -208,7 +208,7 @@ fn parse_members(members: &mut Members) -> Result<Command, HandlerError> {
             Command::Subscribe { topics: take_topics(members)?, last: take_last(members)? }
         }
         "unsubscribe" => Command::Unsubscribe { topics: take_topics(members)? },
-        "publish" => Command::Publish(take_draft(members, DEFAULT_TOPIC, None)?),
+        "publish" => Command::Publish(Draft::take_from(members, DEFAULT_TOPIC, None)?),
         "authorize" => match members.take_string("token") {
             Ok(Some(token)) => Command::Authorize { token },
             _ => return bad("\"token\" is missing or no string"),
@@ -236,7 +236,7 @@ fn take_topics(members: &mut Members) -> Result<BTreeSet<String>, HandlerError> 
     };
     let checked = names.into_iter().map(|name| match check_name("topic", &name) {
         Ok(()) => Ok(name),
-        Err(error) => Err(HandlerError::BadTopic(error.0)),
+        Err(error) => Err(HandlerError::BadTopic(error)),
     });
     let names = checked.collect::<Result<BTreeSet<_>, _>>()?;
     if names.is_empty() { bad("\"topics\" is empty; name at least one") } else { Ok(names) }
@@ -246,7 +246,7 @@ fn take_last(members: &mut Members) -> Result<LastSeen, HandlerError> {
     match members.take_string("last_event_id") {
         Ok(None) => Ok(LastSeen::Nothing),
         Ok(Some(id)) => Ok(LastSeen::parse(Some(&id))),
-        Err(message) => bad(message),
+        Err(error) => bad(error.to_string()),
     }
 }
 

@@ -7,7 +7,8 @@ use form_urlencoded::Serializer;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use threadcast::event::{Draft, EventId, check_name};
+use threadcast::event::draft::check_name;
+use threadcast::event::{Draft, EventId};
 use threadcast::handlers::query::Query;
 use threadcast::hub::topics::Topics;
 
