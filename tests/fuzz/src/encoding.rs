@@ -101,7 +101,7 @@ fn test(case: &Case) -> Result<(), String> {
     let mut chunks = Coding::Chunked.frame(&stream).to_vec();
     let mut expected = Vec::new();
     for (id, topic, name, data) in &case.events {
-        let draft = Draft::new(topic, name.as_deref(), data).map_err(|why| why.0)?;
+        let draft = Draft::new(topic, name.as_deref(), data).map_err(|error| error.to_string())?;
         let event = Event::new(*id, draft);
         // A heartbeat may stand between any two.
         for (stream, coding) in [(&mut stream, Coding::Identity), (&mut chunks, Coding::Chunked)] {

@@ -110,7 +110,8 @@ impl Stage<'_> {
     }
 
     fn publish(&mut self, topic: usize, name: Option<String>, data: String) -> Result<(), String> {
-        let draft = Draft::new(TOPICS[topic], name.as_deref(), &data).map_err(|why| why.0)?;
+        let draft =
+            Draft::new(TOPICS[topic], name.as_deref(), &data).map_err(|error| error.to_string())?;
         let receipt = self.live.server.app().hub.publish(draft);
         let receipt = receipt.map_err(|_| "the hub has stopped".to_owned())?;
         let event = self.world.publish(Published { id: receipt.id, topic, name, data })?;
