@@ -1,18 +1,18 @@
-//! The backlog: what waits in all clients' outboxes together, and who must go when it is too much.
+//! The backlog: the bytes that wait for all clients together, and their cap.
 //!
 //! Each client's queue is bounded, but many slow clients together could still fill the memory. So
-//! outboxes count what they queue here as well, in one number; a client that keeps up never
-//! touches it. Whoever takes it above the cap, by whichever client's message, disconnects those
-//! who are the most behind. An event that waits for ten clients counts ten times, though its bytes
-//! are in memory once: the number is what the clients still have to take.
+//! every outbox counts what it queues here as well; a client that keeps up never touches this number.
+//! The thread whose message takes it above the cap disconnects the slowest clients until the rest fits.
+//! An event that waits for ten clients counts ten times, though its bytes are in memory once: the number is
+//! what the clients still have to take.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Which part of the cap is free after clients were shed. To look for the most behind is to look
-/// at everybody, so that must not be due again at the next event. (Where fewer clients than this
-/// are behind, the first of them is always enough.)
+/// Which part of the cap is free after clients were disconnected. To find the slowest ones takes a walk
+/// through all clients, so it must not be due again at the next event. (Where fewer clients than this are
+/// behind, the first of them is always enough.)
 const FREED_PART: usize = 16;
 
 /// A client for which something waits.
@@ -32,8 +32,8 @@ type Queues = dyn Fn() -> Vec<Arc<dyn Queued>> + Send + Sync;
 pub struct Backlog {
     cap: usize,
     bytes: AtomicUsize,
-    shed: AtomicU64,
-    is_shedding: AtomicBool,
+    disconnected: AtomicU64,
+    is_relieving: AtomicBool,
     queues: Box<Queues>,
 }
 
@@ -46,8 +46,8 @@ impl Backlog {
         Arc::new(Backlog {
             cap,
             bytes: AtomicUsize::new(0),
-            shed: AtomicU64::new(0),
-            is_shedding: AtomicBool::new(false),
+            disconnected: AtomicU64::new(0),
+            is_relieving: AtomicBool::new(false),
             queues: Box::new(queues),
         })
     }
@@ -58,8 +58,8 @@ impl Backlog {
     }
 
     /// How many clients have been disconnected because too much waited.
-    pub fn shed(&self) -> u64 {
-        self.shed.load(Ordering::Relaxed)
+    pub fn disconnected(&self) -> u64 {
+        self.disconnected.load(Ordering::Relaxed)
     }
 
     /// An outbox has queued this.
@@ -72,18 +72,18 @@ impl Backlog {
         self.bytes.fetch_sub(bytes, Ordering::SeqCst);
     }
 
-    /// Disconnects the most behind while too much waits. Called after [`Backlog::add`], with no
-    /// outbox locked, since it locks others (one at a time). It does not wait for anything: where
-    /// somebody is at it already, that one looks again when it is done.
+    /// Disconnects the slowest clients while too much waits. Called after [`Backlog::add`], with no outbox
+    /// locked, since it locks others (one at a time). It does not wait: where another thread is at it
+    /// already, that one checks again when it is done.
     pub(crate) fn relieve(&self) {
         while self.bytes() > self.cap {
-            if self.is_shedding.swap(true, Ordering::SeqCst) {
+            if self.is_relieving.swap(true, Ordering::SeqCst) {
                 return;
             }
-            let shed = self.shed_most_behind();
-            self.shed.fetch_add(shed, Ordering::Relaxed);
-            self.is_shedding.store(false, Ordering::SeqCst);
-            if shed == 0 {
+            let count = self.disconnect_slowest();
+            self.disconnected.fetch_add(count, Ordering::Relaxed);
+            self.is_relieving.store(false, Ordering::SeqCst);
+            if count == 0 {
                 // What waits is for clients that are leaving already.
                 return;
             }
@@ -91,19 +91,19 @@ impl Backlog {
     }
 
     /// Returns how many were disconnected.
-    fn shed_most_behind(&self) -> u64 {
+    fn disconnect_slowest(&self) -> u64 {
         let enough = self.cap - self.cap / FREED_PART;
         let queues = (self.queues)().into_iter().map(|queue| (queue.bytes(), queue));
         let mut behind: Vec<_> = queues.filter(|(bytes, _)| *bytes > 0).collect();
         behind.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
-        let mut shed = 0;
+        let mut count = 0;
         for (_, queue) in behind {
             if self.bytes() <= enough {
                 break;
             }
-            shed += u64::from(queue.disconnect());
+            count += u64::from(queue.disconnect());
         }
-        shed
+        count
     }
 }
 
@@ -211,7 +211,7 @@ mod tests {
             }
         }
         assert!(clients.list().is_empty());
-        assert_eq!(backlog.shed(), 0);
+        assert_eq!(backlog.disconnected(), 0);
     }
 
     #[test]
@@ -244,20 +244,24 @@ mod tests {
         for (member, length) in members.iter().zip([100, 500, 300, 100]) {
             member.outbox.offer(&payload(length), Instant::now());
         }
-        assert_eq!((backlog.bytes(), backlog.shed()), (1000, 0), "the cap itself is allowed");
+        assert_eq!(
+            (backlog.bytes(), backlog.disconnected()),
+            (1000, 0),
+            "the cap itself is allowed"
+        );
         members[0].outbox.offer(&payload(1), Instant::now());
         assert_eq!((backlog.bytes(), over()), (501, vec![false, true, false, false]));
         members[1].outbox.offer(&payload(5000), Instant::now());
-        assert_eq!(backlog.bytes(), 501, "who has been shed gets nothing more");
+        assert_eq!(backlog.bytes(), 501, "a client that was disconnected gets nothing more");
         members[3].outbox.offer(&payload(2000), Instant::now());
         assert_eq!((backlog.bytes(), over()), (401, vec![false, true, false, true]));
         members[0].outbox.offer(&payload(590), Instant::now());
         assert_eq!((backlog.bytes(), over()), (991, vec![false, true, false, true]));
-        assert_eq!(backlog.shed(), 2);
+        assert_eq!(backlog.disconnected(), 2);
         // A message of the client that is behind least.
         members[2].outbox.offer(&payload(10), Instant::now());
         assert_eq!((backlog.bytes(), over()), (310, vec![true, true, false, true]));
-        assert_eq!(backlog.shed(), 3);
+        assert_eq!(backlog.disconnected(), 3);
         for member in members {
             member.outbox.abort();
             drop(member.guard);
@@ -274,7 +278,7 @@ mod tests {
             member.outbox.offer(&payload(50), Instant::now());
         }
         members[7].outbox.offer(&payload(1), Instant::now());
-        assert_eq!((backlog.bytes(), backlog.shed()), (900, 2));
+        assert_eq!((backlog.bytes(), backlog.disconnected()), (900, 2));
         assert_eq!(members[7].outbox.close_reason(), Some(Reason::Crowded));
     }
 
@@ -302,7 +306,7 @@ mod tests {
         let sum: usize = members.iter().map(|member| member.outbox.queued().1).sum();
         assert_eq!(backlog.bytes(), sum);
         let over = members.iter().filter(|member| member.outbox.close_reason().is_some()).count();
-        assert_eq!(backlog.shed(), over as u64);
+        assert_eq!(backlog.disconnected(), over as u64);
         assert!((1..40).contains(&over), "{over}");
         drop(members);
         assert_eq!(backlog.bytes(), 0);

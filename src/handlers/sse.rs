@@ -64,7 +64,7 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     }
     drop(socket);
 
-    // Before the greeting: whoever has read it misses nothing that is published from then on.
+    // Before the greeting: a client that has read it misses nothing that is published from then on.
     let (client, topics) = (guard.number(), query.topics_or_all());
     let subscriber = Subscriber { client, outbox: Arc::clone(&outbox), topics, encoding };
     let (subscription, replay) = app.hub.subscribe(subscriber, last);

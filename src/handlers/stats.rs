@@ -135,7 +135,7 @@ pub fn metrics(app: &App) -> Response {
         ("requests", "HTTP requests, upgrades included", counters.requests.load(Relaxed)),
         ("events", "Events published and handed out", fan_out.events),
         ("fan_out_microseconds", "Time spent in handing out events", fan_out.total_us),
-        ("clients_shed", "Clients disconnected for a full backlog", app.backlog.shed()),
+        ("clients_shed", "Clients disconnected for a full backlog", app.backlog.disconnected()),
         (
             "pipe_restarts",
             "Pipes to tiny_http that broke and were replaced",

@@ -1,8 +1,11 @@
 //! A broadcaster: one thread that owns a share of the subscribers and hands each event to them.
 //!
-//! There are as many as cores. All of them get the same messages in the same order, because the
-//! hub sends under its lock; a subscription travels in the same channel as the events, so it takes
+//! There are as many broadcasters as cores. All of them get the same messages in the same order, because
+//! the hub sends under its lock. A subscription travels in the same channel as the events, so it takes
 //! effect at one exact place between two of them.
+//!
+//! The thread is parked until a message comes or the next heartbeats are due. It never waits for a client:
+//! see [`Outbox::offer`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -52,19 +55,19 @@ pub(super) enum Message {
         client: u64,
         topics: Topics,
     },
-    /// Dropped when its turn has come.
+    /// Its sender is dropped when everything before it is done.
     Flush(Sender<()>),
     #[cfg(test)]
     Panic,
     Stop,
 }
 
-/// How long fan-outs took. All counts are for one broadcaster.
+/// How long the fan-outs of one broadcaster took.
 #[derive(Debug, Default)]
 pub struct Timing {
     /// Events handed out.
     pub events: AtomicU64,
-    /// Nanoseconds spent in it.
+    /// Nanoseconds of all together.
     pub nanos: AtomicU64,
     /// Nanoseconds of the latest.
     pub last: AtomicU64,
@@ -94,8 +97,8 @@ impl Broadcaster {
     }
 }
 
-/// A broadcaster's thread. Whatever makes it panic, it does not leave clients behind that wait for ever:
-/// those that it had are disconnected, come back, and get what they missed; and it goes on.
+/// A broadcaster's thread. If it panics, its clients must not wait for ever: they are disconnected, come
+/// back, and get what they missed. The thread goes on.
 fn run(receiver: &Receiver<Message>, heartbeat: Duration, timing: &Arc<Timing>) {
     loop {
         let mut share = Share::new(heartbeat, Arc::clone(timing));
@@ -148,9 +151,9 @@ impl EncodedBatch<'_> {
 
 struct Share {
     subscribers: HashMap<u64, Subscriber>,
-    /// Those who want everything.
+    /// The subscribers of all topics.
     to_all: Group,
-    /// Those who want this topic: an event costs nothing for clients that do not want it.
+    /// The subscribers of single topics: an event costs nothing for clients that do not want it.
     to_topic: HashMap<Arc<str>, Group>,
     heartbeat: Duration,
     timing: Arc<Timing>,
@@ -165,7 +168,7 @@ impl Share {
     fn run(&mut self, receiver: &Receiver<Message>) {
         let interval = match self.heartbeat {
             Duration::ZERO => Duration::from_secs(1),
-            // Often enough that a heartbeat is late by a quarter at the most.
+            // A heartbeat is late by a quarter of its interval at most.
             beat => (beat / 4).clamp(Duration::from_millis(10), Duration::from_secs(1)),
         };
         let mut next = Instant::now() + interval;
@@ -188,11 +191,11 @@ impl Share {
                     self.subscribers.remove(&client);
                 }
                 Some(Message::Stop) => return,
-                Some(Message::Flush(turn)) => drop(turn),
+                Some(Message::Flush(done)) => drop(done),
                 #[cfg(test)]
                 Some(Message::Panic) => panic!("as the test wants it"),
             }
-            // After messages too: a flood of events must not keep the heartbeat from others.
+            // Also after messages: a flood of events must not delay the heartbeats of other clients.
             let now = Instant::now();
             if now >= next {
                 self.tick(now);
@@ -270,8 +273,8 @@ impl Share {
             let mut part = EncodedBatch::new(&part);
             return group.values().for_each(|member| part.offer(member, start));
         }
-        // Whoever wants several of the topics gets their events in order, so first it is found who wants
-        // which, and then each kind of part is encoded once.
+        // A client that wants several of the topics gets their events in order. So find out first who wants
+        // which of the events, and then encode each combination once.
         let mut wanted: HashMap<u64, (EventMask, &Member)> = HashMap::new();
         for (group, mask) in groups {
             for (client, member) in group {

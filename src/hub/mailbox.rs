@@ -2,14 +2,14 @@
 //!
 //! crossbeam's own blocking `recv` spins in `sched_yield` for a while before it sleeps. With a
 //! thousand threads that wake for every event, that spinning was most of the server's CPU time.
-//! Here the reader parks at once, and the sender wakes it after it has sent.
+//! Here the reader parks at once, and a sender unparks it after it has sent.
 
 use std::thread::Thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
-/// How many messages wake the reader that none of them was to wake.
+/// So many messages wake the reader, even if each was sent without a wake-up.
 const MANY: usize = 32;
 
 /// The sending side: puts a message into the channel and wakes its reader.
@@ -33,8 +33,8 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Sends what has time until the reader wakes for something else: it is not woken, unless
-    /// many messages wait.
+    /// Sends without waking the reader, which finds the message when it wakes for something else. If
+    /// many messages wait, it is woken.
     pub fn send_without_wake(&self, message: T) {
         if self.sender.len() >= MANY {
             return self.send(message);
@@ -58,7 +58,7 @@ pub fn receive<T>(receiver: &Receiver<T>, deadline: Instant) -> Option<T> {
         if left.is_zero() {
             return None;
         }
-        // A wake-up between the look and the sleep is not lost: `unpark` leaves a token.
+        // A message between `try_recv` and `park` is not missed: `unpark` leaves a token.
         std::thread::park_timeout(left);
     }
 }

@@ -139,7 +139,8 @@ impl Hub {
         for (broadcaster, members) in self.broadcasters.iter().zip(&order.members) {
             let message = Message::Event(Arc::clone(&event));
             match members {
-                // Nobody waits for it: not worth a wake-up, a fifth of what a request to publish costs.
+                // Nobody waits for it, so it is not worth a wake-up: that is a fifth of what a request to
+                // publish costs.
                 0 => broadcaster.mailbox.send_without_wake(message),
                 _ => broadcaster.mailbox.send(message),
             }
@@ -165,9 +166,9 @@ impl Hub {
             client: subscriber.client,
             topics: subscriber.topics.clone(),
         };
-        // Whoever has subscribers looks after them every second at least, and finds the new one then,
-        // or before the next event. To be woken for each of a thousand that come would be a sixth of
-        // what their coming costs.
+        // A broadcaster with subscribers wakes every second at least, and finds the new one then, or before
+        // the next event. To wake it for each of a thousand clients that connect would be a sixth of what
+        // they cost.
         let mailbox = &self.broadcasters[broadcaster].mailbox;
         let message = Message::Subscribe(subscriber);
         match order.members[broadcaster] {
@@ -216,7 +217,7 @@ impl Order {
     fn replay(&self, last: LastSeen, topics: &Topics) -> Replay {
         let newest = self.ids.last();
         match last {
-            // Whoever begins here comes back with the newest id, and misses nothing in between.
+            // A client that begins here comes back with the newest id, and misses nothing in between.
             LastSeen::Nothing => Replay { seen: Some(newest), gap: None, events: Vec::new() },
             LastSeen::Event(last) => self.history.after(last, newest, topics),
             LastSeen::Unknown => Replay { seen: None, gap: Some(newest), events: Vec::new() },

@@ -1,4 +1,5 @@
-//! System metrics, published on topic `metrics` at a fixed interval.
+//! System metrics, published on topic `metrics` at a fixed interval. Their thread is parked in between;
+//! [`Tick::stop`] wakes it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ impl Tick {
     pub fn start(app: &Arc<App>, interval: Duration) -> io::Result<Tick> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut system = System::new().map_err(io::Error::other)?;
-        // Usage is what happened between two looks: the first one only starts the clock.
+        // Usage is measured between two readings: the first one only starts the clock.
         system.refresh_cpu_usage();
         let (app, stopped) = (Arc::downgrade(app), Arc::clone(&stop));
         let thread = thread::Builder::new()

@@ -38,7 +38,8 @@ impl Outbox {
         }
     }
 
-    /// The connection is broken: nothing more can be written. Whoever writes goes on, and closes it.
+    /// The connection is broken: nothing more can be written. The thread that writes finds the closing
+    /// phase, and closes.
     pub(super) fn lose(&self, state: &mut State, reason: Reason) {
         state.queue.clear();
         if let Some(close) = state.phase.close() {

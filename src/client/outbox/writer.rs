@@ -16,12 +16,12 @@ use crate::listener::threads::STACK_BYTES;
 use crate::os::send::{send_now, wait_writable};
 use crate::os::tcp;
 
-/// How often a writer that waits for its peer asks whether that is still there. As long as it is, it
-/// may read as slowly as its queue allows.
+/// How often a writer that waits for its peer asks the kernel whether the peer is still there. As long as it
+/// is, it may read as slowly as its queue allows.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The longest a blocked writer sleeps before it looks whether its client has been given up.
-const SLICE: Duration = Duration::from_millis(100);
+/// How often a blocked writer checks whether its client has been given up.
+const CLOSE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a writer does next.
 pub(super) enum Step {
@@ -41,7 +41,7 @@ impl Outbox {
             match step {
                 Step::Write(piece) => return Some(piece),
                 Step::Over => return None,
-                // A wake-up between the look and the sleep is not lost: `unpark` leaves a token.
+                // A change before `park` is not missed: `unpark` leaves a token.
                 Step::Nothing => thread::park(),
             }
         }
@@ -159,14 +159,16 @@ impl Outbox {
                     if now >= *next_check.get_or_insert(now + PEER_CHECK_INTERVAL) {
                         next_check = Some(now + PEER_CHECK_INTERVAL);
                         let told = tcp::unacknowledged(self.link.stream());
-                        // Whoever has taken bytes since the last check is there: a moment in which
-                        // data is sent again is the life of a bad line.
+                        // A peer that has taken bytes since the last check is there, though on a bad line
+                        // data may be sent twice at the moment.
                         is_gone = told.is_overdue && told == last_told;
                         last_told = told;
                     }
                     if self.is_overdue(now) {
                         Reason::Stuck
-                    } else if is_gone || wait_writable(self.link.stream(), now + SLICE).is_err() {
+                    } else if is_gone
+                        || wait_writable(self.link.stream(), now + CLOSE_CHECK_INTERVAL).is_err()
+                    {
                         Reason::Lost
                     } else {
                         continue;

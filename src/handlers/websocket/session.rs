@@ -78,7 +78,7 @@ impl Session {
                     self.outbox.write(&frame(Frame::pong(payload.to_vec())));
                 }
                 Ok(Received::Pong) | Err(Failure::Timeout) => {}
-                Ok(Received::Close(payload)) => return self.say_goodbye(payload),
+                Ok(Received::Close(payload)) => return self.answer_close(payload),
                 Err(Failure::Lost) => return Reason::Lost,
                 Err(Failure::Wrong(code, why)) => return self.refuse(code, why, incoming),
             }
@@ -120,7 +120,7 @@ impl Session {
     }
 
     /// Answers a close frame with the same (RFC 6455 section 5.5.1).
-    fn say_goodbye(&self, payload: &[u8]) -> Reason {
+    fn answer_close(&self, payload: &[u8]) -> Reason {
         let header =
             FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
         self.outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));

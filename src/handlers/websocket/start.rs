@@ -73,7 +73,7 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     let outbox = Outbox::new(link, fanout, app.limits(), TOO_SLOW, Arc::clone(&app.backlog));
     guard.set_outbox(&outbox);
 
-    // 3. Subscribe, before the welcome: whoever has read it misses nothing that is published from then on.
+    // 3. Subscribe, before the welcome: a client that has read it misses nothing that is published later.
     let (subscription, replay) = topics
         .map(|topics| {
             let (client, encoding) = (guard.number(), encoding(deflate));
@@ -136,7 +136,7 @@ fn welcome(seen: Option<EventId>) -> String {
 /// Waits until the client has most likely read the handshake's response.
 ///
 /// Some clients (simple-websocket for Python) read it and the frames behind it in one piece, and do not
-/// look at the frames until more comes. So there is a pause before the first one. It ends when the
+/// see the frames until more comes. So there is a pause before the first one. It ends when the
 /// client speaks (it has read the response), or when somebody shuts the socket down.
 fn wait_until_read(outbox: &Outbox) {
     let stream = outbox.link().stream();
