@@ -15,8 +15,6 @@ pub enum Reason {
     Slow,
     /// Too much waited for all clients together, and the most of it for this one.
     Crowded,
-    /// The client did not accept one message in time.
-    Stuck,
     /// The client broke the protocol.
     Protocol,
     /// The server is shutting down.
@@ -33,7 +31,6 @@ impl fmt::Display for Reason {
             Reason::Silent => "no sign of life",
             Reason::Slow => "too slow: its queue was full",
             Reason::Crowded => "too far behind: backlog memory is full",
-            Reason::Stuck => "stuck: it did not accept a message in time",
             Reason::Protocol => "protocol error",
             Reason::Shutdown => "server shutdown",
             Reason::Internal => "server failure",

@@ -1,4 +1,4 @@
-//! The handlers: a file for each endpoint. Each runs in the thread of its connection, which the
+//! The handlers: a file for each endpoint (`/healthz` is in the router; `/stats` and `/metrics` share one). Each runs in the thread of its connection, which the
 //! listener has started for it, and which waits only for its own client, or for a broadcaster.
 
 pub mod error;

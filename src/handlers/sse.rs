@@ -3,8 +3,8 @@
 //! One thread serves the client: it writes the head of the stream and what the client missed, and then
 //! sleeps until something waits in the client's channel. In the `direct` way that is only what its
 //! broadcaster could not write at once; in the `handoff` way it is every event. See
-//! [`crate::client::outbox`]. A hang-up of the client, which sends nothing, wakes the thread through
-//! [`crate::client::hangup`]; the shutdown wakes it by closing the outbox.
+//! [`crate::client::outbox`]. The client sends nothing, so its hang-up is noticed by [`crate::client::hangup`],
+//! which closes the outbox, as the shutdown does: that wakes the thread.
 
 use std::sync::Arc;
 use std::thread;
@@ -54,15 +54,13 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
 
     // From here on the socket is the client's. The outbox is held by this thread: events wait.
     let link = connection.into_event_stream();
-    let socket = Arc::clone(link.socket());
     let backlog = Arc::clone(&app.backlog);
     let outbox = Outbox::new(link, app.config.fanout, app.limits(), coding.end(), backlog);
     outbox.set_writer(thread::current());
     guard.set_outbox(&outbox);
-    if let Err(error) = app.hangups.watch(&socket, guard.number()) {
+    if let Err(error) = app.hangups.watch(outbox.link().socket(), guard.number()) {
         log::warn!("sse {}: a hang-up will not be noticed: {error}", outbox.link().peer());
     }
-    drop(socket);
 
     // Before the greeting: a client that has read it misses nothing that is published from then on.
     let (client, topics) = (guard.number(), query.topics_or_all());
@@ -83,6 +81,7 @@ pub fn serve(app: &App, connection: Connection, query: &Query) -> Next {
     }
 
     drop(subscription);
+    // It is closed already. This shuts the socket down at once; the broadcaster has a share in it still.
     outbox.abort();
     Next::Done
 }

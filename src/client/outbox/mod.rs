@@ -1,41 +1,47 @@
 //! A client's outbox: the one place through which bytes reach its socket.
 //!
-//! In the `direct` way whoever has bytes for a client that keeps up (its broadcaster, mostly) writes them
-//! to the socket itself, without waiting. What the socket does not take, and all that comes behind it, goes
-//! into the client's channel, and a thread of the client's writes it, waiting for the peer. So nobody waits
-//! for a slow client but its own thread. In the `handoff` way every event goes through the channel and
-//! wakes the client's thread: the pure model, which shows what waking a thread costs. The two differ in one
-//! place, in [`Outbox::offer`].
+//! With `--fanout direct` the thread that has bytes for a client which keeps up (mostly its broadcaster)
+//! writes them to the socket itself, without waiting. What the socket does not take, and all that comes behind
+//! it, goes into the client's channel, and a thread of the client's writes it, waiting for the peer. So nobody
+//! waits for a slow client but its own thread. With `--fanout handoff` every event goes through the channel
+//! and wakes the client's thread: the pure model, which shows what waking a thread costs. Here the two differ
+//! in one place, in [`Outbox::offer`].
 //!
 //! # Phases
 //!
-//! At each moment one thread at most writes, and the outbox's phase says who:
+//! At each moment one thread at most writes, and the outbox's phase says which:
 //!
 //! | phase | who writes | what else comes |
 //! |---|---|---|
-//! | idle | nobody: nothing waits | may be written at once |
-//! | draining | the client's writer, until nothing waits | waits behind it |
-//! | held | a thread between [`take`](Outbox::take) and [`release`](Outbox::release) | waits until the release, a close too |
-//! | closing | the writer: what waits, if it is still wanted, then the close message | is dropped |
+//! | idle | nobody: nothing waits | `direct`: is written at once; `handoff`: is queued |
+//! | draining | the client's writer, until nothing waits | is queued |
+//! | held | the thread that has taken it, until it releases it (at first its maker) | is queued; a close is noted |
+//! | closing | the writer: what is left, then the close message | is dropped |
 //! | closed | nobody | is dropped |
+//!
+//! After a close all that was queued is left where the server shuts down or the client has said goodbye,
+//! otherwise only a message of which the peer has a part.
+//!
+//! `=` stands for no change; what never happens is left empty.
 //!
 //! | event | idle | draining | held | closing | closed |
 //! |---|---|---|---|---|---|
-//! | [`offer`](Outbox::offer) | written → idle; or queued → draining | queued; beyond its limits: closing | queued; beyond its limits: a close is noted | | |
-//! | [`offer_if_idle`](Outbox::offer_if_idle) | as an offer | refused | refused | refused | refused |
-//! | [`take`](Outbox::take) | → held | waits; the writer hands over: → held | never | refused | refused |
-//! | [`release`](Outbox::release) | never | never | → idle, draining or closing | never | |
-//! | the writer has written all | | → idle; → held for who waits in `take` | | → closed | |
-//! | [`close`](Outbox::close) | → closing | → closing | a close is noted | the first reason stays | |
-//! | the connection breaks | → closing | → closing | a close is noted | nothing more is written | |
-//! | [`abort`](Outbox::abort) | → closed | → closed | → closed | → closed | |
+//! | [`offer`](Outbox::offer) | written =; or queued: draining | queued =; beyond its limits: closing | queued =; beyond its limits: a close is noted; after that dropped = | dropped = | dropped = |
+//! | [`offer_if_idle`](Outbox::offer_if_idle) | as an offer | refused = | refused = | refused = | refused = |
+//! | [`take`](Outbox::take) | held | waits for the writer to hand over: held; or for a close: refused | | refused = | refused = |
+//! | [`release`](Outbox::release) | | | idle, draining, or if a close is noted closing | | wakes the writer = |
+//! | the writer has written all | | idle; held for a thread that waits in `take` | | closed | |
+//! | [`close`](Outbox::close) | closing | closing | a close is noted; the first reason stays | the first reason stays = | the first reason stays = |
+//! | the connection breaks | closing | closing | a close is noted | nothing more is written = | = |
+//! | [`abort`](Outbox::abort), or the time to close is over | closed | closed | closed | closed | closed |
 //!
-//! # Threads
+//! # Writers
 //!
 //! An event stream's thread is its writer: it sleeps in [`Outbox::next_piece`] until a change from idle, or
-//! a release, wakes it. A WebSocket's thread is blocked in `read`; so in the `handoff` way it has a second
-//! thread as its writer, and in the `direct` way one is started when it falls behind, and ends when it has
-//! caught up.
+//! a release, wakes it. A WebSocket's thread is blocked in `read`; so with `handoff` it has a second thread
+//! as its writer. With `direct` it has none: the thread that changes the phase takes the writer's steps as far
+//! as the socket takes the bytes at once (so draining may be idle again in the same moment), and starts a
+//! thread for the rest, which ends when it has caught up.
 //!
 //! This file is for those who have something to write; `queue` is what waits, `writer` the threads that write
 //! it, `closing` the end, and `presence` tells who is still there.
@@ -78,8 +84,7 @@ pub struct Outbox {
     writer: OnceLock<Thread>,
     /// Signalled when the outbox is handed over to who waits for it, and when it is closed.
     changed: Condvar,
-    /// What waits for all clients together. Each change of this queue is counted there too, under the lock;
-    /// it is asked to relieve without.
+    /// What waits for all clients together. It is updated under the lock, and asked to relieve after it.
     backlog: Arc<Backlog>,
 }
 
@@ -172,7 +177,7 @@ impl Outbox {
         self.offer_locked(self.lock(), payload, now);
     }
 
-    /// The same, if nothing waits for the client. Returns whether it was handed over.
+    /// The same, if nothing waits for the client. Returns whether that was so.
     pub fn offer_if_idle(self: &Arc<Self>, payload: &Payload, now: Instant) -> bool {
         let state = self.lock();
         let is_idle = matches!(state.phase, Phase::Idle);
@@ -235,8 +240,8 @@ impl Outbox {
         let mut state = self.lock();
         match &mut state.phase {
             Phase::Idle => self.enter(&mut state, Phase::Held { close: None }),
-            // Not when nothing waits by chance: with events one after the other that may never be. The
-            // writer hands the outbox over.
+            // To wait for idle could fail for ever, with events one after the other. So the writer hands the
+            // outbox over when its queue is empty.
             Phase::Draining { wanted } => *wanted = true,
             _ => {}
         }
@@ -262,7 +267,7 @@ impl Outbox {
                 None if state.queue.is_empty() => Phase::Idle,
                 None => Phase::Draining { wanted: false },
             },
-            // The connection was cut meanwhile; a writer that is new has to hear of it.
+            // The connection was cut meanwhile. A writer that was set since then must see it.
             _ => return self.dispatch(state),
         };
         let is_idle = matches!(next, Phase::Idle);
@@ -281,22 +286,23 @@ impl Outbox {
         }
     }
 
-    /// What the broadcaster does now and then for a client that only listens: sends `heartbeat` when
-    /// nothing was written for `idle`, and ends the connection of a client that has vanished.
-    pub fn tick(self: &Arc<Self>, heartbeat: &'static [u8], idle: Duration, now: Instant) {
-        if idle.is_zero() {
+    /// What the broadcaster does each second for a client that only listens: sends `heartbeat` when nothing
+    /// was written for `interval`, and ends the connection of a client that has vanished. With an interval of
+    /// zero it does nothing.
+    pub fn tick(self: &Arc<Self>, heartbeat: &'static [u8], interval: Duration, now: Instant) {
+        if interval.is_zero() {
             return;
         }
         let mut state = self.lock();
         if state.presence.is_due(now) {
             let told = tcp::unacknowledged(self.link.stream());
-            if state.presence.has_vanished(told, idle, now) {
+            if state.presence.has_vanished(told, interval, now) {
                 drop(state);
                 self.close(Reason::Lost, None);
                 return;
             }
         }
-        let is_due = now.saturating_duration_since(state.last_write) >= idle;
+        let is_due = now.saturating_duration_since(state.last_write) >= interval;
         drop(state);
         if is_due && self.offer_if_idle(&Payload::own(heartbeat), now) {
             // A heartbeat is acknowledged within a round trip: ask about that one soon.

@@ -1,5 +1,6 @@
-//! Whether the peer of an event stream is still there: what the kernel knows of it. The client's
-//! broadcaster asks every second or so.
+//! Whether the peer of an event stream is still there: what the kernel knows of it. The client's broadcaster
+//! asks once in each heartbeat's interval, a second after a heartbeat, and every second while sent data is
+//! overdue.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,10 @@ impl Presence {
         now >= self.next_check || self.silent_since.is_some()
     }
 
-    /// Whether sent data has gone unacknowledged for `idle`. (`TCP_USER_TIMEOUT` would find the same, and
+    /// Whether sent data has gone unacknowledged for `interval`. (`TCP_USER_TIMEOUT` would find the same, and
     /// cut a reader that only pauses, too.)
-    pub fn has_vanished(&mut self, told: Unacknowledged, idle: Duration, now: Instant) -> bool {
-        self.next_check = now + idle;
+    pub fn has_vanished(&mut self, told: Unacknowledged, interval: Duration, now: Instant) -> bool {
+        self.next_check = now + interval;
         self.silent_since = match self.silent_since {
             _ if !told.is_overdue => None,
             Some((since, acknowledged)) if acknowledged == told.acknowledged => {
@@ -34,6 +35,6 @@ impl Presence {
             }
             _ => Some((now, told.acknowledged)),
         };
-        self.silent_since.is_some_and(|(since, _)| now.saturating_duration_since(since) >= idle)
+        self.silent_since.is_some_and(|(since, _)| now.saturating_duration_since(since) >= interval)
     }
 }

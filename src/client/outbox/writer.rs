@@ -3,6 +3,8 @@
 //! peer (`poll`; it ends when the peer reads, or when the socket is shut down).
 
 use std::io;
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,7 +107,13 @@ impl Outbox {
         let outbox = Arc::clone(self);
         let name = format!("wsw {}", self.link.peer());
         let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
-        if thread.spawn(move || outbox.catch_up(piece)).is_err() {
+        let body = move || {
+            // A phase without its writer would last for ever.
+            if catch_unwind(AssertUnwindSafe(|| outbox.catch_up(piece))).is_err() {
+                outbox.abort_for(Reason::Internal);
+            }
+        };
+        if thread.spawn(body).is_err() {
             self.abort_for(Reason::Internal);
         }
     }
@@ -145,40 +153,50 @@ impl Outbox {
     /// Writes all of `left`, waiting for the peer. Returns whether it was written; if not, the connection
     /// is over.
     pub(super) fn write_out(&self, mut left: &[u8]) -> bool {
-        let mut next_check = None;
-        let mut last_told = tcp::Unacknowledged::default();
+        let mut check = PeerCheck::default();
         while !left.is_empty() {
-            let reason = match send_now(self.link.stream(), left) {
-                Ok(sent) => {
-                    left = &left[sent..];
-                    continue;
+            match send_now(self.link.stream(), left) {
+                Ok(sent) => left = &left[sent..],
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && self.wait_for(&mut check) => {}
+                Err(_) => {
+                    self.lose(&mut self.lock(), Reason::Lost);
+                    return false;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let now = Instant::now();
-                    let mut is_gone = false;
-                    if now >= *next_check.get_or_insert(now + PEER_CHECK_INTERVAL) {
-                        next_check = Some(now + PEER_CHECK_INTERVAL);
-                        let told = tcp::unacknowledged(self.link.stream());
-                        // A peer that has taken bytes since the last check is there, though on a bad line
-                        // data may be sent twice at the moment.
-                        is_gone = told.is_overdue && told == last_told;
-                        last_told = told;
-                    }
-                    if self.is_overdue(now) {
-                        Reason::Stuck
-                    } else if is_gone
-                        || wait_writable(self.link.stream(), now + CLOSE_CHECK_INTERVAL).is_err()
-                    {
-                        Reason::Lost
-                    } else {
-                        continue;
-                    }
-                }
-                Err(_) => Reason::Lost,
-            };
-            self.lose(&mut self.lock(), reason);
-            return false;
+            }
         }
         true
+    }
+
+    /// Waits a while for the peer to read. Returns whether to go on: the peer is there, and its time is not
+    /// over.
+    fn wait_for(&self, check: &mut PeerCheck) -> bool {
+        let now = Instant::now();
+        if self.is_overdue(now) || check.is_gone(self.link.stream(), now) {
+            return false;
+        }
+        wait_writable(self.link.stream(), now + CLOSE_CHECK_INTERVAL).is_ok()
+    }
+}
+
+/// What a writer that waits knows of its peer.
+#[derive(Default)]
+struct PeerCheck {
+    next: Option<Instant>,
+    last_told: tcp::Unacknowledged,
+}
+
+impl PeerCheck {
+    fn is_gone(&mut self, stream: &TcpStream, now: Instant) -> bool {
+        if now < *self.next.get_or_insert(now + PEER_CHECK_INTERVAL) {
+            return false;
+        }
+        self.next = Some(now + PEER_CHECK_INTERVAL);
+        let told = tcp::unacknowledged(stream);
+        // A peer that has taken bytes since the last check is there, though on a bad line data may be sent
+        // twice at the moment.
+        let is_gone = told.is_overdue && told == self.last_told;
+        self.last_told = told;
+        is_gone
     }
 }

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Each step takes an interval: two without a sign of life are the end of a client to which nothing
-//! was on its way.
+//! was on its way. Only where something came, the client is asked again in the same check.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -31,8 +31,8 @@ use crate::os::send::wait_readable;
 use crate::os::tcp;
 use crate::ws::frame::text_frame;
 
-/// Stack of a client's thread. Larger than a request's, so that the C library does not give it a
-/// used one: what counts as memory is what was ever touched.
+/// Stack of a client's thread. Larger than a request's, so that the C library does not reuse the stack
+/// of a request's thread, whose touched pages stay resident.
 const SESSION_STACK: usize = 2 * STACK_BYTES;
 
 /// How long the client has for reading the handshake's response before the first frame follows, and how
@@ -42,8 +42,9 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// Checks the handshake, takes the socket over, and hands it to the thread that serves the client.
 ///
-/// That is a new thread, and this one ends: what the handshake has touched of its stack, and freed
-/// into its allocator's cache, would stay with an idle client for all its life (8 KiB of 23).
+/// That is a new thread, and this one is free for other requests: what the handshake has touched of its
+/// stack, and freed into its allocator's cache, would stay with an idle client for all its life (8 of an
+/// idle client's 23 KiB).
 pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
     // 1. Is it a handshake, and is there room?
     let kind = match kind {
@@ -94,7 +95,7 @@ pub fn start(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) 
     }
     drop(replay);
 
-    // 5. The client's own thread. Who gives commands changes the subscription by them.
+    // 5. The client's own thread. With commands, the subscription is theirs: they change it.
     let (subscription, commands) = match subscription {
         Some(subscription) if kind == Kind::Commands => {
             let names = query.topic_names().clone();
@@ -136,18 +137,19 @@ fn welcome(seen: Option<EventId>) -> String {
 /// Waits until the client has most likely read the handshake's response.
 ///
 /// Some clients (simple-websocket for Python) read it and the frames behind it in one piece, and do not
-/// see the frames until more comes. So there is a pause before the first one. It ends when the
-/// client speaks (it has read the response), or when somebody shuts the socket down.
+/// see the frames until more comes. So there is a pause before the first one. It ends when the client's
+/// system has acknowledged the response (5 ms later), when the client speaks, when events wait, when the
+/// socket is shut down, and after 50 ms.
 fn wait_until_read(outbox: &Outbox) {
     let stream = outbox.link().stream();
     let deadline = Instant::now() + MAX_PAUSE;
     while Instant::now() < deadline {
-        // While the response is on its way, perhaps for a second time, what follows would come with it.
-        let is_there = || tcp::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
+        // Until it is acknowledged, what follows may arrive together with it.
+        let is_acknowledged = || tcp::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
         // A flood of events must not fill the client's queue meanwhile.
         let has_events = || outbox.queued().0 > 0;
         if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
-            || is_there()
+            || is_acknowledged()
             || has_events()
         {
             return;
@@ -155,8 +157,8 @@ fn wait_until_read(outbox: &Outbox) {
     }
 }
 
-/// Serves the client until it leaves, is too slow, silent or wrong, or the server shuts down. The
-/// body of its thread. `early` is what came behind the handshake.
+/// Serves the client until it leaves, is too slow or silent, breaks the protocol, or the server shuts
+/// down. The body of its thread. `early` is what came behind the handshake.
 fn serve(
     mut session: Session,
     guard: ClientGuard,
@@ -168,9 +170,12 @@ fn serve(
         Ok(()) => session.run(early, limit),
         Err(_) => Reason::Internal,
     };
-    // In this order: no more events, the end of the socket, and then the client is not here any more.
+    // In this order: no more events (with commands the subscription is theirs), the end of the socket,
+    // and then the client is not here any more.
+    let outbox = Arc::clone(&session.outbox);
+    drop(session);
     drop(subscription);
-    session.outbox.abort_for(reason);
+    outbox.abort_for(reason);
     drop(guard);
 }
 
