@@ -57,10 +57,10 @@ impl Assets {
         self.find(path).is_some()
     }
 
-    /// The response to a GET or HEAD request: the file, the part of it that is asked for, 304 where
+    /// The response to a GET or HEAD request for `path`: the file, the part of it that is asked for, 304 where
     /// the client has it already, the way to a folder's page, or 404.
-    pub fn respond(&self, head: &Head) -> Response {
-        let response = match self.find(head.path()) {
+    pub fn respond(&self, path: &str, head: &Head) -> Response {
+        let response = match self.find(path) {
             None => return not_found(),
             Some(Found::Embedded(name, content)) => return embedded(name, content, head),
             Some(Found::Folder) => redirect(head.path(), head.query()),

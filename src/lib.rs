@@ -16,7 +16,8 @@
 //!
 //! # Layers
 //!
-//! From the highest down: [`flags`], [`server`], [`router`], [`handlers`], [`sources`], [`app`], [`hub`],
+//! From the highest down: [`flags`], [`builder`], [`server`], [`router`], [`routes`], [`handlers`], [`session`],
+//! [`request`], [`sources`], [`app`], [`hub`],
 //! [`client`], [`auth`], [`listener`], [`door`], [`config`], [`assets`], [`event`], [`ws`],
 //! [`http`], [`os`]. Each uses only what stands below it, and no two modules use each other, which
 //! `tests/layers.rs` checks.
@@ -40,6 +41,7 @@ compile_error!("threadcast needs a Unix: it writes sockets without waiting, and 
 pub mod app;
 pub mod assets;
 pub mod auth;
+pub mod builder;
 pub mod client;
 pub mod config;
 pub mod docs;
@@ -51,11 +53,26 @@ pub mod http;
 pub mod hub;
 pub mod listener;
 pub mod os;
+pub mod request;
 pub mod router;
+pub mod routes;
 pub mod server;
+pub mod session;
 pub mod sources;
 pub mod ws;
 
 pub use app::App;
-pub use config::Config;
+pub use builder::Builder;
+pub use config::{Config, Fanout};
+pub use event::{Draft, Event, EventError, EventId};
+pub use http::Response;
+pub use http::forwarded::ClientAddress;
+pub use hub::Receipt;
+pub use hub::error::PublishError;
+pub use hub::reader::Events;
+pub use request::Request;
 pub use server::{Server, StartError};
+pub use session::error::{ClientError, HandlerResult};
+pub use session::event_stream::EventStream;
+pub use session::message::Message;
+pub use session::websocket::{Missed, WebSocket};

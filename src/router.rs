@@ -1,47 +1,143 @@
 //! From a request to its handler.
 //!
-//! [`route`] runs in the thread that the listener has started for the request, and waits for nothing
+//! [`Router::route`] runs in the thread that the listener has started for the request, and waits for nothing
 //! itself; its handlers do. First come the steps that all requests share: the CORS fields, OPTIONS, and
 //! what is refused whatever it asks for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::app::App;
 use crate::assets;
 use crate::auth::origin;
 use crate::handlers::query::Query;
-use crate::handlers::websocket::handshake;
-use crate::handlers::websocket::session::Kind;
-use crate::handlers::websocket::start::start;
-use crate::handlers::{publish, sse, stats, ticket};
+use crate::handlers::{commands, events, publish, stats, ticket, websockets};
 use crate::http::Response;
 use crate::listener::connection::{Connection, Next};
+use crate::request::Request;
+use crate::routes::Routes;
+use crate::session::start::{Endpoint, start};
+use crate::session::{event_stream, handshake};
 
-/// Serves one request.
-pub fn route(app: &Arc<App>, mut connection: Connection) -> Next {
-    let path = connection.head().path().to_owned();
-    // Before any response: errors, too, say which pages of other origins may read them.
-    set_fields(app, &mut connection, &path);
-    // A preflight is always answered: if it failed, the page would not learn what is wrong with the
-    // request itself. Any other OPTIONS is a proxy's check, which must see that the server is draining.
-    let is_preflight = connection.header("Access-Control-Request-Method").is_some();
-    if connection.method() == "OPTIONS" && (is_preflight || !app.is_draining()) {
-        return serve_options(app, connection, &path);
+/// Finds the handler of each request.
+pub struct Router {
+    app: Arc<App>,
+    routes: Routes,
+    ws: Arc<Endpoint>,
+    echo: Arc<Endpoint>,
+}
+
+impl Router {
+    /// Serves `routes` and what is built in.
+    pub fn new(app: &Arc<App>, routes: Routes) -> Router {
+        let ws = Endpoint { protocols: &[commands::PROTOCOL], handler: Box::new(websockets::ws) };
+        let echo = Endpoint { protocols: &[], handler: Box::new(websockets::echo) };
+        Router { app: Arc::clone(app), routes, ws: Arc::new(ws), echo: Arc::new(echo) }
     }
-    let query = match admit(app, &connection, &path) {
-        Ok(query) => query,
-        Err(response) => return refuse(app, connection, response),
-    };
-    match (&*path, connection.method()) {
-        ("/ws" | "/ws/", _) => websocket(app, connection, Kind::Client, &query),
-        ("/echo", _) => websocket(app, connection, Kind::Echo, &query),
-        ("/", _) if handshake::is_asked_for(&connection) => {
-            websocket(app, connection, Kind::Client, &query)
+
+    /// Serves one request.
+    pub fn route(&self, mut connection: Connection) -> Next {
+        let app = &self.app;
+        let path = connection.head().path().to_owned();
+        // The program's own routes first: they may take the place of what is built in.
+        if self.routes.has(&path) {
+            return self.serve_own(connection, &path);
         }
-        ("/events", "GET") => sse::serve(app, connection, &query),
-        ("/publish", "POST") => publish::serve(app, connection, &query),
-        ("/ticket", "POST") => ticket::serve(app, connection),
-        _ => serve_plainly(app, connection, &path),
+        let Some(path) = self.routes.builtin(&path) else {
+            return connection.respond(&assets::not_found());
+        };
+        // Before any response: errors, too, say which pages of other origins may read them.
+        set_fields(app, &mut connection, path);
+        // A preflight is always answered: if it failed, the page would not learn what is wrong with the
+        // request itself. Any other OPTIONS is a proxy's check, which must see that the server is draining.
+        let is_preflight = connection.header("Access-Control-Request-Method").is_some();
+        if connection.method() == "OPTIONS" && (is_preflight || !app.is_draining()) {
+            return serve_options(app, connection, path);
+        }
+        let query = match admit(app, &connection, path) {
+            Ok(query) => query,
+            Err(response) => return refuse(app, connection, response),
+        };
+        match (path, connection.method()) {
+            ("/ws" | "/ws/", _) => self.websocket(connection, &self.ws, &query),
+            ("/echo", _) => self.websocket(connection, &self.echo, &query),
+            ("/", _) if handshake::is_asked_for(&connection) => {
+                self.websocket(connection, &self.ws, &query)
+            }
+            ("/events", "GET") => match self.check(connection) {
+                Ok(connection) => event_stream::serve(app, connection, &events::events),
+                Err(next) => next,
+            },
+            ("/publish", "POST") => publish::serve(app, connection, &query),
+            ("/ticket", "POST") => ticket::serve(app, connection),
+            _ => serve_plainly(app, connection, path),
+        }
+    }
+
+    /// Asks the program whether this client may connect. The error is what becomes of the connection.
+    #[inline(never)]
+    fn check(&self, connection: Connection) -> Result<Connection, Next> {
+        let Some(check) = &self.routes.check else { return Ok(connection) };
+        let request = Request::new(connection, self.app.config.max_message);
+        let result = check(&request);
+        let connection = request.into_connection();
+        match result {
+            Ok(()) => Ok(connection),
+            Err(response) => Err(self.app.refusals.respond(connection, &response)),
+        }
+    }
+
+    fn websocket(&self, connection: Connection, endpoint: &Arc<Endpoint>, query: &Query) -> Next {
+        let (app, ticket) = (&self.app, query.ticket.as_deref());
+        // The origin first: a refused page must not use a ticket up.
+        match app.origins.check(&connection).and_then(|()| app.access.check(&connection, ticket)) {
+            Ok(()) => match self.check(connection) {
+                Ok(connection) => start(app, connection, endpoint),
+                Err(next) => next,
+            },
+            Err(error) => app.refusals.respond(connection, &error.into()),
+        }
+    }
+
+    /// Serves a route of the embedding program.
+    fn serve_own(&self, mut connection: Connection, path: &str) -> Next {
+        let (app, routes) = (&self.app, &self.routes);
+        connection.set_fields(app.origins.cors(connection.head(), app.access.is_public()));
+        // The query is the program's own, but for a ticket.
+        let query = Query::parse(connection.head().query().unwrap_or_default()).unwrap_or_default();
+        if app.is_draining() {
+            return refuse(app, connection, Response::draining());
+        }
+        let is_handshake = handshake::is_asked_for(&connection);
+        if let Some(endpoint) = routes.websockets.get(path)
+            && (is_handshake || routes.methods(path).is_empty())
+        {
+            return self.websocket(connection, endpoint, &query);
+        }
+        if connection.method() == "OPTIONS" {
+            let allow = routes.methods(path).join(", ") + ", OPTIONS";
+            let response = Response::empty(204).with("Allow", allow.clone());
+            let response = origin::preflight(response, connection.head(), allow);
+            return connection.respond(&response);
+        }
+        if let Some(handler) = routes.streams.get(path).filter(|_| connection.method() == "GET") {
+            let ticket = query.ticket.as_deref();
+            if let Err(error) = app.access.check(&connection, ticket) {
+                return connection.respond(&error.into());
+            }
+            return match self.check(connection) {
+                Ok(connection) => event_stream::serve(app, connection, handler),
+                Err(next) => next,
+            };
+        }
+        match routes.plain(connection.method(), path) {
+            Some(handler) => {
+                let mut request = Request::new(connection, app.config.max_message);
+                let response = handler(&mut request);
+                request.respond(&response)
+            }
+            None => connection.respond(&method_not_allowed(routes.methods(path).join(", "))),
+        }
     }
 }
 
@@ -113,11 +209,11 @@ fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
     let is_read = matches!(connection.method(), "GET" | "HEAD");
     let response = match path {
         "/publish" | "/ticket" => method_not_allowed(allowed_methods(path)),
-        "/events" if is_read => sse::head(connection.coding()),
+        "/events" if is_read => event_stream::head(connection.coding()),
         "/healthz" if is_read => health(app),
         "/metrics" if is_read => stats::metrics(app),
         "/stats" if is_read => stats::stats(app, stats::may_list_clients(app, &connection)),
-        _ if is_read => app.assets.respond(connection.head()),
+        _ if is_read => app.assets.respond(path, connection.head()),
         // Other methods: 405 where there is something to read, 404 where there is nothing.
         _ if is_endpoint(path) || app.assets.has(path) => method_not_allowed(allowed_methods(path)),
         _ => assets::not_found(),
@@ -146,15 +242,6 @@ fn options(app: &App, connection: &Connection, path: &str) -> Result<Response, R
     })
 }
 
-fn websocket(app: &Arc<App>, connection: Connection, kind: Kind, query: &Query) -> Next {
-    let ticket = query.ticket.as_deref();
-    // The origin first: a refused page must not use a ticket up.
-    match app.origins.check(&connection).and_then(|()| app.access.check(&connection, ticket)) {
-        Ok(()) => start(app, connection, kind, query),
-        Err(error) => app.refusals.respond(connection, &error.into()),
-    }
-}
-
 /// Whether a path is only a WebSocket's. `/` is the page's as well.
 fn is_websocket(path: &str) -> bool {
     matches!(path, "/ws" | "/ws/" | "/echo")
@@ -177,7 +264,8 @@ fn allowed_methods(path: &str) -> &'static str {
     }
 }
 
-fn method_not_allowed(allow: &'static str) -> Response {
+fn method_not_allowed(allow: impl Into<Cow<'static, str>>) -> Response {
+    let allow = allow.into();
     let message = format!("use {allow}");
     Response::error(405, "method_not_allowed", message).with("Allow", allow)
 }

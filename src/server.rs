@@ -4,7 +4,7 @@
 //! the clients have left, up to the drain time, and then for the server's own threads to end.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{error, fmt, io};
 
@@ -12,11 +12,17 @@ use crate::app::App;
 use crate::client::reason::Reason;
 use crate::config::Config;
 use crate::door::Door;
-use crate::handlers::{sse, websocket};
+use crate::event::Draft;
 use crate::http::forwarded::Proxies;
+use crate::hub::Receipt;
+use crate::hub::error::PublishError;
+use crate::hub::reader::Events;
+use crate::hub::topics::Topics;
 use crate::listener::Listener;
 use crate::os::limits;
-use crate::router;
+use crate::router::Router;
+use crate::routes::Routes;
+use crate::session::{event_stream, websocket};
 use crate::sources::tick::Tick;
 
 /// How long the threads of aborted connections may take to end, after the drain time.
@@ -31,6 +37,9 @@ pub struct Server {
     listener: Arc<Listener>,
     tick: Mutex<Option<Tick>>,
     address: SocketAddr,
+    is_stopped: Mutex<bool>,
+    /// Signalled when the shutdown is over.
+    stopped: Condvar,
 }
 
 /// Why a server could not start. Displayed as one line that says what to do.
@@ -68,11 +77,16 @@ impl error::Error for StartError {
 }
 
 impl Server {
-    /// Listens, and starts the threads.
+    /// Listens, and starts the threads. Serves what is built in.
     ///
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: Config) -> Result<Server, StartError> {
+        Server::start_with(config, Routes::default())
+    }
+
+    /// The same, and serves these routes.
+    pub(crate) fn start_with(config: Config, routes: Routes) -> Result<Server, StartError> {
         // First of all: the threads to come would make what is left look smaller than it is.
         let room = limits::room(config.fanout.threads_per_client());
         let door = Door::bind(&config, room.max_pending)
@@ -88,17 +102,48 @@ impl Server {
         };
         // Last: the first client may come as soon as the listener's threads run.
         let handler = {
-            let app = Arc::clone(&app);
-            Box::new(move |connection| router::route(&app, connection))
+            let router = Router::new(&app, routes);
+            Box::new(move |connection| router.route(connection))
         };
         let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
         log_capacity(app.config.max_clients, &room.tightest);
-        Ok(Server { app, listener, tick: Mutex::new(tick), address })
+        let (is_stopped, stopped) = (Mutex::new(false), Condvar::new());
+        Ok(Server { app, listener, tick: Mutex::new(tick), address, is_stopped, stopped })
     }
 
     /// The bound address.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Publishes to all subscribers of `topic`. Waits where a broadcaster is far behind.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn publish(&self, topic: &str, data: impl AsRef<str>) -> Result<Receipt, PublishError> {
+        self.app.hub.publish_text(topic, None, data.as_ref())
+    }
+
+    /// The same for an event that has a name.
+    ///
+    /// # Errors
+    /// [`PublishError::Stopped`] when the server shuts down.
+    pub fn publish_event(&self, draft: Draft) -> Result<Receipt, PublishError> {
+        self.app.hub.publish(draft)
+    }
+
+    /// The events that are published on `topics` from now on (`*` stands for all), for this process itself.
+    pub fn subscribe<T: Into<String>>(&self, topics: impl IntoIterator<Item = T>) -> Events {
+        let names = topics.into_iter().map(Into::into).collect();
+        Events::new(&self.app.hub, Topics::asked_for(&names))
+    }
+
+    /// Waits until the server has been shut down, by another thread or a signal handler.
+    pub fn wait(&self) {
+        let mut is_stopped = self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*is_stopped {
+            is_stopped = self.stopped.wait(is_stopped).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// What the handlers share: for embedding programs that publish themselves, and for tests.
@@ -150,6 +195,8 @@ impl Server {
         self.app.clients.wait_empty(Instant::now() + ABORT_TIMEOUT);
         // After the clients' threads, which still use the hub.
         self.app.hub.stop();
+        *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stopped.notify_all();
         in_time
     }
 
@@ -163,8 +210,8 @@ impl Server {
                     continue;
                 };
                 let message = match outbox.link().coding() {
-                    Some(coding) => sse::shutdown_message(client.number, coding),
-                    None => websocket::session::shutdown_message(),
+                    Some(coding) => event_stream::shutdown_message(client.number, coding),
+                    None => websocket::shutdown_message(),
                 };
                 // An outbox that is closing already ignores this.
                 outbox.close(Reason::Shutdown, Some(&message));

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// From the highest down. `src/lib.rs` tells the same order; here is where it is checked.
-const LAYERS: [&str; 19] = [
-    "docs", "main", "flags", "server", "router", "handlers", "sources", "app", "hub", "client",
-    "auth", "listener", "door", "config", "assets", "event", "ws", "http", "os",
+const LAYERS: [&str; 23] = [
+    "docs", "main", "flags", "builder", "server", "router", "routes", "handlers", "session",
+    "request", "sources", "app", "hub", "client", "auth", "listener", "door", "config", "assets",
+    "event", "ws", "http", "os",
 ];
 
 /// Each module and those that it uses.

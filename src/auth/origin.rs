@@ -8,6 +8,7 @@
 //! asks in a request of its own, a preflight, before it sends anything unusual (CORS: WHATWG Fetch
 //! section 3.3). All of these fields are decided here: [`Origins::cors`] and [`preflight`].
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -133,9 +134,13 @@ impl Origins {
 /// Adds what a browser asks for in a preflight: that a page may use `methods`, and all the fields that
 /// the browser names. Polyfills and tracing libraries send fields that cannot be listed here, and `*`
 /// does not cover `Authorization`.
-pub fn preflight(response: Response, head: &Head, methods: &'static str) -> Response {
+pub fn preflight(
+    response: Response,
+    head: &Head,
+    methods: impl Into<Cow<'static, str>>,
+) -> Response {
     let response = response
-        .with("Access-Control-Allow-Methods", methods)
+        .with("Access-Control-Allow-Methods", methods.into())
         .with("Access-Control-Max-Age", PREFLIGHT_SECONDS);
     let is_list = |names: &&str| {
         let mut members = names.split(',').map(|name| name.trim_matches([' ', '\t']));

@@ -17,6 +17,8 @@ pub enum Reason {
     Crowded,
     /// The client broke the protocol.
     Protocol,
+    /// The client's handler has returned.
+    Finished,
     /// The server is shutting down.
     Shutdown,
     /// The server failed to serve the client.
@@ -32,6 +34,7 @@ impl fmt::Display for Reason {
             Reason::Slow => "too slow: its queue was full",
             Reason::Crowded => "too far behind: backlog memory is full",
             Reason::Protocol => "protocol error",
+            Reason::Finished => "its handler has returned",
             Reason::Shutdown => "server shutdown",
             Reason::Internal => "server failure",
         })

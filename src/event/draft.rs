@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::error::EventError;
+use super::id::EventId;
 use super::members::Members;
 
 /// The longest topic or event name, in bytes.
@@ -84,10 +85,29 @@ impl Draft {
         Draft::new(topic, own_name.as_deref().or(name), &data)
     }
 
+    /// The draft as a block of an event stream, without an id.
+    pub(crate) fn block(&self) -> String {
+        block(None, self.name.as_deref(), &self.data)
+    }
+
     /// The topic.
     pub fn topic(&self) -> &Arc<str> {
         &self.topic
     }
+}
+
+/// A block of an event stream (WHATWG HTML, section 9.2.6).
+pub(super) fn block(id: Option<EventId>, name: Option<&str>, data: &str) -> String {
+    let mut text = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    if let Some(name) = name {
+        text.extend(["event: ", name, "\n"]);
+    }
+    // `split`, not `lines`: a trailing line feed is part of the data.
+    for line in data.split('\n') {
+        text.extend(["data: ", line, "\n"]);
+    }
+    text.push('\n');
+    text
 }
 
 /// Topics and event names go into one line of an event stream, and into logs.

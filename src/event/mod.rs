@@ -47,6 +47,11 @@ impl Event {
         Event::new(resumed, Draft { topic: "".into(), name: Some("gap".into()), data })
     }
 
+    /// The event's name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// What was published.
     pub fn data(&self) -> &str {
         &self.data
@@ -68,18 +73,9 @@ impl Event {
         })
     }
 
-    /// The event as a block of an event stream (WHATWG HTML, section 9.2.6).
+    /// The event as a block of an event stream.
     fn block(&self) -> String {
-        let mut text = format!("id: {}\n", self.id);
-        if let Some(name) = &self.name {
-            text.extend(["event: ", name, "\n"]);
-        }
-        // `split`, not `lines`: a trailing line feed is part of the data.
-        for line in self.data.split('\n') {
-            text.extend(["data: ", line, "\n"]);
-        }
-        text.push('\n');
-        text
+        draft::block(Some(self.id), self.name.as_deref(), &self.data)
     }
 
     fn json(&self) -> String {

@@ -6,7 +6,7 @@ use std::{error, fmt};
 use crate::auth::error::AuthError;
 use crate::event::EventError;
 use crate::http::Response;
-use crate::hub::Stopped;
+use crate::hub::error::PublishError;
 
 /// Why a request or a command is refused. Displayed as the line that its client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +24,6 @@ pub enum HandlerError {
     BadLine(usize, EventError),
     /// The body has no line with an event.
     NoEvents,
-    /// A handshake is malformed; the text says what to send.
-    BadHandshake(&'static str),
-    /// A handshake has another method than GET.
-    HandshakeWithoutGet,
-    /// The request is no handshake of a version that the server speaks.
-    UpgradeRequired(&'static str),
     /// The command is no JSON; the text is the parser's.
     BadJson(String),
     /// The command is JSON, but malformed; the text says what is wrong.
@@ -54,9 +48,7 @@ impl HandlerError {
     /// The status of the response (RFC 9110 section 15). A command's error is told without one.
     pub fn status(&self) -> u16 {
         match self {
-            HandlerError::HandshakeWithoutGet => 405,
             HandlerError::UnknownCoding => 415,
-            HandlerError::UpgradeRequired(_) => 426,
             _ => 400,
         }
     }
@@ -71,9 +63,6 @@ impl HandlerError {
             HandlerError::BadEvent(_) => "bad_event",
             HandlerError::BadLine(..) => "bad_line",
             HandlerError::NoEvents => "no_events",
-            HandlerError::BadHandshake(_) => "bad_handshake",
-            HandlerError::HandshakeWithoutGet => "method_not_allowed",
-            HandlerError::UpgradeRequired(_) => "upgrade_required",
             HandlerError::BadJson(_) => "bad_json",
             HandlerError::BadCommand(_) => "bad_command",
             HandlerError::UnknownCommand => "unknown_command",
@@ -94,16 +83,12 @@ impl fmt::Display for HandlerError {
                 f.write_str(message)
             }
             HandlerError::BadEvent(error) | HandlerError::BadTopic(error) => error.fmt(f),
-            HandlerError::BadHandshake(message) | HandlerError::UpgradeRequired(message) => {
-                f.write_str(message)
-            }
             HandlerError::UnknownCoding => {
                 f.write_str("send the body as it is, without Content-Encoding")
             }
             HandlerError::NotUtf8 => f.write_str("events are text; send UTF-8"),
             HandlerError::BadLine(number, error) => write!(f, "line {number}: {error}"),
             HandlerError::NoEvents => f.write_str("the body holds no lines"),
-            HandlerError::HandshakeWithoutGet => f.write_str("a WebSocket starts with GET"),
             HandlerError::BadJson(message) => write!(f, "no JSON: {message}"),
             HandlerError::UnknownCommand => {
                 f.write_str("\"type\" is none of subscribe, unsubscribe, publish, authorize, ping")
@@ -117,7 +102,7 @@ impl fmt::Display for HandlerError {
                  'Authorization: Bearer' in the handshake",
             ),
             HandlerError::Forbidden(error) => error.fmt(f),
-            HandlerError::Draining => Stopped.fmt(f),
+            HandlerError::Draining => PublishError::Stopped.fmt(f),
         }
     }
 }
@@ -132,14 +117,6 @@ impl From<EventError> for HandlerError {
 
 impl From<HandlerError> for Response {
     fn from(error: HandlerError) -> Response {
-        let response = Response::error(error.status(), error.code(), error.to_string());
-        match error {
-            HandlerError::HandshakeWithoutGet => response.with("Allow", "GET, OPTIONS"),
-            // RFC 6455 section 4.4: the versions that the server speaks are named.
-            HandlerError::UpgradeRequired(_) => {
-                response.with("Upgrade", "websocket").with("Sec-WebSocket-Version", "13")
-            }
-            _ => response,
-        }
+        Response::error(error.status(), error.code(), error.to_string())
     }
 }

@@ -1,10 +1,14 @@
-//! The handlers: a file for each endpoint (`/healthz` is in the router; `/stats` and `/metrics` share one). Each runs in the thread of its connection, which the
-//! listener has started for it, and which waits only for its own client, or for a broadcaster.
+//! The handlers: a file for each endpoint (`/healthz` is in the router; `/stats` and `/metrics` share one).
+//! Each runs in the thread of its connection, which waits only for its own client, or for a broadcaster.
+//!
+//! Those of clients that stay, [`events`] and [`websockets`], use what every program can use that embeds the
+//! server: [`crate::session`].
 
+pub mod commands;
 pub mod error;
+pub mod events;
 pub mod publish;
 pub mod query;
-pub mod sse;
 pub mod stats;
 pub mod ticket;
-pub mod websocket;
+pub mod websockets;

@@ -14,7 +14,6 @@ use crate::auth::permission::PublishPermission;
 use crate::event::Draft;
 use crate::event::draft::DEFAULT_TOPIC;
 use crate::http::Response;
-use crate::hub::Stopped;
 use crate::listener::connection::{Connection, Next};
 
 /// The media types of a body with one JSON text in each line. None of them is registered with IANA.
@@ -51,7 +50,7 @@ fn publish(app: &App, connection: &mut Connection, query: &Query) -> Result<Resp
 
     let (events, mut last) = (drafts.len(), None);
     for draft in drafts {
-        last = Some(app.hub.publish(draft).map_err(|Stopped| Response::draining())?);
+        last = Some(app.hub.publish(draft).map_err(|_| Response::draining())?);
     }
     let receipt = last.ok_or(HandlerError::NoEvents)?;
     let mut body = json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers});

@@ -6,9 +6,7 @@ use super::error::HandlerError;
 use crate::event::EventError;
 use crate::event::draft::{ALL_TOPICS, check_name};
 use crate::http::head::percent_decode;
-use crate::hub::LastSeen;
-use crate::hub::topics::Topics;
-use crate::listener::connection::Connection;
+use crate::session::LAST_EVENT_ID_NAMES;
 
 /// The parameters of all endpoints. Unknown ones are ignored, unless their name is nearly one of these.
 #[derive(Debug, Default)]
@@ -16,8 +14,6 @@ pub struct Query {
     topics: BTreeSet<String>,
     /// `event=`: the name of a published event.
     pub event: Option<String>,
-    /// `last_event_id=`: for clients that cannot send the header field `Last-Event-ID`.
-    pub last_event_id: Option<String>,
     /// `ticket=`: for clients that cannot send the subscribe token (see [`crate::auth::access`]).
     pub ticket: Option<String>,
 }
@@ -45,10 +41,8 @@ impl Query {
                     check_name("event", &value).map_err(|why| bad(why.to_string()))?;
                     parsed.event = Some(value.into_owned());
                 }
-                // Each polyfill of EventSource has its own name for it.
-                "last_event_id" | "lastEventId" | "last-event-id" => {
-                    parsed.last_event_id = Some(value.into_owned());
-                }
+                // The session reads it.
+                known if LAST_EVENT_ID_NAMES.contains(&known) => {}
                 "ticket" => parsed.ticket = Some(value.into_owned()),
                 unknown => {
                     if let Some(meant) = nearly(unknown) {
@@ -61,19 +55,9 @@ impl Query {
         Ok(parsed)
     }
 
-    /// The topics asked for, `*` for all; `None` where the query names none.
-    pub fn topics(&self) -> Option<Topics> {
-        (!self.topics.is_empty()).then(|| Topics::asked_for(&self.topics))
-    }
-
-    /// The names of these topics, `*` among them.
-    pub fn topic_names(&self) -> &BTreeSet<String> {
+    /// The names of the topics asked for; `*`, which stands for all, may be one of them.
+    pub fn topics(&self) -> &BTreeSet<String> {
         &self.topics
-    }
-
-    /// The topics asked for; all where the query names none.
-    pub fn topics_or_all(&self) -> Topics {
-        self.topics().unwrap_or(Topics::All)
     }
 
     /// The one topic to publish on; `None` where the query names none.
@@ -87,14 +71,6 @@ impl Query {
             0 | 1 => Ok(self.topics.first().map(String::as_str)),
             _ => bad("an event has one topic; name it once"),
         }
-    }
-
-    /// The id of the last event that the client has seen: from `Last-Event-ID`, or for clients that
-    /// cannot send this field from the query.
-    pub fn last_seen(&self, connection: &Connection) -> LastSeen {
-        // An empty field is as none: the query may still name an id.
-        let field = connection.header("Last-Event-ID").filter(|id| !id.is_empty());
-        LastSeen::parse(field.or(self.last_event_id.as_deref()))
     }
 }
 
@@ -118,10 +94,9 @@ mod tests {
     #[test]
     fn topics_are_decoded_and_deduplicated() {
         let query = Query::parse("topic=a&topic=b%20c&topic=a&x=1&event=e").unwrap();
-        assert_eq!(query.topics(), Some(Topics::named(["a", "b c"])));
         assert_eq!(query.event.as_deref(), Some("e"));
-        assert_eq!(Query::parse("").unwrap().topics(), None);
-        assert_eq!(Query::parse("topic=a&topic=*").unwrap().topics(), Some(Topics::All));
+        assert!(query.topics().iter().eq(["a", "b c"]));
+        assert!(Query::parse("").unwrap().topics().is_empty());
     }
 
     #[test]
@@ -142,10 +117,8 @@ mod tests {
         {
             assert!(Query::parse(bad).is_err(), "{bad}");
         }
-        for (name, id) in [("last_event_id", "1-0"), ("lastEventId", "1-1"), ("last-event-id", "x")]
-        {
-            let query = Query::parse(&format!("{name}={id}&_=17&access_token=x")).unwrap();
-            assert_eq!(query.last_event_id.as_deref(), Some(id));
+        for name in LAST_EVENT_ID_NAMES {
+            assert!(Query::parse(&format!("{name}=x&_=17&access_token=x")).is_ok(), "{name}");
         }
         assert!(Query::parse("topic=caf%C3%A9").is_ok());
     }

@@ -88,6 +88,22 @@ impl Response {
         Response { status, headers, body: Body::File(part) }
     }
 
+    /// A response of status 200 with plain text.
+    pub fn text(text: impl Into<Cow<'static, str>>) -> Response {
+        let body: Cow<'static, [u8]> = match text.into() {
+            Cow::Borrowed(text) => text.as_bytes().into(),
+            Cow::Owned(text) => text.into_bytes().into(),
+        };
+        Response::new(200, "text/plain; charset=utf-8", body)
+    }
+
+    /// A response of status 200 with a page.
+    pub fn html(page: impl Into<Cow<'static, str>>) -> Response {
+        let mut response = Response::text(page);
+        response.headers = vec![("Content-Type", "text/html; charset=utf-8".into())];
+        response
+    }
+
     /// A response without a body.
     pub fn empty(status: u16) -> Response {
         Response { status, headers: Vec::new(), body: Body::Bytes(Cow::Borrowed(&[])) }

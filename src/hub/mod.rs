@@ -5,18 +5,21 @@
 //! came before it is in the replay, what comes after it in the channel. No gap, no duplicate.
 
 pub mod broadcaster;
+pub mod error;
 pub mod history;
 pub mod mailbox;
+pub mod reader;
 pub mod topics;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::{error, fmt, io};
 
 use crate::event::id::IdSource;
 use crate::event::{Draft, Event, EventId};
 use broadcaster::{Broadcaster, Message, Subscriber, Timing};
+use error::PublishError;
 use history::{History, Replay};
 use mailbox::Mailbox;
 use topics::Topics;
@@ -29,18 +32,6 @@ pub struct Receipt {
     /// How many clients were subscribed to its topic.
     pub subscribers: usize,
 }
-
-/// The hub has been stopped: nothing is published any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stopped;
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server is shutting down; publish again later")
-    }
-}
-
-impl error::Error for Stopped {}
 
 /// What a returning client says it has seen last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +57,8 @@ impl LastSeen {
 /// See the module's documentation.
 pub struct Hub {
     order: Mutex<Order>,
+    /// Signalled when something is published and somebody waits for it, and at the end.
+    published: Condvar,
     broadcasters: Vec<Broadcaster>,
 }
 
@@ -79,6 +72,8 @@ struct Order {
     /// How many subscribers each broadcaster has.
     members: Vec<usize>,
     stopped: bool,
+    /// Threads in [`Hub::wait_after`]. To signal without need is a system call each time.
+    waiting: usize,
 }
 
 /// A client's place among the subscribers; given up when dropped.
@@ -114,8 +109,9 @@ impl Hub {
             next_broadcaster: 0,
             members: vec![0; broadcasters.len()],
             stopped: false,
+            waiting: 0,
         };
-        Ok(Arc::new(Hub { order: Mutex::new(order), broadcasters }))
+        Ok(Arc::new(Hub { order: Mutex::new(order), published: Condvar::new(), broadcasters }))
     }
 
     fn order(&self) -> MutexGuard<'_, Order> {
@@ -126,11 +122,11 @@ impl Hub {
     /// broadcaster is behind.
     ///
     /// # Errors
-    /// [`Stopped`] once the server shuts down.
-    pub fn publish(&self, draft: Draft) -> Result<Receipt, Stopped> {
+    /// [`PublishError::Stopped`] once the server shuts down.
+    pub fn publish(&self, draft: Draft) -> Result<Receipt, PublishError> {
         let mut order = self.order();
         if order.stopped {
-            return Err(Stopped);
+            return Err(PublishError::Stopped);
         }
         let subscribers = order.to_all + order.to_topic.get(&**draft.topic()).copied().unwrap_or(0);
         let event = Arc::new(Event::new(order.ids.next_id(), draft));
@@ -145,7 +141,40 @@ impl Hub {
                 _ => broadcaster.mailbox.send(message),
             }
         }
+        if order.waiting > 0 {
+            self.published.notify_all();
+        }
         Ok(Receipt { id, subscribers })
+    }
+
+    /// Publishes `data` on `topic`, with an event name or without.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn publish_text(
+        &self,
+        topic: &str,
+        name: Option<&str>,
+        data: &str,
+    ) -> Result<Receipt, PublishError> {
+        self.publish(Draft::new(topic, name, data)?)
+    }
+
+    /// Waits for an event after `last`, and returns what was published since then on `topics`; perhaps
+    /// nothing, but then on other topics. `None` when nothing will be published any more. The id of the
+    /// newest event is returned, too. For readers inside the process.
+    pub fn wait_after(&self, last: EventId, topics: &Topics) -> Option<(Replay, EventId)> {
+        let mut order = self.order();
+        while order.ids.last() <= last {
+            if order.stopped {
+                return None;
+            }
+            order.waiting += 1;
+            order = self.published.wait(order).unwrap_or_else(PoisonError::into_inner);
+            order.waiting -= 1;
+        }
+        let newest = order.ids.last();
+        Some((order.replay(LastSeen::Event(last), topics), newest))
     }
 
     /// Makes `subscriber` get every event from now on, and returns those it missed. The caller
@@ -193,6 +222,7 @@ impl Hub {
     /// subscribers: what was acknowledged is not lost by a shutdown.
     pub fn close(&self) {
         self.order().stopped = true;
+        self.published.notify_all();
         let (done, all_done) = crossbeam_channel::bounded(0);
         for broadcaster in &self.broadcasters {
             broadcaster.mailbox.send(Message::Flush(done.clone()));

@@ -124,9 +124,10 @@ impl<S: Read> Incoming<S> {
 
     /// After a message that was too long: finds the close frame behind it. `None` where that has come
     /// already.
-    pub fn into_close_finder(self) -> Option<CloseFinder> {
-        let mut finder = CloseFinder::new(self.message.map_or(0, |message| message.frame.left));
-        let is_found = finder.add(&self.buffer[self.unread]);
+    pub fn close_finder(&self) -> Option<CloseFinder> {
+        let left = self.message.as_ref().map_or(0, |message| message.frame.left);
+        let mut finder = CloseFinder::new(left);
+        let is_found = finder.add(&self.buffer[self.unread.clone()]);
         (!is_found).then_some(finder)
     }
 

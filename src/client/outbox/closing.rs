@@ -18,7 +18,7 @@ impl Outbox {
         if state.phase.close_reason().is_some() {
             return false;
         }
-        if !matches!(reason, Reason::Shutdown | Reason::Closed) {
+        if !matches!(reason, Reason::Shutdown | Reason::Closed | Reason::Finished) {
             state.queue.clear();
         }
         let is_idle = matches!(state.phase, Phase::Idle);

@@ -9,30 +9,24 @@
 //! does not fit into the socket, in `publish` for a broadcaster that is behind, and in `unsubscribe`
 //! for the client's own broadcaster.
 //!
-//! **Order.** `subscribe` takes the client's outbox while it joins the live events (see
-//! [`Outbox::take`]), so the client reads: the ack, a `gap` if events are lost, the replay, and then live
+//! **Order.** `subscribe` holds live events back while it joins them (see
+//! [`WebSocket::subscribe`]), so the client reads: the ack, a `gap` if events are lost, the replay, and then live
 //! events. `unsubscribe` is answered when the client's broadcaster has applied it: behind the ack comes
 //! no event on these topics. A client that publishes on a topic of its own may read the event before the
 //! ack.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::output::{encoding, text_message};
-use crate::app::App;
 use crate::auth::error::AuthError;
 use crate::auth::permission::PublishPermission;
-use crate::client::outbox::Outbox;
 use crate::event::Draft;
 use crate::event::draft::{DEFAULT_TOPIC, MAX_NAME, check_name};
 use crate::event::members::Members;
-use crate::event::payload::Payload;
 use crate::handlers::error::HandlerError;
-use crate::hub::topics::Topics;
-use crate::hub::{LastSeen, Stopped, Subscription};
-use crate::ws::deflate::Window;
+use crate::session::error::{ClientError, HandlerResult};
+use crate::session::websocket::WebSocket;
 
 /// The subprotocol's name (RFC 6455 section 1.9).
 pub const PROTOCOL: &str = "threadcast.v1";
@@ -42,7 +36,7 @@ const MAX_TOPICS: usize = 1_000;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
-    Subscribe { topics: BTreeSet<String>, last: LastSeen },
+    Subscribe { topics: BTreeSet<String>, last: Option<String> },
     Unsubscribe { topics: BTreeSet<String> },
     Publish(Draft),
     Authorize { token: String },
@@ -52,119 +46,94 @@ enum Command {
 /// `ref`, the client's own name for a command, which the answer repeats: a string or a number.
 type Reference = Option<Value>;
 
-/// The commands of one client, and what they have changed.
-pub struct Commands {
-    app: Arc<App>,
-    outbox: Arc<Outbox>,
-    deflate: Option<Window>,
-    subscription: Subscription,
-    /// The names of the topics that it is subscribed to. `*` can be one of them.
-    names: BTreeSet<String>,
-    permission: PublishPermission,
+/// The commands of one client.
+pub struct Commands<'a> {
+    client: &'a mut WebSocket,
 }
 
-impl Commands {
-    /// `names` are the topics of `subscription`; `permission` is what the handshake has got the client.
-    pub fn new(
-        app: &Arc<App>,
-        outbox: &Arc<Outbox>,
-        deflate: Option<Window>,
-        subscription: Subscription,
-        names: BTreeSet<String>,
-        permission: PublishPermission,
-    ) -> Commands {
-        let (app, outbox) = (Arc::clone(app), Arc::clone(outbox));
-        Commands { app, outbox, deflate, subscription, names, permission }
+impl Commands<'_> {
+    /// `client` has been subscribed, perhaps to nothing.
+    pub fn new(client: &mut WebSocket) -> Commands<'_> {
+        Commands { client }
+    }
+
+    /// Carries out the client's commands until it leaves.
+    ///
+    /// # Errors
+    /// See [`WebSocket::receive`].
+    pub fn serve(mut self) -> HandlerResult {
+        while let Some(message) = self.client.receive()? {
+            match message.text() {
+                Ok(text) => self.execute(text)?,
+                Err(_) => self.client.send(error_answer(&None, &HandlerError::Binary))?,
+            }
+        }
+        Ok(())
     }
 
     /// Carries out the command in a text message, and answers it.
-    pub fn execute(&mut self, text: &str) {
+    fn execute(&mut self, text: &str) -> Result<(), ClientError> {
         let (reference, command) = parse(text);
-        let result = command.and_then(|command| match command {
-            Command::Subscribe { topics, last } => self.subscribe(topics, last, &reference),
-            Command::Unsubscribe { topics } => Ok(Some(self.unsubscribe(&topics))),
-            Command::Publish(draft) => self.publish(draft).map(Some),
-            Command::Authorize { token } => self.authorize(&token).map(Some),
-            Command::Ping => Ok(Some(json!({}))),
-        });
+        let result = match command {
+            Ok(Command::Subscribe { topics, last }) => self.subscribe(topics, last, &reference)?,
+            Ok(Command::Unsubscribe { topics }) => Ok(Some(self.unsubscribe(&topics))),
+            Ok(Command::Publish(draft)) => self.publish(draft).map(Some),
+            Ok(Command::Authorize { token }) => self.authorize(&token).map(Some),
+            Ok(Command::Ping) => Ok(Some(json!({}))),
+            Err(error) => Err(error),
+        };
         match result {
-            Ok(Some(members)) => self.answer(&ack(&reference, members)),
-            // `subscribe` has written its ack itself, in front of the events.
-            Ok(None) => {}
-            Err(error) => self.answer(&error_answer(&reference, &error)),
+            Ok(Some(members)) => self.client.send(ack(&reference, members)),
+            // `subscribe` has sent its ack itself, in front of the events.
+            Ok(None) => Ok(()),
+            Err(error) => self.client.send(error_answer(&reference, &error)),
         }
     }
 
-    /// Answers a binary message.
-    pub fn refuse_binary(&mut self) {
-        self.answer(&error_answer(&None, &HandlerError::Binary));
-    }
-
-    fn answer(&self, text: &str) {
-        self.outbox.write(&text_message(text, self.deflate));
-    }
-
-    /// Writes the ack itself, and so returns no members for one.
+    /// Sends the ack itself, and so returns no members for one.
     fn subscribe(
         &mut self,
         topics: BTreeSet<String>,
-        last: LastSeen,
+        last: Option<String>,
         reference: &Reference,
-    ) -> Result<Option<Value>, HandlerError> {
-        if self.names.union(&topics).count() > MAX_TOPICS {
-            return Err(HandlerError::TooManyTopics(MAX_TOPICS));
+    ) -> Result<Result<Option<Value>, HandlerError>, ClientError> {
+        if self.client.topics().union(&topics).count() > MAX_TOPICS {
+            return Ok(Err(HandlerError::TooManyTopics(MAX_TOPICS)));
         }
-        self.names.extend(topics);
-        // From here on live events wait behind what this thread writes.
-        if !self.outbox.take() {
-            // The connection is closing: there is nobody to answer.
-            return Ok(None);
-        }
-        let replay = self.subscription.change(Topics::asked_for(&self.names), last);
-        let mut members = json!({"topics": self.names});
-        if let Some(seen) = replay.seen {
+        // From here on live events wait.
+        let missed = self.client.subscribe(topics, last.as_deref())?;
+        let mut members = json!({"topics": missed.topics()});
+        if let Some(seen) = missed.last_event_id() {
             members["lastEventId"] = seen.to_string().into();
         }
         // The ack in front of the replay: it tells from which id on the client misses nothing.
-        let answer = ack(reference, members);
-        self.outbox.write_held(&Payload::own(text_message(&answer, self.deflate)));
-        for payload in replay.payloads(encoding(self.deflate)) {
-            self.outbox.write_held(&payload);
-        }
-        self.outbox.release();
-        Ok(None)
+        missed.send_first(ack(reference, members));
+        Ok(Ok(None))
     }
 
     fn unsubscribe(&mut self, topics: &BTreeSet<String>) -> Value {
-        self.names.retain(|name| !topics.contains(name));
-        self.subscription.change(Topics::asked_for(&self.names), LastSeen::Nothing);
-        self.subscription.wait_applied();
-        json!({"topics": self.names})
+        self.client.unsubscribe(topics);
+        json!({"topics": self.client.topics()})
     }
 
     fn publish(&self, draft: Draft) -> Result<Value, HandlerError> {
-        self.check_permission()?;
-        let receipt = self.app.hub.publish(draft).map_err(|Stopped| HandlerError::Draining)?;
+        check(self.client.permission())?;
+        let receipt = self.client.publish_event(draft).map_err(|_| HandlerError::Draining)?;
         Ok(json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers}))
     }
 
     /// For browsers, which cannot send `Authorization` in a handshake.
     fn authorize(&mut self, token: &str) -> Result<Value, HandlerError> {
-        // A client that may publish keeps its permission, whatever it sends here.
-        if self.permission != PublishPermission::Granted {
-            let (known, is_loopback) = (self.app.config.token.as_deref(), self.app.is_loopback);
-            self.permission = PublishPermission::new(known, is_loopback, Some(token));
-        }
-        self.check_permission().map(|()| json!({}))
+        check(self.client.authorize(token)).map(|()| json!({}))
     }
+}
 
-    fn check_permission(&self) -> Result<(), HandlerError> {
-        self.permission.check().map_err(|error| match error {
-            // A WebSocket's client has one more way to send the token.
-            AuthError::PublishingNeedsToken => HandlerError::TokenMissing,
-            error => HandlerError::Forbidden(error),
-        })
-    }
+fn check(permission: PublishPermission) -> Result<(), HandlerError> {
+    permission.check().map_err(|error| match error {
+        // A WebSocket's client has one more way to send the token.
+        AuthError::PublishingNeedsToken => HandlerError::TokenMissing,
+        error => HandlerError::Forbidden(error),
+    })
 }
 
 /// Reads a command. Finds the reference even where the rest is wrong.
@@ -242,10 +211,9 @@ fn take_topics(members: &mut Members) -> Result<BTreeSet<String>, HandlerError> 
     if names.is_empty() { bad("\"topics\" is empty; name at least one") } else { Ok(names) }
 }
 
-fn take_last(members: &mut Members) -> Result<LastSeen, HandlerError> {
+fn take_last(members: &mut Members) -> Result<Option<String>, HandlerError> {
     match members.take_string("last_event_id") {
-        Ok(None) => Ok(LastSeen::Nothing),
-        Ok(Some(id)) => Ok(LastSeen::parse(Some(&id))),
+        Ok(id) => Ok(id),
         Err(error) => bad(error.to_string()),
     }
 }
@@ -289,14 +257,11 @@ mod tests {
     fn commands_are_read() {
         let command = |text: &str| parse(text).1.unwrap();
         let topics = names(&["a", "b"]);
-        let (last, text) = (LastSeen::Nothing, r#"{"type":"subscribe","topics":["b","a","b"]}"#);
+        let (last, text) = (None, r#"{"type":"subscribe","topics":["b","a","b"]}"#);
         assert_eq!(command(text), Command::Subscribe { topics, last });
-        for (id, last) in [
-            ("null", LastSeen::Nothing),
-            (r#""""#, LastSeen::Nothing),
-            (r#""7-1""#, LastSeen::Event("7-1".parse().unwrap())),
-            (r#""other""#, LastSeen::Unknown),
-        ] {
+        for (id, last) in
+            [("null", None), (r#""""#, Some(String::new())), (r#""7-1""#, Some("7-1".to_owned()))]
+        {
             let text = format!(r#"{{"type":"subscribe","topics":["*"],"last_event_id":{id}}}"#);
             assert_eq!(command(&text), Command::Subscribe { topics: names(&["*"]), last });
         }

@@ -38,17 +38,17 @@ static PROCESSORS: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
 /// The socket of a client, for reading.
-pub struct Stream {
+pub struct Socket {
     outbox: Arc<Outbox>,
     /// How many reads come before the next one that tries.
     skip: u32,
 }
 
-impl Stream {
+impl Socket {
     /// Reads what comes for this outbox's client.
-    pub fn new(outbox: Arc<Outbox>) -> Stream {
+    pub fn new(outbox: Arc<Outbox>) -> Socket {
         // Nothing is expected at the beginning.
-        Stream { outbox, skip: 1 }
+        Socket { outbox, skip: 1 }
     }
 
     /// Reads without waiting, [`TRIES`] times, with turns of other threads in between. `None` where nothing
@@ -64,7 +64,7 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.skip == 0 {
             let has_room = TRYING.fetch_add(1, Relaxed) < MAX_TRYING * *PROCESSORS;

@@ -1,9 +1,11 @@
 //! The opening handshake of a WebSocket, server side (RFC 6455 section 4.2): checks the request's head,
 //! and makes the response's. It reads and writes nothing.
 
+use std::{error, fmt};
+
 use tungstenite::handshake::derive_accept_key;
 
-use crate::handlers::error::HandlerError;
+use crate::http::Response;
 use crate::listener::connection::Connection;
 use crate::ws::deflate::Window;
 use crate::ws::negotiation::negotiate;
@@ -27,6 +29,47 @@ pub fn is_offered(connection: &Connection, protocol: &str) -> bool {
     connection.head().members("Sec-WebSocket-Protocol").any(|offered| offered == protocol)
 }
 
+/// Why a handshake is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// It is malformed; the text says what to send.
+    Malformed(&'static str),
+    /// It has another method than GET.
+    NotGet,
+    /// The request is no handshake of a version that the server speaks.
+    UpgradeRequired(&'static str),
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HandshakeError::Malformed(message) | HandshakeError::UpgradeRequired(message) => {
+                message
+            }
+            HandshakeError::NotGet => "a WebSocket starts with GET",
+        })
+    }
+}
+
+impl error::Error for HandshakeError {}
+
+impl From<HandshakeError> for Response {
+    fn from(error: HandshakeError) -> Response {
+        let response = |status, code| Response::error(status, code, error.to_string());
+        match error {
+            HandshakeError::Malformed(_) => response(400, "bad_handshake"),
+            HandshakeError::NotGet => {
+                response(405, "method_not_allowed").with("Allow", "GET, OPTIONS")
+            }
+            // Section 4.4: the versions that the server speaks are named.
+            HandshakeError::UpgradeRequired(_) => response(426, "upgrade_required")
+                .with("Upgrade", "websocket")
+                .with("Sec-WebSocket-Version", VERSION),
+        }
+    }
+}
+
 /// A handshake that is accepted.
 #[derive(Debug)]
 pub struct Accepted {
@@ -47,15 +90,15 @@ pub fn check(
     connection: &Connection,
     protocol: Option<&str>,
     deflate: bool,
-) -> Result<Accepted, HandlerError> {
-    let bad = |message| Err(HandlerError::BadHandshake(message));
+) -> Result<Accepted, HandshakeError> {
+    let bad = |message| Err(HandshakeError::Malformed(message));
     // In the order in which somebody who tries things out gets them right.
     if connection.method() != "GET" {
-        return Err(HandlerError::HandshakeWithoutGet);
+        return Err(HandshakeError::NotGet);
     }
     if !is_asked_for(connection) {
         let message = "this is a WebSocket: connect with a WebSocket client";
-        return Err(HandlerError::UpgradeRequired(message));
+        return Err(HandshakeError::UpgradeRequired(message));
     }
     if !connection.head().is_http_1_1 {
         return bad("a WebSocket handshake is an HTTP/1.1 request");
@@ -67,7 +110,7 @@ pub fn check(
         Some(VERSION) => {}
         Some(_) => {
             let message = "only WebSocket version 13 is spoken here";
-            return Err(HandlerError::UpgradeRequired(message));
+            return Err(HandshakeError::UpgradeRequired(message));
         }
         None => return bad("Sec-WebSocket-Version is missing; send 13"),
     }

@@ -1,0 +1,118 @@
+//! How an embedding program makes a server.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::http::Response;
+use crate::request::Request;
+use crate::routes::Routes;
+use crate::server::{Server, StartError};
+use crate::session::error::HandlerResult;
+use crate::session::event_stream::EventStream;
+use crate::session::start::Endpoint;
+use crate::session::websocket::WebSocket;
+
+impl Server {
+    /// A server with the default settings, to be changed and started.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+/// A server that is not started yet: its settings, and what it serves.
+#[derive(Default)]
+pub struct Builder {
+    config: Config,
+    routes: Routes,
+}
+
+impl Builder {
+    /// A server with these settings.
+    pub fn new(config: Config) -> Builder {
+        Builder { config, routes: Routes::default() }
+    }
+
+    /// Serves requests of this method for this path. The handler runs in the thread of its connection, and
+    /// may block. A path that is built in can be taken.
+    ///
+    /// ```
+    /// use threadcast::{Response, Server};
+    ///
+    /// let builder = Server::builder().route("GET", "/hello", |_| Response::text("hello"));
+    /// ```
+    pub fn route(
+        mut self,
+        method: &str,
+        path: &str,
+        handler: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
+    ) -> Builder {
+        self.routes.plain.insert((method.to_owned(), path.to_owned()), Box::new(handler));
+        self
+    }
+
+    /// Serves WebSockets at this path. The handler runs in the client's own thread, for as long as the
+    /// client is connected, and may block. When it returns, the connection is closed.
+    pub fn websocket(
+        self,
+        path: &str,
+        handler: impl Fn(&mut WebSocket) -> HandlerResult + Send + Sync + 'static,
+    ) -> Builder {
+        self.websocket_with(path, &[], handler)
+    }
+
+    /// The same with subprotocols (RFC 6455 section 1.9). The first of `protocols` that a client offers is
+    /// agreed on; see [`WebSocket::protocol`].
+    pub fn websocket_with(
+        mut self,
+        path: &str,
+        protocols: &'static [&'static str],
+        handler: impl Fn(&mut WebSocket) -> HandlerResult + Send + Sync + 'static,
+    ) -> Builder {
+        let endpoint = Endpoint { protocols, handler: Box::new(handler) };
+        self.routes.websockets.insert(path.to_owned(), Arc::new(endpoint));
+        self
+    }
+
+    /// Serves event streams at this path. The handler runs in the client's own thread, for as long as the
+    /// client is connected, and may block. When it returns, the stream ends.
+    pub fn stream(
+        mut self,
+        path: &str,
+        handler: impl Fn(&mut EventStream) -> HandlerResult + Send + Sync + 'static,
+    ) -> Builder {
+        self.routes.streams.insert(path.to_owned(), Box::new(handler));
+        self
+    }
+
+    /// Asks `check` for each WebSocket and each event stream, built-in ones too, whether it may connect. It
+    /// sees the request's head and the client's address. The response that it returns otherwise, such as
+    /// [`Response::error`] with 403, is logged.
+    pub fn check(
+        mut self,
+        check: impl Fn(&Request) -> Result<(), Response> + Send + Sync + 'static,
+    ) -> Builder {
+        self.routes.check = Some(Box::new(check));
+        self
+    }
+
+    /// Puts what is built in (`/events`, `/ws`, `/publish`, the page and so on) under a prefix, such as
+    /// `/live`.
+    pub fn prefix(mut self, prefix: &str) -> Builder {
+        self.routes.prefix = prefix.trim_end_matches('/').to_owned();
+        self
+    }
+
+    /// Serves nothing that is built in.
+    pub fn bare(mut self) -> Builder {
+        self.routes.is_bare = true;
+        self
+    }
+
+    /// Listens, and starts the threads.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(self) -> Result<Server, StartError> {
+        Server::start_with(self.config, self.routes)
+    }
+}

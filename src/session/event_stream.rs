@@ -1,0 +1,242 @@
+//! A Server-Sent Events client, from its request to its end.
+//!
+//! One thread serves the client: that of its request. In [`EventStream::follow`] it writes what the client
+//! missed, and then sleeps until something waits in the client's channel. With `--fanout direct` that is
+//! only what its broadcaster could not write at once; with `handoff` it is every event. See
+//! [`crate::client::outbox`]. The client sends nothing, so its hang-up is noticed by
+//! [`crate::client::hangup`], which closes the outbox, as the shutdown does: that wakes the thread.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::{ClientError, HandlerResult};
+use super::state::Session;
+use crate::app::App;
+use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
+use crate::client::reason::Reason;
+use crate::client::registry::Transport;
+use crate::event::EventId;
+use crate::event::draft::{DEFAULT_TOPIC, Draft};
+use crate::event::encoding::Encoding;
+use crate::event::payload::Payload;
+use crate::http::coding::Coding;
+use crate::http::forwarded::ClientAddress;
+use crate::http::{Persistence, Response};
+use crate::hub::error::PublishError;
+use crate::hub::{LastSeen, Receipt};
+use crate::listener::connection::{Connection, Next};
+
+/// Writes an event stream, in its client's own thread.
+pub type StreamHandler = dyn Fn(&mut EventStream) -> HandlerResult + Send + Sync;
+
+/// An event stream to one client (WHATWG HTML, section 9.2). Its handler writes events itself with
+/// [`send`](EventStream::send), or hands out what is published with [`follow`](EventStream::follow).
+pub struct EventStream {
+    session: Session,
+    coding: Coding,
+}
+
+/// The head of every stream.
+pub fn head(coding: Coding) -> Response {
+    match coding {
+        Coding::Identity => Response::event_stream(),
+        Coding::Chunked => Response::event_stream().with("Transfer-Encoding", "chunked"),
+    }
+}
+
+/// The first event: when to come back, in milliseconds, and from which id on. One block, since many
+/// clients report a block without data as an event.
+fn greeting(seen: Option<EventId>) -> String {
+    let id = seen.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("{id}retry: 2000\ndata: {{\"message\":\"Connection established\"}}\n\n")
+}
+
+/// Serves the client until its handler returns.
+pub fn serve(app: &Arc<App>, connection: Connection, handler: &StreamHandler) -> Next {
+    match open(app, connection) {
+        Ok(mut stream) => {
+            let result = handler(&mut stream);
+            stream.finish(result);
+            Next::Done
+        }
+        Err(next) => next,
+    }
+}
+
+/// Takes the socket over. What becomes of the connection is the error where there is no room.
+// Not inlined: its frame would be below every idle client's.
+#[inline(never)]
+fn open(app: &Arc<App>, connection: Connection) -> Result<EventStream, Next> {
+    let guard = match app.clients.register(Transport::Sse, connection.peer()) {
+        Ok(guard) => guard,
+        Err(full) => {
+            let refusal = full.into();
+            app.refusals.log("sse", connection.peer(), &refusal);
+            let response = connection.head().or_come_back(refusal);
+            return Err(connection.respond(&response));
+        }
+    };
+    let coding = connection.coding();
+    let response = head(coding).to_bytes_with(connection.fields(), false, Persistence::Close);
+    let request = connection.target_and_last_event_id();
+
+    // From here on the socket is the client's. The outbox is held by this thread: events wait.
+    let link = connection.into_event_stream();
+    let backlog = Arc::clone(&app.backlog);
+    let outbox = Outbox::new(link, app.config.fanout, app.limits(), coding.end(), backlog);
+    guard.set_outbox(&outbox);
+    if let Err(error) = app.hangups.watch(outbox.link().socket(), guard.number()) {
+        log::warn!("sse {}: a hang-up will not be noticed: {error}", outbox.link().peer());
+    }
+    let encoding = Encoding::Sse(coding);
+    Ok(EventStream {
+        session: Session::new(app, outbox, guard, encoding, response, request),
+        coding,
+    })
+}
+
+impl EventStream {
+    /// The client's address: that of the connection, or the one that a trusted proxy names.
+    pub fn peer(&self) -> ClientAddress {
+        self.session.outbox.link().peer()
+    }
+
+    /// The first parameter of this name in the request's query.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        self.session.parameter(name)
+    }
+
+    /// The query of the request, percent-encoded; empty where there is none.
+    pub fn query(&self) -> &str {
+        self.session.query()
+    }
+
+    /// The id of the last event that the client has seen, if it comes back (`Last-Event-ID`).
+    pub fn last_event_id(&self) -> Option<String> {
+        self.session.last_event_id()
+    }
+
+    /// Sends an event of this name to this client alone. Each line of `data` is one of the event. Waits
+    /// while the client is slow.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] when the client is gone, or the server shuts down; an error of
+    /// [`ClientError::Publish`] for a name that would break its line.
+    pub fn send(&mut self, name: &str, data: impl AsRef<str>) -> Result<(), ClientError> {
+        let draft =
+            Draft::new(DEFAULT_TOPIC, Some(name), data.as_ref()).map_err(PublishError::from)?;
+        self.open_to_heartbeats()?;
+        self.session.outbox.write(&self.coding.frame(draft.block().as_bytes()));
+        self.session.check_open()
+    }
+
+    /// Sleeps for so long, or until the client is gone or the server shuts down.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] in the latter case.
+    pub fn wait(&mut self, time: Duration) -> Result<(), ClientError> {
+        self.open_to_heartbeats()?;
+        self.session.outbox.wait_closed(Instant::now() + time);
+        self.session.check_open()
+    }
+
+    /// Publishes to all subscribers of `topic`.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn publish(&self, topic: &str, data: impl AsRef<str>) -> Result<Receipt, ClientError> {
+        Ok(self.session.publish(topic, data.as_ref())?)
+    }
+
+    /// Writes the response, and subscribes to nothing, so that a broadcaster sends heartbeats while the
+    /// handler does something else.
+    fn open_to_heartbeats(&mut self) -> Result<(), ClientError> {
+        if !self.session.is_begun() {
+            let (response, _) = self.session.subscribe([], LastSeen::Nothing)?;
+            self.session.outbox.write_held(&Payload::own(response.unwrap_or_default()));
+            self.session.outbox.release();
+        }
+        Ok(())
+    }
+
+    /// Sends the client what it missed on `topics` (`*` stands for all), and then what is published on them,
+    /// until it is gone or the server shuts down. A client without a [`last_event_id`] has missed nothing.
+    /// The first event is a greeting with the id from which on the client misses nothing.
+    ///
+    /// [`last_event_id`]: EventStream::last_event_id
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`], always: nothing else ends it.
+    pub fn follow<T: Into<String>>(
+        &mut self,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<(), ClientError> {
+        let last = LastSeen::parse(self.last_event_id().as_deref());
+        // Before the greeting: a client that has read it misses nothing that is published from then on.
+        self.send_missed(topics.into_iter().map(Into::into), last)?;
+        let outbox = &self.session.outbox;
+        outbox.set_writer(thread::current());
+        outbox.release();
+        // The rest of the client's life: asleep until something waits for it, then in `send`, and in `poll`
+        // while the client is slow.
+        while let Some(piece) = outbox.next_piece() {
+            outbox.write_piece(&piece);
+        }
+        self.session.check_open()
+    }
+
+    // Not inlined: its frame would be below every idle client's.
+    #[inline(never)]
+    fn send_missed(
+        &mut self,
+        topics: impl Iterator<Item = String>,
+        last: LastSeen,
+    ) -> Result<(), ClientError> {
+        let (response, replay) = self.session.subscribe(topics, last)?;
+        let mut first = response.unwrap_or_default();
+        first.extend_from_slice(&self.coding.frame(greeting(replay.seen).as_bytes()));
+        self.session.outbox.write_held(&Payload::own(first));
+        for payload in replay.payloads(self.session.encoding) {
+            self.session.outbox.write_held(&payload);
+        }
+        Ok(())
+    }
+
+    /// Ends the stream, when its handler has returned.
+    fn finish(mut self, result: HandlerResult) {
+        if let Err(error) = result
+            && !matches!(error.downcast_ref(), Some(ClientError::Closed(_)))
+        {
+            log::warn!("sse {}: its handler failed: {error}", self.peer());
+        }
+        self.session.begin();
+        // What was sent, and that the stream has ended, still reaches the client.
+        if self.session.outbox.close(Reason::Finished, Some(self.coding.end())) {
+            self.session.outbox.wait_closed(Instant::now() + CLOSE_TIMEOUT);
+        }
+    }
+}
+
+/// What a client is told when the server shuts down: when to come back, and that the stream ends here.
+/// Spread over two seconds, so that not all of them come at once.
+pub fn shutdown_message(client: u64, coding: Coding) -> Vec<u8> {
+    // Any number that differs between neighbours will do; this is Knuth's multiplicative hash.
+    let jitter = client.wrapping_mul(2_654_435_761) % 2_000;
+    let retry = coding.frame(format!("retry: {}\n", 1_000 + jitter).as_bytes());
+    [&*retry, coding.end()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shutdown_messages_are_spread() {
+        let messages = (0..200).map(|client| shutdown_message(client, Coding::Identity));
+        let all: std::collections::HashSet<_> = messages.collect();
+        assert!(all.len() > 150, "{}", all.len());
+        assert!(all.iter().all(|one| one.starts_with(b"retry: ") && one.ends_with(b"\n")));
+        assert!(shutdown_message(1, Coding::Chunked).ends_with(b"\n\r\n0\r\n\r\n"));
+    }
+}

@@ -1,0 +1,163 @@
+//! What the sessions of both kinds have in common: a place among the clients, an outbox, and perhaps a
+//! subscription.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::LAST_EVENT_ID_NAMES;
+use super::error::ClientError;
+use crate::app::App;
+use crate::client::outbox::Outbox;
+use crate::client::reason::Reason;
+use crate::client::registry::ClientGuard;
+use crate::event::EventId;
+use crate::event::encoding::Encoding;
+use crate::event::payload::Payload;
+use crate::hub::broadcaster::Subscriber;
+use crate::hub::error::PublishError;
+use crate::hub::history::Replay;
+use crate::hub::topics::Topics;
+use crate::hub::{LastSeen, Receipt, Subscription};
+
+/// One client's session. Dropping it ends the connection, the subscription, and the place, in this order.
+pub(super) struct Session {
+    pub app: Arc<App>,
+    pub outbox: Arc<Outbox>,
+    pub encoding: Encoding,
+    /// The response to the client's request, until the handler does its first step. As long as it is here,
+    /// the outbox is held: so a handler that subscribes first misses nothing after the response.
+    response: Option<Vec<u8>>,
+    subscription: Option<Subscription>,
+    /// The names of the topics that it is subscribed to; `*` can be one of them.
+    topics: BTreeSet<String>,
+    /// Path and query of the request.
+    target: Box<str>,
+    last_event_id: Option<Box<str>>,
+    guard: ClientGuard,
+}
+
+impl Session {
+    /// `outbox` is held by the caller. `target` and `last_event_id` are the request's.
+    pub fn new(
+        app: &Arc<App>,
+        outbox: Arc<Outbox>,
+        guard: ClientGuard,
+        encoding: Encoding,
+        response: Vec<u8>,
+        (target, last_event_id): (Box<str>, Option<Box<str>>),
+    ) -> Session {
+        Session {
+            app: Arc::clone(app),
+            outbox,
+            encoding,
+            response: Some(response),
+            subscription: None,
+            topics: BTreeSet::new(),
+            target,
+            last_event_id,
+            guard,
+        }
+    }
+
+    /// The part of the target behind the `?`, percent-encoded; empty where there is none.
+    pub fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let mut pairs = form_urlencoded::parse(self.query().as_bytes());
+        pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+    }
+
+    pub fn last_event_id(&self) -> Option<String> {
+        let is_known = |name: &str| LAST_EVENT_ID_NAMES.contains(&name);
+        let in_query = || {
+            let pairs = form_urlencoded::parse(self.query().as_bytes());
+            pairs.filter(|(name, _)| is_known(name)).last().map(|(_, value)| value.into_owned())
+        };
+        self.last_event_id.as_deref().map(str::to_owned).or_else(in_query)
+    }
+
+    pub fn topics(&self) -> &BTreeSet<String> {
+        &self.topics
+    }
+
+    /// Writes the response, if that is not done. Returns whether this was the first step.
+    pub fn begin(&mut self) -> bool {
+        let Some(response) = self.take_response() else { return false };
+        self.outbox.write_held(&Payload::own(response));
+        self.outbox.release();
+        true
+    }
+
+    /// The response, if it is not written: then the outbox is held, and the caller writes and releases.
+    pub fn take_response(&mut self) -> Option<Vec<u8>> {
+        self.response.take()
+    }
+
+    /// Whether the response is written.
+    pub fn is_begun(&self) -> bool {
+        self.response.is_none()
+    }
+
+    /// An error if the connection is over.
+    pub fn check_open(&self) -> Result<(), ClientError> {
+        self.outbox.close_reason().map_or(Ok(()), |reason| Err(ClientError::Closed(reason)))
+    }
+
+    /// Subscribes to `topics`, besides those that it is subscribed to already. Afterwards the outbox is
+    /// held: events wait until the caller has written the response, if it is not written yet, and the
+    /// replay, and releases it.
+    // Not inlined: its frame would be below every idle client's.
+    #[inline(never)]
+    pub fn subscribe(
+        &mut self,
+        topics: impl IntoIterator<Item = String>,
+        last: LastSeen,
+    ) -> Result<(Option<Vec<u8>>, Replay), ClientError> {
+        let response = self.response.take();
+        if response.is_none() && !self.outbox.take() {
+            return Err(ClientError::Closed(self.outbox.close_reason().unwrap_or(Reason::Lost)));
+        }
+        self.topics.extend(topics);
+        let topics = Topics::asked_for(&self.topics);
+        let replay = match &mut self.subscription {
+            Some(subscription) => subscription.change(topics, last),
+            None => {
+                let outbox = Arc::clone(&self.outbox);
+                let (client, encoding) = (self.guard.number(), self.encoding);
+                let subscriber = Subscriber { client, outbox, topics, encoding };
+                let (subscription, replay) = self.app.hub.subscribe(subscriber, last);
+                self.subscription = Some(subscription);
+                replay
+            }
+        };
+        Ok((response, replay))
+    }
+
+    /// Unsubscribes from `topics`. When it returns, no event on them will come any more.
+    pub fn unsubscribe(&mut self, topics: &BTreeSet<String>) {
+        self.topics.retain(|name| !topics.contains(name));
+        if let Some(subscription) = &mut self.subscription {
+            subscription.change(Topics::asked_for(&self.topics), LastSeen::Nothing);
+            subscription.wait_applied();
+        }
+    }
+
+    pub fn publish(&self, topic: &str, data: &str) -> Result<Receipt, PublishError> {
+        self.app.hub.publish_text(topic, None, data)
+    }
+
+    pub fn newest(&self) -> EventId {
+        self.app.hub.newest()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.subscription = None;
+        // Whoever has ended the connection has given a reason; nobody has where the handler panicked. The
+        // socket goes at once, though the broadcaster has a share in the outbox for a moment.
+        self.outbox.abort_for(Reason::Internal);
+    }
+}

@@ -1,0 +1,414 @@
+//! A WebSocket client, as its handler sees it.
+//!
+//! The client's thread is blocked in `read`, in [`WebSocket::receive`]. A message wakes it, the read's timeout
+//! (then it is time for a ping), or a `shutdown` of the socket by the thread that ends the connection. Events
+//! come from the broadcaster through the client's [`Outbox`]; what the handler
+//! sends goes into the same outbox, each message as a whole frame, so they never interleave.
+
+use std::collections::BTreeSet;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
+
+use super::error::{ClientError, HandlerResult};
+use super::message::Message;
+use super::pulse::Pulse;
+use super::socket::Socket;
+use super::state::Session;
+use crate::auth::permission::PublishPermission;
+use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
+use crate::client::reason::Reason;
+use crate::config::Fanout;
+use crate::event::payload::Payload;
+use crate::event::{Draft, EventId};
+use crate::http::forwarded::ClientAddress;
+use crate::hub::history::Replay;
+use crate::hub::{LastSeen, Receipt};
+use crate::listener::threads::STACK_BYTES;
+use crate::os::send::{ReadBounds, read_out, wait_readable};
+use crate::os::tcp;
+use crate::ws::deflate::{Window, compressed_frame};
+use crate::ws::failure::Failure;
+use crate::ws::frame::{frame, text_frame};
+use crate::ws::incoming::{Incoming, Received};
+
+/// The close frame for a client that is too slow: 1013, `Try Again Later` (IANA registry of close
+/// codes). Come back, with the id of the last event.
+pub(super) const TOO_SLOW: &[u8] = b"\x88\x0a\x03\xf5too slow";
+
+/// How long a client is read from that has been sent a close frame.
+const LINGER: ReadBounds =
+    ReadBounds { time: Duration::from_secs(1), idle: Duration::from_secs(1), bytes: 64 << 20 };
+
+/// The same for a client that is in the middle of a message which was refused: on a slow line it takes
+/// seconds until the close frame is read.
+const UPLOAD_LINGER: ReadBounds =
+    ReadBounds { time: Duration::from_secs(30), idle: Duration::from_secs(5), bytes: 64 << 20 };
+
+/// How long the client has for reading the handshake's response before the first frame follows, and how
+/// long we wait at most for its system to acknowledge the response.
+const PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
+/// A WebSocket client (RFC 6455). Its handler runs in the client's own thread and may block.
+pub struct WebSocket {
+    pub(super) session: Session,
+    pub(super) incoming: Incoming<Socket>,
+    pub(super) pulse: Pulse,
+    pub(super) deflate: Option<Window>,
+    pub(super) protocol: Option<&'static str>,
+    pub(super) permission: PublishPermission,
+    /// Whether the outbox has what it needs for events: see [`WebSocket::subscribe`].
+    pub(super) has_writer: bool,
+}
+
+impl WebSocket {
+    /// The client's address: that of the connection, or the one that a trusted proxy names.
+    pub fn peer(&self) -> ClientAddress {
+        self.session.outbox.link().peer()
+    }
+
+    /// The subprotocol that was agreed on (section 1.9).
+    pub fn protocol(&self) -> Option<&'static str> {
+        self.protocol
+    }
+
+    /// The first parameter of this name in the query of the client's request.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        self.session.parameter(name)
+    }
+
+    /// The query of the request, percent-encoded; empty where there is none.
+    pub fn query(&self) -> &str {
+        self.session.query()
+    }
+
+    /// The id of the last event that the client has seen, if its request names one.
+    pub fn last_event_id(&self) -> Option<String> {
+        self.session.last_event_id()
+    }
+
+    /// The names of the topics that the client is subscribed to; `*`, which stands for all, may be one.
+    pub fn topics(&self) -> &BTreeSet<String> {
+        self.session.topics()
+    }
+
+    /// Whether the client may publish by the server's rules: with the token in its handshake, or without
+    /// one on a server that only its own machine can reach. [`WebSocket::publish`] does not ask: what a
+    /// handler publishes is its own matter.
+    pub fn permission(&self) -> PublishPermission {
+        self.permission
+    }
+
+    /// Gives the client the permission to publish if `token` is the server's. A wrong one takes nothing
+    /// away.
+    pub fn authorize(&mut self, token: &str) -> PublishPermission {
+        if self.permission != PublishPermission::Granted {
+            let app = &self.session.app;
+            let known = app.config.token.as_deref();
+            self.permission = PublishPermission::new(known, app.is_loopback, Some(token));
+        }
+        self.permission
+    }
+
+    /// Waits for the client's next message. Answers pings, and sends some, meanwhile. `None` when the client
+    /// has closed the connection, or the server has and the client has agreed.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] when the connection is over in another way: the client is lost, silent, too
+    /// slow, or has broken the protocol (it has been told so).
+    pub fn receive(&mut self) -> Result<Option<Message>, ClientError> {
+        self.session.begin();
+        let outbox = &self.session.outbox;
+        loop {
+            match self.incoming.receive() {
+                Ok(Received::Message(message)) => {
+                    return Ok(Some(match message.text() {
+                        Some(text) => Message::Text(text.to_owned()),
+                        None => Message::Binary(message.payload().to_vec()),
+                    }));
+                }
+                Ok(Received::Ping(payload)) => {
+                    outbox.write(&frame(Frame::pong(payload.to_vec())));
+                }
+                Ok(Received::Pong) | Err(Failure::Timeout) => {}
+                Ok(Received::Close(payload)) => {
+                    answer_close(outbox, payload);
+                    return Ok(None);
+                }
+                Err(Failure::Wrong(code, why)) => return Err(self.refuse(code, why)),
+                Err(_) => return Err(self.closed(Reason::Lost)),
+            }
+            if self.pulse.is_silent(outbox, self.incoming.last_read()) {
+                return Err(self.drop_silent());
+            }
+        }
+    }
+
+    /// Sends a message. Waits while the client is slow.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] when the connection is over.
+    pub fn send(&mut self, message: impl Into<Message>) -> Result<(), ClientError> {
+        let frame = self.encode(&message.into());
+        match self.session.take_response() {
+            None => self.session.outbox.write(&frame),
+            // In one hold: a close that comes first still lets the first message through.
+            Some(response) => {
+                let outbox = &self.session.outbox;
+                outbox.write_held(&Payload::own(response));
+                wait_until_read(outbox);
+                outbox.write_held(&Payload::own(frame));
+                outbox.release();
+            }
+        }
+        // Between messages, too, it is asked whether the client is there.
+        if self.pulse.is_silent(&self.session.outbox, self.incoming.last_read()) {
+            return Err(self.drop_silent());
+        }
+        self.session.check_open()
+    }
+
+    /// A message as a frame, compressed where that was agreed on and makes it shorter.
+    fn encode(&self, message: &Message) -> Vec<u8> {
+        let kind = match message {
+            Message::Text(_) => Data::Text,
+            Message::Binary(_) => Data::Binary,
+        };
+        if let Some(window) = self.deflate
+            && let Some(frame) = compressed_frame(window, kind, message.bytes())
+        {
+            return frame;
+        }
+        match message {
+            Message::Text(text) => text_frame(text),
+            Message::Binary(bytes) => {
+                frame(Frame::message(bytes.clone(), OpCode::Data(kind), true))
+            }
+        }
+    }
+
+    /// Publishes to all subscribers of `topic`, whether the client may or not.
+    ///
+    /// # Errors
+    /// [`ClientError::Publish`] with the reason.
+    pub fn publish(&self, topic: &str, data: impl AsRef<str>) -> Result<Receipt, ClientError> {
+        Ok(self.session.publish(topic, data.as_ref())?)
+    }
+
+    /// The same for an event that has a name.
+    ///
+    /// # Errors
+    /// [`ClientError::Publish`] when the server shuts down.
+    pub fn publish_event(&self, draft: Draft) -> Result<Receipt, ClientError> {
+        Ok(self.session.app.hub.publish(draft)?)
+    }
+
+    /// The id of the newest event: a client that comes back with it misses nothing.
+    pub fn newest_event_id(&self) -> EventId {
+        self.session.newest()
+    }
+
+    /// Makes the client get what is published on `topics` (`*` stands for all) from now on, besides those
+    /// that it is subscribed to already; as text messages, see [`crate::docs::contract`]. With `last_event_id` it
+    /// gets first what it missed since then on topics that are new to it, or an event `gap`.
+    ///
+    /// Live events wait until the returned [`Missed`] is dropped.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] when the connection is over.
+    pub fn subscribe<T: Into<String>>(
+        &mut self,
+        topics: impl IntoIterator<Item = T>,
+        last_event_id: Option<&str>,
+    ) -> Result<Missed<'_>, ClientError> {
+        let last = LastSeen::parse(last_event_id);
+        let topics = topics.into_iter().map(Into::into);
+        let (response, replay) = self.session.subscribe(topics, last)?;
+        if let Some(response) = response {
+            self.session.outbox.write_held(&Payload::own(response));
+            wait_until_read(&self.session.outbox);
+        }
+        if !self.has_writer {
+            start_writer(&self.session.outbox);
+            self.has_writer = true;
+        }
+        Ok(Missed { client: self, replay })
+    }
+
+    /// Ends the client's subscription to `topics`. When it returns, no event on them will come any more.
+    pub fn unsubscribe(&mut self, topics: &BTreeSet<String>) {
+        self.session.unsubscribe(topics);
+    }
+
+    /// The connection is over, for this reason unless there is an earlier one.
+    fn closed(&self, reason: Reason) -> ClientError {
+        self.session.outbox.abort_for(reason);
+        ClientError::Closed(self.session.outbox.close_reason().unwrap_or(reason))
+    }
+
+    /// Ends the connection of a silent client. It may only have slept: where its socket takes it, it is told
+    /// to come back.
+    fn drop_silent(&self) -> ClientError {
+        let outbox = &self.session.outbox;
+        outbox.close(Reason::Silent, Some(&close_frame(CloseCode::Away, "no sign of life")));
+        outbox.wait_closed(Instant::now() + LINGER.time);
+        self.closed(Reason::Silent)
+    }
+
+    /// Tells the client what it did wrong (section 7.1.7).
+    fn refuse(&self, code: CloseCode, why: &'static str) -> ClientError {
+        let outbox = &self.session.outbox;
+        log::debug!("websocket {}: {why}", outbox.link().peer());
+        outbox.close(Reason::Protocol, Some(&close_frame(code, why)));
+        outbox.postpone_abort(Instant::now() + CLOSE_TIMEOUT + UPLOAD_LINGER.time);
+        let linger = match code {
+            // The client is most likely in the middle of the message, and a proxy may take our end for
+            // that of both sides: so it is for the client to end its half first.
+            CloseCode::Size => {
+                if let Some(mut finder) = self.incoming.close_finder() {
+                    read_out(outbox.link().stream(), UPLOAD_LINGER, |bytes| finder.add(bytes));
+                }
+                LINGER
+            }
+            // In the middle as well, but it may leave its frame unfinished: no end would be found.
+            CloseCode::Invalid => UPLOAD_LINGER,
+            _ => LINGER,
+        };
+        wait_closed(outbox, linger);
+        self.closed(Reason::Protocol)
+    }
+
+    /// Ends the connection when the handler has returned.
+    pub(super) fn finish(mut self, result: HandlerResult) {
+        self.session.begin();
+        let (code, why) = match result {
+            Ok(()) => (CloseCode::Normal, ""),
+            Err(error) if matches!(error.downcast_ref(), Some(ClientError::Closed(_))) => return,
+            Err(error) => {
+                log::warn!("websocket {}: its handler failed: {error}", self.peer());
+                (CloseCode::Error, "the server failed")
+            }
+        };
+        if self.session.outbox.close(Reason::Finished, Some(&close_frame(code, why))) {
+            wait_closed(&self.session.outbox, LINGER);
+        }
+    }
+}
+
+/// What a client missed on topics that it has just been subscribed to. When it is dropped, the client gets
+/// that, and then live events.
+pub struct Missed<'a> {
+    client: &'a WebSocket,
+    replay: Replay,
+}
+
+impl Missed<'_> {
+    /// The id from which on the client misses nothing, if it comes back with it before it has seen another;
+    /// `None` where that is not known, and an event `gap` will tell it.
+    pub fn last_event_id(&self) -> Option<EventId> {
+        self.replay.seen
+    }
+
+    /// The names of the topics that the client is subscribed to.
+    pub fn topics(&self) -> &BTreeSet<String> {
+        self.client.topics()
+    }
+
+    /// Sends a message in front of what the client missed.
+    pub fn send_first(&self, message: impl Into<Message>) {
+        self.client.session.outbox.write_held(&Payload::own(self.client.encode(&message.into())));
+    }
+}
+
+impl Drop for Missed<'_> {
+    fn drop(&mut self) {
+        let session = &self.client.session;
+        for payload in self.replay.payloads(session.encoding) {
+            session.outbox.write_held(&payload);
+        }
+        session.outbox.release();
+    }
+}
+
+/// With `handoff` a client that gets events needs a writer of its own, since its thread is blocked in `read`.
+fn start_writer(outbox: &Arc<Outbox>) {
+    if outbox.fanout() == Fanout::Direct {
+        return;
+    }
+    let name = format!("wsw {}", outbox.link().peer());
+    let writer = Arc::clone(outbox);
+    let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
+        while let Some(piece) = writer.next_piece() {
+            writer.write_piece(&piece);
+        }
+    });
+    match thread {
+        Ok(thread) => outbox.set_writer(thread.thread().clone()),
+        Err(_) => outbox.abort_for(Reason::Internal),
+    }
+}
+
+/// Answers a close frame with the same (section 5.5.1).
+fn answer_close(outbox: &Arc<Outbox>, payload: &[u8]) {
+    let header = FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
+    outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));
+    outbox.close(Reason::Closed, None);
+    wait_closed(outbox, LINGER);
+}
+
+/// Waits until the close message is out, and ends our half of the connection.
+fn wait_closed(outbox: &Outbox, linger: ReadBounds) {
+    outbox.wait_closed(Instant::now() + CLOSE_TIMEOUT);
+    // What the client is still sending (after its close frame it must not) would make the
+    // system reset the connection, and our close frame be lost.
+    let stream = outbox.link().stream();
+    let _ = stream.shutdown(Shutdown::Write);
+    read_out(stream, linger, |_| false);
+}
+
+/// Waits until the client has most likely read the handshake's response.
+///
+/// Some clients (simple-websocket for Python) read it and the frames behind it in one piece, and do not
+/// see the frames until more comes. So there is a pause before the first one. It ends when the client's
+/// system has acknowledged the response (5 ms later), when the client speaks, when events wait, when the
+/// socket is shut down, and after 50 ms.
+fn wait_until_read(outbox: &Outbox) {
+    let stream = outbox.link().stream();
+    let deadline = Instant::now() + MAX_PAUSE;
+    while Instant::now() < deadline {
+        // Until it is acknowledged, what follows may arrive together with it.
+        let is_acknowledged = || tcp::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
+        // A flood of events must not fill the client's queue meanwhile.
+        let has_events = || outbox.queued().0 > 0;
+        if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
+            || is_acknowledged()
+            || has_events()
+        {
+            return;
+        }
+    }
+}
+
+/// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
+pub fn shutdown_message() -> Vec<u8> {
+    close_frame(CloseCode::Away, "server shutdown")
+}
+
+pub(super) fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
+    frame(Frame::close(Some(CloseFrame { code, reason: reason.into() })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slow_clients_close_frame_is_well_formed() {
+        assert_eq!(close_frame(CloseCode::Again, "too slow"), TOO_SLOW);
+    }
+}
