@@ -38,6 +38,7 @@
 compile_error!("threadcast needs a Unix: it writes sockets without waiting, and waits in poll");
 
 pub mod app;
+#[cfg(feature = "page")]
 pub mod assets;
 pub mod auth;
 pub mod client;
@@ -45,6 +46,7 @@ pub mod config;
 pub mod docs;
 pub mod door;
 pub mod event;
+#[cfg(feature = "cli")]
 pub mod flags;
 pub mod handlers;
 pub mod http;

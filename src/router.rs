@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use crate::app::App;
-use crate::assets;
 use crate::auth::origin;
+#[cfg(feature = "metrics")]
+use crate::handlers::metrics;
 use crate::handlers::query::Query;
 use crate::handlers::websocket::handshake;
 use crate::handlers::websocket::session::Kind;
@@ -115,12 +116,16 @@ fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
         "/publish" | "/ticket" => method_not_allowed(allowed_methods(path)),
         "/events" if is_read => sse::head(connection.coding()),
         "/healthz" if is_read => health(app),
-        "/metrics" if is_read => stats::metrics(app),
+        #[cfg(feature = "metrics")]
+        "/metrics" if is_read => metrics::metrics(app),
         "/stats" if is_read => stats::stats(app, stats::may_list_clients(app, &connection)),
+        #[cfg(feature = "page")]
         _ if is_read => app.assets.respond(connection.head()),
         // Other methods: 405 where there is something to read, 404 where there is nothing.
-        _ if is_endpoint(path) || app.assets.has(path) => method_not_allowed(allowed_methods(path)),
-        _ => assets::not_found(),
+        _ if is_endpoint(path) => method_not_allowed(allowed_methods(path)),
+        #[cfg(feature = "page")]
+        _ if app.assets.has(path) => method_not_allowed(allowed_methods(path)),
+        _ => Response::not_found(),
     };
     connection.respond(&response)
 }
@@ -162,8 +167,8 @@ fn is_websocket(path: &str) -> bool {
 
 /// Whether a path is an endpoint of the contract, and no file.
 fn is_endpoint(path: &str) -> bool {
-    let plain = ["/events", "/publish", "/ticket", "/healthz", "/metrics", "/stats"];
-    is_websocket(path) || plain.contains(&path)
+    let plain = ["/events", "/publish", "/ticket", "/healthz", "/stats"];
+    is_websocket(path) || plain.contains(&path) || cfg!(feature = "metrics") && path == "/metrics"
 }
 
 /// The methods of a path, for `Allow` (RFC 9110 section 10.2.1). A path that leads nowhere has some as

@@ -4,7 +4,9 @@
 //! the clients have left, up to the drain time, and then for the server's own threads to end.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+#[cfg(feature = "metrics")]
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{error, fmt, io};
 
@@ -17,6 +19,7 @@ use crate::http::forwarded::Proxies;
 use crate::listener::Listener;
 use crate::os::limits;
 use crate::router;
+#[cfg(feature = "metrics")]
 use crate::sources::tick::Tick;
 
 /// How long the threads of aborted connections may take to end, after the drain time.
@@ -29,6 +32,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Server {
     app: Arc<App>,
     listener: Arc<Listener>,
+    #[cfg(feature = "metrics")]
     tick: Mutex<Option<Tick>>,
     address: SocketAddr,
 }
@@ -82,6 +86,7 @@ impl Server {
         let max_clients = config.max_clients.unwrap_or(room.tightest.clients());
         let app = App::start(config, &door, max_clients).map_err(StartError::Threads)?;
         let app = Arc::new(app);
+        #[cfg(feature = "metrics")]
         let tick = match app.config.tick {
             Duration::ZERO => None,
             interval => Some(Tick::start(&app, interval).map_err(StartError::Threads)?),
@@ -93,7 +98,13 @@ impl Server {
         };
         let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
         log_capacity(app.config.max_clients, &room.tightest);
-        Ok(Server { app, listener, tick: Mutex::new(tick), address })
+        Ok(Server {
+            app,
+            listener,
+            #[cfg(feature = "metrics")]
+            tick: Mutex::new(tick),
+            address,
+        })
     }
 
     /// The bound address.
@@ -133,8 +144,8 @@ impl Server {
         }
         let deadline = Instant::now() + self.app.config.drain;
         // No new events, and none that were published stay behind the close messages.
-        let tick = self.tick.lock().ok().and_then(|mut tick| tick.take());
-        if let Some(tick) = tick {
+        #[cfg(feature = "metrics")]
+        if let Some(tick) = self.tick.lock().ok().and_then(|mut tick| tick.take()) {
             tick.stop();
         }
         self.listener.close_idle();

@@ -2,6 +2,8 @@
 //! listener has started for it, and which waits only for its own client, or for a broadcaster.
 
 pub mod error;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod publish;
 pub mod query;
 pub mod sse;
