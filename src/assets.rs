@@ -47,7 +47,7 @@ enum Found {
 }
 
 impl Assets {
-    /// `folder` as in [`crate::Config::www`], canonical.
+    /// `folder` as in [`crate::Config::set_www`], canonical.
     pub fn new(folder: Option<PathBuf>) -> Assets {
         Assets { folder }
     }

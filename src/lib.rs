@@ -26,11 +26,12 @@
 //! ```
 //! use threadcast::{Config, Server};
 //!
-//! let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+//! let mut config = Config::default();
+//! config.set_listen("127.0.0.1:0")?;
 //! let server = Server::start(config)?;
 //! println!("listening on http://{}", server.address());
 //! assert!(server.shutdown());
-//! # Ok::<(), threadcast::StartError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![deny(unsafe_code)]
 
@@ -59,5 +60,5 @@ pub mod sources;
 pub mod ws;
 
 pub use app::App;
-pub use config::Config;
+pub use config::{Config, ConfigError, Fanout};
 pub use server::{Server, StartError};
