@@ -16,8 +16,8 @@
 //!
 //! # Layers
 //!
-//! From the highest down: [`flags`], [`server`], [`router`], [`handlers`], [`sources`], [`app`], [`hub`],
-//! [`client`], [`auth`], [`listener`], [`door`], [`config`], [`assets`], [`event`], [`ws`],
+//! From the highest down: `flags`, [`server`], [`router`], [`handlers`], [`sources`], [`app`], [`hub`],
+//! [`client`], [`auth`], [`listener`], [`door`], [`config`], `assets`, [`event`], [`ws`],
 //! [`http`], [`os`]. Each uses only what stands below it, and no two modules use each other, which
 //! `tests/layers.rs` checks.
 //!
