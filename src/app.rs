@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+#[cfg(feature = "page")]
 use crate::assets::Assets;
 use crate::auth::access::Access;
 use crate::auth::origin::Origins;
@@ -41,6 +42,7 @@ pub struct App {
     /// The bytes in all clients' queues together, and their limit.
     pub backlog: Arc<Backlog>,
     /// The files of the page.
+    #[cfg(feature = "page")]
     pub assets: Assets,
     /// The web pages that may connect and publish.
     pub origins: Origins,
@@ -82,6 +84,7 @@ impl App {
             hub,
             backlog: Backlog::new(config.max_backlog_bytes, move || waiting.queues()),
             clients,
+            #[cfg(feature = "page")]
             assets: Assets::new(config.www.clone()),
             origins: Origins::new(config.allow_origin.clone(), proxies),
             refusals: Refusals::default(),

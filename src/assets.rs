@@ -47,7 +47,7 @@ enum Found {
 }
 
 impl Assets {
-    /// `folder` as in [`crate::Config::www`], canonical.
+    /// `folder` as in [`crate::Config::set_www`], canonical.
     pub fn new(folder: Option<PathBuf>) -> Assets {
         Assets { folder }
     }
@@ -61,7 +61,7 @@ impl Assets {
     /// the client has it already, the way to a folder's page, or 404.
     pub fn respond(&self, path: &str, head: &Head) -> Response {
         let response = match self.find(path) {
-            None => return not_found(),
+            None => return Response::not_found(),
             Some(Found::Embedded(name, content)) => return embedded(name, content, head),
             Some(Found::Folder) => redirect(head.path(), head.query()),
             // The metadata of the open file: another one may have taken its name meanwhile.
@@ -73,7 +73,7 @@ impl Assets {
                 // One without permission, most likely: for the operator to know, not for the client.
                 Err(error) => {
                     log::warn!("{}: {error}", name.display());
-                    return not_found();
+                    return Response::not_found();
                 }
             },
         };
@@ -236,11 +236,6 @@ fn file_etag(metadata: &Metadata) -> String {
         Err(before) => -(before.duration().as_nanos() as i128),
     };
     format!("\"{nanos:x}-{:x}\"", metadata.len())
-}
-
-/// The response for a path that leads nowhere.
-pub fn not_found() -> Response {
-    Response::error(404, "not_found", "there is nothing here; the README lists what there is")
 }
 
 /// The relative path that a request path stands for; `None` if it could lead elsewhere.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::http::Response;
 use crate::request::Request;
 use crate::routes::Routes;
@@ -23,13 +23,35 @@ impl Server {
 #[derive(Default)]
 pub struct Builder {
     config: Config,
+    /// The first setting that is wrong.
+    error: Option<ConfigError>,
     routes: Routes,
 }
 
 impl Builder {
-    /// A server with these settings.
-    pub fn new(config: Config) -> Builder {
-        Builder { config, routes: Routes::default() }
+    /// Sets the address to listen on, such as `127.0.0.1:3000`; port 0 lets the system choose.
+    pub fn listen(self, address: &str) -> Builder {
+        self.configure(|config| config.set_listen(address))
+    }
+
+    /// Changes settings. What is wrong with one is the error of [`Builder::start`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threadcast::Server;
+    ///
+    /// let builder = Server::builder().configure(|config| {
+    ///     config.set_queue(16)?;
+    ///     config.set_drain(Duration::from_secs(1))
+    /// });
+    /// ```
+    pub fn configure(
+        mut self,
+        change: impl FnOnce(&mut Config) -> Result<(), ConfigError>,
+    ) -> Builder {
+        let result = change(&mut self.config);
+        self.error = self.error.or(result.err());
+        self
     }
 
     /// Serves requests of this method for this path. The handler runs in the thread of its connection, and
@@ -113,6 +135,9 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub fn start(self) -> Result<Server, StartError> {
-        Server::start_with(self.config, self.routes)
+        match self.error {
+            Some(error) => Err(StartError::Config(error)),
+            None => Server::start_with(self.config, self.routes),
+        }
     }
 }

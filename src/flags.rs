@@ -1,25 +1,28 @@
-//! Flags and environment variables, read into one validated [`Config`] by the main thread before it
-//! starts the server.
+//! Flags and environment variables, read into one [`Config`] by the main thread before it starts the
+//! server. Here texts are parsed; what a value must be is checked by the setters of [`Config`].
 //!
 //! Every flag `--some-name VALUE` is also the environment variable `THREADCAST_SOME_NAME`; a flag
 //! wins over a variable. The functions here that return `Err(String)` say what is wrong with a value;
-//! [`Config::read`] puts the name of the flag or variable in front, which makes it a [`BadFlag`].
+//! [`read`] puts the name of the flag or variable in front, which makes it a [`BadFlag`].
 
+use std::ffi::OsString;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, Fanout};
-use crate::http::forwarded::CidrError;
-use crate::http::origin::{is_origin, normalized_origin};
-use crate::os::limits::descriptor_limit;
+use log::LevelFilter;
+
+use crate::config::{Config, Fanout, MIN_HEAD_BYTES};
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve.
-    Run(Box<Config>),
+    /// Serve, and log no messages that are less severe than `log`.
+    Run {
+        /// The settings of the server.
+        config: Box<Config>,
+        /// The least severe messages that are logged.
+        log: LevelFilter,
+    },
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -104,213 +107,121 @@ const FLAGS: &[&str] = &[
     "log",
 ];
 
-/// The shortest interval of what is done for all clients: a shorter one would keep a processor busy
-/// with nothing else.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The shortest time that a client may be given: in a shorter one no packet is there and back.
-const MIN_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// The longest message that can be allowed. A published one is kept three times: as it came, and in
-/// its encodings.
-const MAX_MESSAGE_BYTES: usize = 1 << 30;
-
-/// The longest head that can be allowed: pending connections may have one each.
-const MAX_HEAD_BYTES: usize = 16 << 20;
-
 /// The flags that need no value.
 const SWITCHES: &[&str] = &["deflate"];
 
-impl Config {
-    /// Reads the command line (without the program's name) and the environment: `variable` returns
-    /// the value of the variable of that name.
-    ///
-    /// # Errors
-    /// The first flag or variable that cannot be used.
-    pub fn read(
-        arguments: impl IntoIterator<Item = std::ffi::OsString>,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Command, BadFlag> {
-        let mut config = Config::default();
-        // Variables first: a flag overwrites what its variable has set. An empty one counts as unset.
-        for flag in FLAGS {
-            let name = format!("THREADCAST_{}", flag.to_uppercase().replace('-', "_"));
-            if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
-                config.set(flag, &value).map_err(|why| BadFlag(format!("{name}: {why}")))?;
-            }
+/// Reads the command line (without the program's name) and the environment: `variable` returns the
+/// value of the variable of that name.
+///
+/// # Errors
+/// The first flag or variable that cannot be used.
+pub fn read(
+    arguments: impl IntoIterator<Item = OsString>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Command, BadFlag> {
+    let mut settings = Settings { config: Config::default(), log: LevelFilter::Info };
+    // Variables first: a flag overwrites what its variable has set. An empty one counts as unset.
+    for flag in FLAGS {
+        let name = format!("THREADCAST_{}", flag.to_uppercase().replace('-', "_"));
+        if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
+            settings.set(flag, &value).map_err(|why| BadFlag(format!("{name}: {why}")))?;
         }
-        // A repeated flag adds to its list, but not to the list of its variable: that is set aside.
-        let origins = std::mem::take(&mut config.allow_origin);
-        let proxies = std::mem::take(&mut config.trust_proxy);
-        let mut parser = lexopt::Parser::from_args(arguments);
-        let unusable = |error: lexopt::Error| BadFlag(error.to_string());
-        while let Some(argument) = parser.next().map_err(unusable)? {
-            let flag = match argument {
-                lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Ok(Command::Help),
-                lexopt::Arg::Long("version") | lexopt::Arg::Short('V') => {
-                    return Ok(Command::Version);
-                }
-                lexopt::Arg::Long(flag) => FLAGS.iter().find(|known| **known == flag).copied(),
-                _ => None,
-            };
-            let Some(flag) = flag else {
-                let unknown = argument.unexpected();
-                return Err(BadFlag(format!("{unknown}; see --help")));
-            };
-            // A switch takes a value only behind `=`: the next argument is not its own.
-            let value = match SWITCHES.contains(&flag) {
-                true => parser.optional_value().unwrap_or_else(|| "true".into()),
-                false => parser.value().map_err(unusable)?,
-            };
-            let value = value.to_str().ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
-            config.set(flag, value).map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
-        }
-        // No such flag: the variable's list counts.
-        if config.allow_origin.is_empty() {
-            config.allow_origin = origins;
-        }
-        if config.trust_proxy.is_empty() {
-            config.trust_proxy = proxies;
-        }
-        Ok(Command::Run(Box::new(config)))
     }
-
-    /// Sets one flag's field. What a value must be is said by the function that parses it.
-    fn set(&mut self, flag: &str, value: &str) -> Result<(), String> {
-        match flag {
-            "listen" => self.listen = address(value)?,
-            "www" => self.www = Some(folder(value)?),
-            "tick" => self.tick = interval(value, MIN_INTERVAL)?,
-            "heartbeat" => self.heartbeat = interval(value, MIN_INTERVAL)?,
-            "ping" => self.ping = interval(value, MIN_TIMEOUT)?,
-            "history" => self.history = number(value, 0)?,
-            "queue" => self.queue = number(value, 1)?,
-            "max-backlog-bytes" => self.max_backlog_bytes = bytes(value, 1)?,
-            "max-clients" => self.max_clients = Some(clients(value)?),
-            "max-clients-per-ip" => self.max_clients_per_ip = Some(number(value, 1)?),
-            "max-message" => {
-                self.max_message = at_most(MAX_MESSAGE_BYTES, value, bytes(value, 1)?)?
+    // A repeated flag adds to its list, but not to the list of its variable: that is set aside.
+    let origins = std::mem::take(&mut settings.config.allow_origin);
+    let proxies = std::mem::take(&mut settings.config.trust_proxy);
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let unusable = |error: lexopt::Error| BadFlag(error.to_string());
+    while let Some(argument) = parser.next().map_err(unusable)? {
+        let flag = match argument {
+            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Ok(Command::Help),
+            lexopt::Arg::Long("version") | lexopt::Arg::Short('V') => {
+                return Ok(Command::Version);
             }
-            // `--deflate=0` is right in every build.
-            "deflate" => match switch(value)? {
-                true if cfg!(not(feature = "deflate")) => {
-                    return Err("not in this build: its cargo feature 'deflate' is off".into());
-                }
-                on => self.deflate = on,
-            },
-            "max-head" => self.max_head = at_most(MAX_HEAD_BYTES, value, bytes(value, 1024)?)?,
-            "header-timeout" => match interval(value, MIN_TIMEOUT)? {
-                Duration::ZERO => return Err("must be above 0: it keeps silent peers out".into()),
-                timeout => self.header_timeout = timeout,
-            },
-            "drain" => self.drain = duration(value)?,
+            lexopt::Arg::Long(flag) => FLAGS.iter().find(|known| **known == flag).copied(),
+            _ => None,
+        };
+        let Some(flag) = flag else {
+            let unknown = argument.unexpected();
+            return Err(BadFlag(format!("{unknown}; see --help")));
+        };
+        // A switch takes a value only behind `=`: the next argument is not its own.
+        let value = match SWITCHES.contains(&flag) {
+            true => parser.optional_value().unwrap_or_else(|| "true".into()),
+            false => parser.value().map_err(unusable)?,
+        };
+        let value = value.to_str().ok_or_else(|| BadFlag(format!("--{flag}: not UTF-8")))?;
+        settings.set(flag, value).map_err(|why| BadFlag(format!("--{flag}: {why}")))?;
+    }
+    // No such flag: the variable's list counts.
+    if settings.config.allow_origin.is_empty() {
+        settings.config.allow_origin = origins;
+    }
+    if settings.config.trust_proxy.is_empty() {
+        settings.config.trust_proxy = proxies;
+    }
+    Ok(Command::Run { config: Box::new(settings.config), log: settings.log })
+}
+
+/// What has been read so far.
+struct Settings {
+    config: Config,
+    log: LevelFilter,
+}
+
+impl Settings {
+    /// Reads the value of one flag.
+    fn set(&mut self, flag: &str, value: &str) -> Result<(), String> {
+        let config = &mut self.config;
+        let set = match flag {
+            "listen" => config.set_listen(value),
+            "www" => config.set_www(value),
+            "tick" => config.set_tick(duration(value)?),
+            "heartbeat" => config.set_heartbeat(duration(value)?),
+            "ping" => config.set_ping(duration(value)?),
+            "history" => config.set_history(number(value, 0)?),
+            "queue" => config.set_queue(number(value, 1)?),
+            "max-backlog-bytes" => config.set_max_backlog_bytes(bytes(value, 1)?),
+            "max-clients" => config.set_max_clients(number(value, 1)?),
+            "max-clients-per-ip" => config.set_max_clients_per_ip(number(value, 1)?),
+            "max-message" => config.set_max_message(bytes(value, 1)?),
+            "deflate" => config.set_deflate(switch(value)?),
+            "header-timeout" => config.set_header_timeout(duration(value)?),
+            "max-head" => config.set_max_head(bytes(value, MIN_HEAD_BYTES)?),
+            "drain" => config.set_drain(duration(value)?),
             "allow-origin" => {
-                for origin in value.split(',').map(str::trim) {
-                    self.allow_origin.push(checked_origin(origin)?);
-                }
+                value.split(',').map(str::trim).try_for_each(|one| config.add_allow_origin(one))
             }
             "trust-proxy" => {
-                for range in value.split(',').map(str::trim) {
-                    let range = range.parse().map_err(|why: CidrError| why.to_string())?;
-                    self.trust_proxy.push(range);
-                }
+                value.split(',').map(str::trim).try_for_each(|one| config.add_trust_proxy(one))
             }
-            "token" => self.token = Some(checked_token(value)?),
-            "token-file" => self.token = Some(checked_token(&token_in(value)?)?),
-            "subscribe-token" => self.subscribe_token = Some(checked_subscribe_token(value)?),
-            "subscribe-token-file" => {
-                self.subscribe_token = Some(checked_subscribe_token(&token_in(value)?)?);
-            }
-            "fanout" => {
-                self.fanout = match value {
-                    "direct" => Fanout::Direct,
-                    "handoff" => Fanout::Handoff,
-                    _ => return Err(format!("{value:?} is neither direct nor handoff")),
-                }
-            }
+            "token" => config.set_token(value),
+            "token-file" => config.set_token(&token_in(value)?),
+            "subscribe-token" => config.set_subscribe_token(value),
+            "subscribe-token-file" => config.set_subscribe_token(&token_in(value)?),
+            "fanout" => config.set_fanout(fanout(value)?),
             "log" => {
-                self.log = value.parse().map_err(|_| {
-                    format!("{value:?} is none of off, error, warn, info, debug, trace")
-                })?;
+                self.log = level(value)?;
+                Ok(())
             }
             _ => unreachable!("only names from FLAGS come here"),
-        }
-        Ok(())
+        };
+        set.map_err(|error| error.describe(value))
     }
 }
 
-/// An address with a port. A port alone is one of loopback, as in the default; `:3000` is one of every
-/// IPv4 address. A name is looked up, which may take as long as the resolver does.
-fn address(value: &str) -> Result<SocketAddr, String> {
-    let problem = |why: String| format!("{value:?} is no ADDR:PORT such as 127.0.0.1:3000{why}");
-    let full = match value.strip_prefix(':') {
-        Some(port) => format!("0.0.0.0:{port}"),
-        None if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
-            format!("127.0.0.1:{value}")
-        }
-        None => value.to_owned(),
-    };
-    match full.to_socket_addrs() {
-        Ok(mut found) => found.next().ok_or_else(|| problem(String::new())),
-        Err(error) => Err(problem(format!(" ({error})"))),
-    }
-}
-
-/// A folder that exists, as its canonical path: [`crate::assets`] compares paths with it.
-fn folder(value: &str) -> Result<PathBuf, String> {
-    match std::fs::canonicalize(value) {
-        Ok(path) if path.is_dir() => Ok(path),
-        Ok(_) => Err(format!("{value:?} is not a folder")),
-        Err(error) => Err(format!("cannot open {value:?}: {error}")),
-    }
-}
-
-/// A duration of up to a year: longer ones would overflow times that are added up.
 fn duration(value: &str) -> Result<Duration, String> {
-    let most = Duration::from_secs(365 * 24 * 3600);
-    match humantime::parse_duration(value) {
-        Ok(duration) if duration <= most => Ok(duration),
-        Ok(_) => Err(format!("{value:?} is over a year")),
-        Err(_) => Err(format!("{value:?} is no duration such as 500ms, 2s, 1m or 0")),
-    }
+    humantime::parse_duration(value)
+        .map_err(|_| format!("{value:?} is no duration such as 500ms, 2s, 1m or 0"))
 }
 
-/// A duration of at least `least`, or 0, which switches off.
-fn interval(value: &str, least: Duration) -> Result<Duration, String> {
-    match duration(value)? {
-        short if !short.is_zero() && short < least => Err(format!(
-            "{value:?} is too short; the least is {}",
-            humantime::format_duration(least)
-        )),
-        interval => Ok(interval),
-    }
-}
-
-fn at_most(most: usize, value: &str, number: usize) -> Result<usize, String> {
-    if number <= most { Ok(number) } else { Err(format!("{value:?} is above {most} bytes")) }
-}
-
-/// A number of clients. Each takes a descriptor, and the server needs some too: as many as there are
-/// cannot work. (Fewer may still be too many; the log tells.)
-fn clients(value: &str) -> Result<usize, String> {
-    let clients = number(value, 1)?;
-    match descriptor_limit() {
-        Some(limit) if clients as u64 >= limit => Err(format!(
-            "{clients} clients need a descriptor each, and this process may open {limit} (ulimit -Hn)"
-        )),
-        _ => Ok(clients),
-    }
-}
-
-/// A whole number of at least `least`.
+/// A whole number. For a text that is none, the message names `least` as the setter's does.
 fn number(value: &str, least: usize) -> Result<usize, String> {
-    match value.parse() {
-        Ok(number) if number >= least => Ok(number),
-        _ => Err(format!("{value:?} is no whole number of at least {least}")),
-    }
+    value.parse().map_err(|_| format!("{value:?} is no whole number of at least {least}"))
 }
 
-/// A number of bytes, which may have a binary unit: `64k`, `1MiB`.
+/// A number of bytes, which may have a binary unit: `64k`, `1MiB`. Where it is too large to be one, the
+/// message names `least`.
 fn bytes(value: &str, least: usize) -> Result<usize, String> {
     let end = value.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(value.len());
     let shift = match value[end..].trim().to_ascii_lowercase().as_str() {
@@ -321,10 +232,8 @@ fn bytes(value: &str, least: usize) -> Result<usize, String> {
         _ => return Err(format!("{value:?} is no number of bytes such as 1048576, 64k or 1MiB")),
     };
     let number = number(&value[..end], 0)?;
-    match number.checked_mul(1 << shift) {
-        Some(bytes) if bytes >= least => Ok(bytes),
-        _ => Err(format!("{value:?} is no number of bytes from {least} on")),
-    }
+    let bytes = number.checked_mul(1 << shift);
+    bytes.ok_or_else(|| format!("{value:?} is no number of bytes from {least} on"))
 }
 
 /// Whether a switch is on.
@@ -336,37 +245,16 @@ fn switch(value: &str) -> Result<bool, String> {
     }
 }
 
-/// An origin that browsers send, or `*`.
-fn checked_origin(origin: &str) -> Result<String, String> {
-    // Browsers send neither a trailing slash nor a scheme's own port.
-    let origin = normalized_origin(origin);
-    if origin == "*" || is_origin(&origin) {
-        return Ok(origin);
-    }
-    match origin.split_once("://") {
-        Some((_, authority)) if authority.contains('*') => {
-            Err(format!("{origin:?}: origins are compared whole; name each, or * for all"))
-        }
-        _ => Err(format!("{origin:?} is no origin such as https://example.org:8443")),
+fn fanout(value: &str) -> Result<Fanout, String> {
+    match value {
+        "direct" => Ok(Fanout::Direct),
+        "handoff" => Ok(Fanout::Handoff),
+        _ => Err(format!("{value:?} is neither direct nor handoff")),
     }
 }
 
-/// What can stand in `Authorization: Bearer` (RFC 6750 section 2.1, in effect). The message does not
-/// repeat it: it is a secret, and may end in a log.
-fn checked_token(token: &str) -> Result<String, String> {
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("must be printable ASCII without spaces, and not empty".into());
-    }
-    Ok(token.to_owned())
-}
-
-/// A token that a cookie can hold, too (RFC 6265 section 4.1.1).
-fn checked_subscribe_token(token: &str) -> Result<String, String> {
-    let token = checked_token(token)?;
-    if token.contains(['"', ',', ';', '\\']) {
-        return Err("must not hold any of \" , ; \\ which no cookie can carry".into());
-    }
-    Ok(token)
+fn level(value: &str) -> Result<LevelFilter, String> {
+    value.parse().map_err(|_| format!("{value:?} is none of off, error, warn, info, debug, trace"))
 }
 
 /// The text of a file that holds a token and nothing else, without the line's end.
@@ -386,8 +274,8 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        match Config::read(arguments, variable) {
-            Ok(Command::Run(config)) => Ok(*config),
+        match super::read(arguments, variable) {
+            Ok(Command::Run { config, .. }) => Ok(*config),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),
         }

@@ -16,9 +16,9 @@
 //!
 //! # Layers
 //!
-//! From the highest down: [`flags`], [`builder`], [`server`], [`router`], [`routes`], [`handlers`], [`session`],
-//! [`request`], [`sources`], [`app`], [`hub`],
-//! [`client`], [`auth`], [`listener`], [`door`], [`config`], [`assets`], [`event`], [`ws`],
+//! From the highest down: `flags`, [`builder`], [`server`], [`router`], [`routes`], [`handlers`],
+//! [`session`], [`request`], [`sources`], [`app`], [`hub`],
+//! [`client`], [`auth`], [`listener`], [`door`], [`config`], `assets`, [`event`], [`ws`],
 //! [`http`], [`os`]. Each uses only what stands below it, and no two modules use each other, which
 //! `tests/layers.rs` checks.
 //!
@@ -27,11 +27,12 @@
 //! ```
 //! use threadcast::{Config, Server};
 //!
-//! let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+//! let mut config = Config::default();
+//! config.set_listen("127.0.0.1:0")?;
 //! let server = Server::start(config)?;
 //! println!("listening on http://{}", server.address());
 //! assert!(server.shutdown());
-//! # Ok::<(), threadcast::StartError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![deny(unsafe_code)]
 
@@ -39,6 +40,7 @@
 compile_error!("threadcast needs a Unix: it writes sockets without waiting, and waits in poll");
 
 pub mod app;
+#[cfg(feature = "page")]
 pub mod assets;
 pub mod auth;
 pub mod builder;
@@ -47,6 +49,7 @@ pub mod config;
 pub mod docs;
 pub mod door;
 pub mod event;
+#[cfg(feature = "cli")]
 pub mod flags;
 pub mod handlers;
 pub mod http;
@@ -63,7 +66,7 @@ pub mod ws;
 
 pub use app::App;
 pub use builder::Builder;
-pub use config::{Config, Fanout};
+pub use config::{Config, ConfigError, Fanout};
 pub use event::{Draft, Event, EventError, EventId};
 pub use http::Response;
 pub use http::forwarded::ClientAddress;

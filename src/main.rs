@@ -13,15 +13,15 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
-use threadcast::flags::{Command, HELP};
+use threadcast::Server;
+use threadcast::flags::{self, Command, HELP};
 use threadcast::os::sys;
-use threadcast::{Config, Server};
 
 fn main() -> ExitCode {
     // Usage errors end with 2, as with most programs; what fails later with 1.
     let arguments = std::env::args_os().skip(1);
-    let config = match Config::read(arguments, |name| std::env::var(name).ok()) {
-        Ok(Command::Run(config)) => *config,
+    let (config, log) = match flags::read(arguments, |name| std::env::var(name).ok()) {
+        Ok(Command::Run { config, log }) => (*config, log),
         Ok(Command::Help) => return print(HELP),
         Ok(Command::Version) => {
             return print(concat!("threadcast ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     // tiny_http logs the end of its accept thread as an error; that end is how its listening socket is
     // closed to others (see src/listener/pipe.rs).
     let logger = simple_logger::SimpleLogger::new()
-        .with_level(config.log)
+        .with_level(log)
         .with_module_level("tiny_http", log::LevelFilter::Off);
     if let Err(error) = logger.with_utc_timestamps().init() {
         return fail(&format!("cannot log: {error}"));

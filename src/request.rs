@@ -50,9 +50,9 @@ impl Request {
     /// Reads the whole body; empty where there is none.
     ///
     /// # Errors
-    /// The response to a body that is too long (see [`Builder::max_message`]), malformed, or too slow.
+    /// The response to a body that is too long (see [`Config::set_max_message`]), malformed, or too slow.
     ///
-    /// [`Builder::max_message`]: crate::Builder::max_message
+    /// [`Config::set_max_message`]: crate::Config::set_max_message
     pub fn body(&mut self) -> Result<Vec<u8>, Response> {
         Ok(self.connection.read_body(self.max_body)?)
     }

@@ -8,8 +8,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::app::App;
-use crate::assets;
 use crate::auth::origin;
+#[cfg(feature = "metrics")]
+use crate::handlers::metrics;
 use crate::handlers::query::Query;
 use crate::handlers::{commands, events, publish, stats, ticket, websockets};
 use crate::http::Response;
@@ -44,7 +45,7 @@ impl Router {
             return self.serve_own(connection, &path);
         }
         let Some(path) = self.routes.builtin(&path) else {
-            return connection.respond(&assets::not_found());
+            return connection.respond(&Response::not_found());
         };
         // Before any response: errors, too, say which pages of other origins may read them.
         set_fields(app, &mut connection, path);
@@ -211,12 +212,16 @@ fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
         "/publish" | "/ticket" => method_not_allowed(allowed_methods(path)),
         "/events" if is_read => event_stream::head(connection.coding()),
         "/healthz" if is_read => health(app),
-        "/metrics" if is_read => stats::metrics(app),
+        #[cfg(feature = "metrics")]
+        "/metrics" if is_read => metrics::metrics(app),
         "/stats" if is_read => stats::stats(app, stats::may_list_clients(app, &connection)),
+        #[cfg(feature = "page")]
         _ if is_read => app.assets.respond(path, connection.head()),
         // Other methods: 405 where there is something to read, 404 where there is nothing.
-        _ if is_endpoint(path) || app.assets.has(path) => method_not_allowed(allowed_methods(path)),
-        _ => assets::not_found(),
+        _ if is_endpoint(path) => method_not_allowed(allowed_methods(path)),
+        #[cfg(feature = "page")]
+        _ if app.assets.has(path) => method_not_allowed(allowed_methods(path)),
+        _ => Response::not_found(),
     };
     connection.respond(&response)
 }
@@ -249,8 +254,8 @@ fn is_websocket(path: &str) -> bool {
 
 /// Whether a path is an endpoint of the contract, and no file.
 fn is_endpoint(path: &str) -> bool {
-    let plain = ["/events", "/publish", "/ticket", "/healthz", "/metrics", "/stats"];
-    is_websocket(path) || plain.contains(&path)
+    let plain = ["/events", "/publish", "/ticket", "/healthz", "/stats"];
+    is_websocket(path) || plain.contains(&path) || cfg!(feature = "metrics") && path == "/metrics"
 }
 
 /// The methods of a path, for `Allow` (RFC 9110 section 10.2.1). A path that leads nowhere has some as

@@ -10,7 +10,7 @@ use std::{error, fmt, io};
 
 use crate::app::App;
 use crate::client::reason::Reason;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::door::Door;
 use crate::event::Draft;
 use crate::http::forwarded::Proxies;
@@ -23,6 +23,7 @@ use crate::os::limits;
 use crate::router::Router;
 use crate::routes::Routes;
 use crate::session::{event_stream, websocket};
+#[cfg(feature = "metrics")]
 use crate::sources::tick::Tick;
 
 /// How long the threads of aborted connections may take to end, after the drain time.
@@ -35,6 +36,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Server {
     app: Arc<App>,
     listener: Arc<Listener>,
+    #[cfg(feature = "metrics")]
     tick: Mutex<Option<Tick>>,
     address: SocketAddr,
     is_stopped: Mutex<bool>,
@@ -46,6 +48,8 @@ pub struct Server {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
+    /// A setting is wrong.
+    Config(ConfigError),
     /// The address cannot be listened on.
     Bind(SocketAddr, io::Error),
     /// Threads cannot be started.
@@ -55,6 +59,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Config(error) => error.fmt(f),
             StartError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "{address} is in use; stop what listens there or choose --listen")
             }
@@ -71,6 +76,7 @@ impl fmt::Display for StartError {
 impl error::Error for StartError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
+            StartError::Config(error) => Some(error),
             StartError::Bind(_, error) | StartError::Threads(error) => Some(error),
         }
     }
@@ -96,6 +102,7 @@ impl Server {
         let max_clients = config.max_clients.unwrap_or(room.tightest.clients());
         let app = App::start(config, &door, max_clients).map_err(StartError::Threads)?;
         let app = Arc::new(app);
+        #[cfg(feature = "metrics")]
         let tick = match app.config.tick {
             Duration::ZERO => None,
             interval => Some(Tick::start(&app, interval).map_err(StartError::Threads)?),
@@ -107,8 +114,15 @@ impl Server {
         };
         let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
         log_capacity(app.config.max_clients, &room.tightest);
-        let (is_stopped, stopped) = (Mutex::new(false), Condvar::new());
-        Ok(Server { app, listener, tick: Mutex::new(tick), address, is_stopped, stopped })
+        Ok(Server {
+            app,
+            listener,
+            #[cfg(feature = "metrics")]
+            tick: Mutex::new(tick),
+            address,
+            is_stopped: Mutex::new(false),
+            stopped: Condvar::new(),
+        })
     }
 
     /// The bound address.
@@ -178,8 +192,8 @@ impl Server {
         }
         let deadline = Instant::now() + self.app.config.drain;
         // No new events, and none that were published stay behind the close messages.
-        let tick = self.tick.lock().ok().and_then(|mut tick| tick.take());
-        if let Some(tick) = tick {
+        #[cfg(feature = "metrics")]
+        if let Some(tick) = self.tick.lock().ok().and_then(|mut tick| tick.take()) {
             tick.stop();
         }
         self.listener.close_idle();

@@ -8,11 +8,11 @@ use std::process::{Command, Output, Stdio};
 
 use common::sse::Sse;
 use common::ws::open;
-use common::{FANOUTS, Folder, Server, wait_for};
+use common::{FANOUTS, Folder, PROGRAM, Server, wait_for};
 
 /// Runs the program, which must end by itself.
 fn run(flags: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+    let mut command = Command::new(PROGRAM);
     command.args(flags).envs(variables.iter().copied()).output().expect("the program starts")
 }
 
@@ -89,7 +89,7 @@ fn a_bad_flag_is_named_in_one_line() {
 #[test]
 fn more_clients_than_descriptors_are_refused() {
     let script = "ulimit -n 200; exec timeout 20 \"$0\" --listen 127.0.0.1:0 --max-clients 200";
-    let output = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_threadcast")]).output();
+    let output = Command::new("sh").args(["-c", script, PROGRAM]).output();
     let output = output.expect("the shell starts");
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{line}");
@@ -148,7 +148,7 @@ fn the_address_is_the_one_line_on_stdout() {
         addresses.push("[::1]:0");
     }
     for listen in addresses {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_threadcast"))
+        let mut child = Command::new(PROGRAM)
             .env("THREADCAST_LISTEN", listen)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

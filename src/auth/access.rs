@@ -35,7 +35,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// `token` as in [`crate::Config::subscribe_token`].
+    /// `token` as in [`crate::Config::set_subscribe_token`].
     pub fn new(token: Option<String>) -> Access {
         Access { token, tickets: Mutex::default() }
     }

@@ -42,7 +42,7 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// `allowed` as in [`crate::Config::allow_origin`].
+    /// `allowed` as in [`crate::Config::add_allow_origin`].
     pub fn new(allowed: Vec<String>, proxies: Proxies) -> Origins {
         Origins { allowed, proxies, warned: Mutex::default() }
     }

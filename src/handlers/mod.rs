@@ -1,4 +1,4 @@
-//! The handlers: a file for each endpoint (`/healthz` is in the router; `/stats` and `/metrics` share one).
+//! The handlers: a file for each endpoint (`/healthz` is in the router).
 //! Each runs in the thread of its connection, which waits only for its own client, or for a broadcaster.
 //!
 //! Those of clients that stay, [`events`] and [`websockets`], use what every program can use that embeds the
@@ -7,6 +7,8 @@
 pub mod commands;
 pub mod error;
 pub mod events;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod publish;
 pub mod query;
 pub mod stats;

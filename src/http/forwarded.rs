@@ -119,7 +119,7 @@ impl FromStr for Cidr {
 pub struct Proxies(Vec<Cidr>);
 
 impl Proxies {
-    /// Those in the ranges of [`crate::Config::trust_proxy`].
+    /// Those in the ranges of [`crate::Config::add_trust_proxy`].
     pub fn new(trusted: Vec<Cidr>) -> Proxies {
         Proxies(trusted)
     }

@@ -128,6 +128,11 @@ impl Response {
             .with("Retry-After", "1")
     }
 
+    /// The response for a path that leads nowhere.
+    pub fn not_found() -> Response {
+        Response::error(404, "not_found", "there is nothing here; the README lists what there is")
+    }
+
     /// The response to a request that comes while the server shuts down.
     pub fn draining() -> Response {
         Response::error(503, "draining", "the server is shutting down; connect again later")

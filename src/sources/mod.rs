@@ -1,3 +1,4 @@
 //! Where events come from besides publishers.
 
+#[cfg(feature = "metrics")]
 pub mod tick;

@@ -1,7 +1,7 @@
 //! An HTTP client that keeps its connection: it reads each response by its length.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use threadcast::Config;
@@ -85,9 +85,10 @@ impl Http {
 
 /// A server inside this process, on a free port of loopback, without ticks.
 pub fn start_here() -> threadcast::Server {
-    let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    threadcast::Server::start(Config { listen, tick: Duration::ZERO, ..Config::default() })
-        .expect("the server starts")
+    let mut config = Config::default();
+    config.set_listen("127.0.0.1:0").expect("an address");
+    config.set_tick(Duration::ZERO).expect("no ticks");
+    threadcast::Server::start(config).expect("the server starts")
 }
 
 /// A connection to it.

@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 /// Nothing on one machine takes this long, but a machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The program. Without the feature `cli` there is none: then the tests that start it only compile.
+pub const PROGRAM: &str = match option_env!("CARGO_BIN_EXE_threadcast") {
+    Some(path) => path,
+    None => "no program: the cargo feature 'cli' is off",
+};
+
 /// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
 pub const FANOUTS: [&str; 2] = ["direct", "handoff"];
 
@@ -30,12 +36,12 @@ pub struct Server {
 impl Server {
     /// Starts the server with these flags, on a free port of 127.0.0.1, without ticks.
     pub fn start(flags: &[&str]) -> Server {
-        Server::start_command(Command::new(env!("CARGO_BIN_EXE_threadcast")), flags)
+        Server::start_command(Command::new(PROGRAM), flags)
     }
 
     /// The same with these environment variables.
     pub fn start_with_environment(variables: &[(&str, &str)], flags: &[&str]) -> Server {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+        let mut command = Command::new(PROGRAM);
         command.envs(variables.iter().copied());
         Server::start_command(command, flags)
     }
@@ -44,7 +50,7 @@ impl Server {
     pub fn start_with_descriptors(limit: usize, flags: &[&str]) -> Server {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_threadcast")]);
+        shell.args(["-c", &script, PROGRAM]);
         Server::start_command(shell, flags)
     }
 

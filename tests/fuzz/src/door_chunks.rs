@@ -10,7 +10,6 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use threadcast::Config;
 
 use crate::bystanders::websocket_data;
 use crate::campaign::{Failure, Outcome, Plan, Tally, campaign};
@@ -118,12 +117,11 @@ fn case() -> impl Strategy<Value = Case> {
 /// Runs the part.
 pub fn run(plan: &Plan) -> Outcome {
     let failed = |text| Failure { seed: plan.seed, cases: 0, text };
-    let config = Config {
-        max_message: MAX_MESSAGE,
-        header_timeout: Duration::from_millis(500),
-        ..live::quiet()
-    };
-    let live = Live::start(config).map_err(failed)?;
+    let live = Live::start(|config| {
+        config.set_max_message(MAX_MESSAGE)?;
+        config.set_header_timeout(Duration::from_millis(500))
+    });
+    let live = live.map_err(failed)?;
     let mut reader = live.connect().map_err(failed)?;
     frames::handshake(&mut reader, "/ws?topic=chunks", "", &[]).map_err(failed)?;
     frames::read_frame(&mut reader).map_err(failed)?;

@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 use threadcast::listener::pipe::{self, Pipe};
 
 use crate::campaign::{Failure, Outcome, Plan, Tally};
+use crate::live::MAX_HEAD;
 use crate::rng::Rng;
 use crate::{heads, live, panics};
 
 /// Heads that go through the pipe before what comes out is compared.
 const BATCH: u64 = 200;
-
-/// The longest head.
-const MAX_HEAD: usize = 32 * 1024;
 
 const METHODS: &[&str] =
     &["GET", "GET", "GET", "POST", "HEAD", "OPTIONS", "PUT", "get", "M-SEARCH", "PRI", "CONNECT"];

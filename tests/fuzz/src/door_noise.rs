@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use threadcast::Config;
 use threadcast::os::procfs::{ProcessInfo, open_descriptors};
 
 use crate::bystanders::Bystanders;
@@ -50,9 +49,11 @@ impl Stage {
 /// Runs the part.
 pub fn run(plan: &Plan) -> Outcome {
     let failed = |cases, text| Failure { seed: plan.seed, cases, text };
-    let config =
-        Config { header_timeout: HEADER_TIMEOUT, max_message: MAX_MESSAGE, ..live::quiet() };
-    let live = Live::start(config).map_err(|text| failed(0, text))?;
+    let live = Live::start(|config| {
+        config.set_header_timeout(HEADER_TIMEOUT)?;
+        config.set_max_message(MAX_MESSAGE)
+    });
+    let live = live.map_err(|text| failed(0, text))?;
     live.check_health().map_err(|text| failed(0, text))?;
     let before = (ProcessInfo::read().threads, open_descriptors());
     let panics = panics::seen();

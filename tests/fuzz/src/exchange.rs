@@ -75,7 +75,6 @@ enum After {
 /// # Errors
 /// What is wrong, for example that the server does not close.
 pub fn run(live: &Live, bytes: &[u8], sending: &Sending<'_>, limit: usize) -> Result<Seen, String> {
-    let max_head = live.server.app().config.max_head;
     let (mut stream, mut bytes, mut seen) = (live.connect()?, bytes.to_vec(), Seen::default());
     send(&mut stream, &bytes, sending);
     match sending.ending {
@@ -89,7 +88,7 @@ pub fn run(live: &Live, bytes: &[u8], sending: &Sending<'_>, limit: usize) -> Re
     let mut reader = Reader { came: Vec::new(), deadline: Instant::now() + live::PATIENCE };
     let mut position = 0;
     loop {
-        let reading = refusals::read(&bytes[position..], max_head);
+        let reading = refusals::read(&bytes[position..], live::MAX_HEAD);
         if matches!(reading, refusals::Reading::Silent)
             && sending.ending == Ending::Wait
             && seen.kept > 0

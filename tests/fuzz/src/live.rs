@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use threadcast::os::procfs::ProcessInfo;
-use threadcast::{Config, Server};
+use threadcast::{Config, ConfigError, Server};
 
 /// Nothing takes this long on one machine, however busy it is; what does hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,25 +18,30 @@ pub struct Live {
     pub address: SocketAddr,
 }
 
+/// The longest head that the server accepts, in bytes.
+pub const MAX_HEAD: usize = 32 << 10;
+
 /// The settings that all targets begin with: a free port of loopback, nothing that happens by
 /// itself.
-pub fn quiet() -> Config {
-    Config {
-        listen: ([127, 0, 0, 1], 0).into(),
-        tick: Duration::ZERO,
-        heartbeat: Duration::ZERO,
-        ping: Duration::ZERO,
-        drain: Duration::from_millis(500),
-        ..Config::default()
-    }
+fn quiet() -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    config.set_listen("127.0.0.1:0")?;
+    config.set_tick(Duration::ZERO)?;
+    config.set_heartbeat(Duration::ZERO)?;
+    config.set_ping(Duration::ZERO)?;
+    config.set_max_head(MAX_HEAD)?;
+    config.set_drain(Duration::from_millis(500))?;
+    Ok(config)
 }
 
 impl Live {
-    /// Starts a server.
+    /// Starts a server whose quiet settings `set` has changed.
     ///
     /// # Errors
     /// Why it does not start.
-    pub fn start(config: Config) -> Result<Live, String> {
+    pub fn start(set: impl FnOnce(&mut Config) -> Result<(), ConfigError>) -> Result<Live, String> {
+        let mut config = quiet().map_err(|error| error.to_string())?;
+        set(&mut config).map_err(|error| error.to_string())?;
         let server = Server::start(config).map_err(|error| error.to_string())?;
         let address = server.address();
         Ok(Live { server, address })

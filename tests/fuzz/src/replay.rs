@@ -7,12 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use threadcast::Config;
-use threadcast::config::Fanout;
+use threadcast::Fanout;
 use threadcast::event::{Draft, EventId};
 
 use crate::campaign::{Failure, Outcome, Plan, campaign};
-use crate::live::{self, Live};
+use crate::live::Live;
 use crate::model::{Due, Last, Published, TOPICS, World};
 use crate::replay_cases::{Case, Op, SLOTS, case};
 use crate::replay_client::{Client, Progress, Wish};
@@ -56,10 +55,13 @@ fn add(cell: &Cell<u64>, more: usize) {
 impl Stage<'_> {
     fn start(case: &Case) -> Result<Live, String> {
         let fanout = if case.direct { Fanout::Direct } else { Fanout::Handoff };
-        let (history, queue) = (case.history, case.queue);
-        // Long enough for whatever a client must read before it can go.
-        let drain = Duration::from_secs(10);
-        Live::start(Config { fanout, history, queue, drain, ..live::quiet() })
+        Live::start(|config| {
+            config.set_fanout(fanout)?;
+            config.set_history(case.history)?;
+            config.set_queue(case.queue)?;
+            // Long enough for whatever a client must read before it can go.
+            config.set_drain(Duration::from_secs(10))
+        })
     }
 
     fn run(mut self) -> Result<(), String> {
@@ -236,7 +238,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let threads = threadcast::os::procfs::ProcessInfo::read().threads;
     let tally = campaign(plan, 10, case(), test, || Ok(()), note)?;
     let failed = |text| Failure { seed: plan.seed, cases: tally.cases, text };
-    let live = Live::start(live::quiet()).map_err(failed)?;
+    let live = Live::start(|_| Ok(())).map_err(failed)?;
     // The threads of one quiet server are all that may be left.
     live.wait_threads(threads + 16).map_err(failed)?;
     Ok(tally)

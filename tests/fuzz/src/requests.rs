@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use threadcast::Config;
 use threadcast::os::procfs::ProcessInfo;
 
 use crate::campaign::{Failure, Outcome, Plan, campaign};
@@ -37,20 +36,19 @@ struct Counts {
 /// Runs the target.
 pub fn run(plan: &Plan) -> Outcome {
     let failed = |text| Failure { seed: plan.seed, cases: 0, text };
-    let config = Config {
-        max_message: MAX_MESSAGE,
-        history: 100,
-        header_timeout: HEADER_TIMEOUT,
-        ..live::quiet()
-    };
-    let live = Live::start(config).map_err(failed)?;
+    let live = Live::start(|config| {
+        config.set_max_message(MAX_MESSAGE)?;
+        config.set_history(100)?;
+        config.set_header_timeout(HEADER_TIMEOUT)
+    });
+    let live = live.map_err(failed)?;
     live.check_health().map_err(failed)?;
     let threads = ProcessInfo::read().threads;
     let seen = Cell::new(Counts::default());
     let test = |case: &Case| {
         let bytes = case.bytes();
-        heads::check(&bytes, &[], live.server.app().config.max_head)?;
-        heads::check(&bytes, &case.cuts, live.server.app().config.max_head)?;
+        heads::check(&bytes, &[], live::MAX_HEAD)?;
+        heads::check(&bytes, &case.cuts, live::MAX_HEAD)?;
         let ending = if case.waits { Ending::Wait } else { Ending::HalfClose };
         let sending = Sending { cuts: &case.cuts, pause: Duration::ZERO, ending };
         let came = exchange::run(&live, &bytes, &sending, MAX_MESSAGE)?;

@@ -7,7 +7,6 @@ use std::fmt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use threadcast::Config;
 
 use crate::campaign::{Failure, Outcome, Plan, campaign};
 use crate::frames::{self, LengthForm, opcode};
@@ -203,8 +202,7 @@ fn case() -> impl Strategy<Value = Case> {
 /// Runs the target.
 pub fn run(plan: &Plan) -> Outcome {
     let failed = |text| Failure { seed: plan.seed, cases: 0, text };
-    let config = Config { max_message: LIMIT, ..live::quiet() };
-    let live = Live::start(config).map_err(failed)?;
+    let live = Live::start(|config| config.set_max_message(LIMIT)).map_err(failed)?;
     live.check_health().map_err(failed)?;
     let threads = threadcast::os::procfs::ProcessInfo::read().threads;
     let ends = Cell::new([0_u64; 3]);

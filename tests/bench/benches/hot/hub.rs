@@ -38,14 +38,12 @@ struct Audience {
 
 impl Audience {
     fn new(subscribers: usize, fanout: Fanout) -> Audience {
-        let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            // Nothing that happens by itself.
-            tick: Duration::ZERO,
-            heartbeat: Duration::ZERO,
-            fanout,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.set_listen("127.0.0.1:0").expect("an address");
+        // Nothing that happens by itself.
+        config.set_tick(Duration::ZERO).expect("no ticks");
+        config.set_heartbeat(Duration::ZERO).expect("no comment lines");
+        config.set_fanout(fanout).expect("either way");
         let server = Server::start(config).expect("a server");
         let streams = (0..subscribers).map(|_| subscribe(&server)).collect();
         Audience { server, streams, published: 0 }
