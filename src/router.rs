@@ -65,10 +65,14 @@ impl Router {
             ("/", _) if handshake::is_asked_for(&connection) => {
                 self.websocket(connection, &self.ws, &query)
             }
-            ("/events", "GET") => match self.check(connection) {
-                Ok(connection) => event_stream::serve(app, connection, &events::events),
-                Err(next) => next,
-            },
+            ("/events", "GET") => {
+                // It would stay in memory as long as the client.
+                drop(query);
+                match self.check(connection) {
+                    Ok(connection) => event_stream::serve(app, connection, &events::events),
+                    Err(next) => next,
+                }
+            }
             ("/publish", "POST") => publish::serve(app, connection, &query),
             ("/ticket", "POST") => ticket::serve(app, connection),
             _ => serve_plainly(app, connection, path),
@@ -101,6 +105,7 @@ impl Router {
     }
 
     /// Serves a route of the embedding program.
+    #[inline(never)]
     fn serve_own(&self, mut connection: Connection, path: &str) -> Next {
         let (app, routes) = (&self.app, &self.routes);
         connection.set_fields(app.origins.cors(connection.head(), app.access.is_public()));

@@ -24,6 +24,8 @@ use crate::http::coding::Coding;
 use crate::http::forwarded::ClientAddress;
 use crate::http::{Persistence, Response};
 use crate::hub::error::PublishError;
+use crate::hub::history::Replay;
+use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Receipt};
 use crate::listener::connection::{Connection, Next};
 
@@ -33,7 +35,7 @@ pub type StreamHandler = dyn Fn(&mut EventStream) -> HandlerResult + Send + Sync
 /// An event stream to one client (WHATWG HTML, section 9.2). Its handler writes events itself with
 /// [`send`](EventStream::send), or hands out what is published with [`follow`](EventStream::follow).
 pub struct EventStream {
-    session: Session,
+    session: Box<Session>,
     coding: Coding,
 }
 
@@ -153,7 +155,7 @@ impl EventStream {
     /// handler does something else.
     fn open_to_heartbeats(&mut self) -> Result<(), ClientError> {
         if !self.session.is_begun() {
-            let (response, _) = self.session.subscribe([], LastSeen::Nothing)?;
+            let (response, _) = self.session.subscribe(Topics::named([]), LastSeen::Nothing)?;
             self.session.outbox.write_held(&Payload::own(response.unwrap_or_default()));
             self.session.outbox.release();
         }
@@ -172,9 +174,7 @@ impl EventStream {
         &mut self,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<(), ClientError> {
-        let last = LastSeen::parse(self.last_event_id().as_deref());
-        // Before the greeting: a client that has read it misses nothing that is published from then on.
-        self.send_missed(topics.into_iter().map(Into::into), last)?;
+        self.send_missed(Topics::asked_for(&topics.into_iter().map(Into::into).collect()))?;
         let outbox = &self.session.outbox;
         outbox.set_writer(thread::current());
         outbox.release();
@@ -188,22 +188,25 @@ impl EventStream {
 
     // Not inlined: its frame would be below every idle client's.
     #[inline(never)]
-    fn send_missed(
-        &mut self,
-        topics: impl Iterator<Item = String>,
-        last: LastSeen,
-    ) -> Result<(), ClientError> {
+    fn send_missed(&mut self, topics: Topics) -> Result<(), ClientError> {
+        let last = LastSeen::parse(self.last_event_id().as_deref());
+        // Before the greeting: a client that has read it misses nothing that is published from then on.
         let (response, replay) = self.session.subscribe(topics, last)?;
-        let mut first = response.unwrap_or_default();
+        self.write_missed(response.unwrap_or_default(), &replay);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn write_missed(&self, mut first: Vec<u8>, replay: &Replay) {
         first.extend_from_slice(&self.coding.frame(greeting(replay.seen).as_bytes()));
         self.session.outbox.write_held(&Payload::own(first));
         for payload in replay.payloads(self.session.encoding) {
             self.session.outbox.write_held(&payload);
         }
-        Ok(())
     }
 
     /// Ends the stream, when its handler has returned.
+    #[inline(never)]
     fn finish(mut self, result: HandlerResult) {
         if let Err(error) = result
             && !matches!(error.downcast_ref(), Some(ClientError::Closed(_)))

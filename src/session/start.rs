@@ -1,6 +1,7 @@
 //! How a WebSocket begins: from its request to the client's own thread. The steps are those of
 //! [`start`], in the thread that has read the request.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -80,9 +81,17 @@ pub fn start(app: &Arc<App>, connection: Connection, endpoint: &Arc<Endpoint>) -
         let socket = Socket::new(Arc::clone(&session.outbox));
         let incoming = Incoming::new(socket, &early, limit, deflate);
         drop(early);
-        let has_writer = false;
-        let mut client =
-            WebSocket { session, incoming, pulse, deflate, protocol, permission, has_writer };
+        let (topics, has_writer) = (BTreeSet::new(), false);
+        let mut client = WebSocket {
+            session,
+            incoming,
+            pulse,
+            deflate,
+            protocol,
+            permission,
+            topics,
+            has_writer,
+        };
         let result = (endpoint.handler)(&mut client);
         client.finish(result);
     };

@@ -1,7 +1,6 @@
 //! What the sessions of both kinds have in common: a place among the clients, an outbox, and perhaps a
 //! subscription.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::LAST_EVENT_ID_NAMES;
@@ -28,8 +27,6 @@ pub(super) struct Session {
     /// the outbox is held: so a handler that subscribes first misses nothing after the response.
     response: Option<Vec<u8>>,
     subscription: Option<Subscription>,
-    /// The names of the topics that it is subscribed to; `*` can be one of them.
-    topics: BTreeSet<String>,
     /// Path and query of the request.
     target: Box<str>,
     last_event_id: Option<Box<str>>,
@@ -37,7 +34,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// `outbox` is held by the caller. `target` and `last_event_id` are the request's.
+    /// On the heap: what is moved around on the stack of a client's thread stays resident there. `outbox` is
+    /// held by the caller. `target` and `last_event_id` are the request's.
+    #[inline(never)]
     pub fn new(
         app: &Arc<App>,
         outbox: Arc<Outbox>,
@@ -45,18 +44,17 @@ impl Session {
         encoding: Encoding,
         response: Vec<u8>,
         (target, last_event_id): (Box<str>, Option<Box<str>>),
-    ) -> Session {
-        Session {
+    ) -> Box<Session> {
+        Box::new(Session {
             app: Arc::clone(app),
             outbox,
             encoding,
             response: Some(response),
             subscription: None,
-            topics: BTreeSet::new(),
             target,
             last_event_id,
             guard,
-        }
+        })
     }
 
     /// The part of the target behind the `?`, percent-encoded; empty where there is none.
@@ -69,6 +67,7 @@ impl Session {
         pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
     }
 
+    #[inline(never)]
     pub fn last_event_id(&self) -> Option<String> {
         let is_known = |name: &str| LAST_EVENT_ID_NAMES.contains(&name);
         let in_query = || {
@@ -76,10 +75,6 @@ impl Session {
             pairs.filter(|(name, _)| is_known(name)).last().map(|(_, value)| value.into_owned())
         };
         self.last_event_id.as_deref().map(str::to_owned).or_else(in_query)
-    }
-
-    pub fn topics(&self) -> &BTreeSet<String> {
-        &self.topics
     }
 
     /// Writes the response, if that is not done. Returns whether this was the first step.
@@ -105,22 +100,20 @@ impl Session {
         self.outbox.close_reason().map_or(Ok(()), |reason| Err(ClientError::Closed(reason)))
     }
 
-    /// Subscribes to `topics`, besides those that it is subscribed to already. Afterwards the outbox is
+    /// Subscribes to `topics`, and to no others. Afterwards the outbox is
     /// held: events wait until the caller has written the response, if it is not written yet, and the
     /// replay, and releases it.
     // Not inlined: its frame would be below every idle client's.
     #[inline(never)]
     pub fn subscribe(
         &mut self,
-        topics: impl IntoIterator<Item = String>,
+        topics: Topics,
         last: LastSeen,
     ) -> Result<(Option<Vec<u8>>, Replay), ClientError> {
         let response = self.response.take();
         if response.is_none() && !self.outbox.take() {
             return Err(ClientError::Closed(self.outbox.close_reason().unwrap_or(Reason::Lost)));
         }
-        self.topics.extend(topics);
-        let topics = Topics::asked_for(&self.topics);
         let replay = match &mut self.subscription {
             Some(subscription) => subscription.change(topics, last),
             None => {
@@ -135,11 +128,11 @@ impl Session {
         Ok((response, replay))
     }
 
-    /// Unsubscribes from `topics`. When it returns, no event on them will come any more.
-    pub fn unsubscribe(&mut self, topics: &BTreeSet<String>) {
-        self.topics.retain(|name| !topics.contains(name));
+    /// Subscribes to `topics`, which are fewer than before. When it returns, no event on others will come any
+    /// more.
+    pub fn unsubscribe(&mut self, topics: Topics) {
         if let Some(subscription) = &mut self.subscription {
-            subscription.change(Topics::asked_for(&self.topics), LastSeen::Nothing);
+            subscription.change(topics, LastSeen::Nothing);
             subscription.wait_applied();
         }
     }

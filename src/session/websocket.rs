@@ -27,6 +27,7 @@ use crate::event::payload::Payload;
 use crate::event::{Draft, EventId};
 use crate::http::forwarded::ClientAddress;
 use crate::hub::history::Replay;
+use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Receipt};
 use crate::listener::threads::STACK_BYTES;
 use crate::os::send::{ReadBounds, read_out, wait_readable};
@@ -56,12 +57,13 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// A WebSocket client (RFC 6455). Its handler runs in the client's own thread and may block.
 pub struct WebSocket {
-    pub(super) session: Session,
+    pub(super) session: Box<Session>,
     pub(super) incoming: Incoming<Socket>,
     pub(super) pulse: Pulse,
     pub(super) deflate: Option<Window>,
     pub(super) protocol: Option<&'static str>,
     pub(super) permission: PublishPermission,
+    pub(super) topics: BTreeSet<String>,
     /// Whether the outbox has what it needs for events: see [`WebSocket::subscribe`].
     pub(super) has_writer: bool,
 }
@@ -94,7 +96,7 @@ impl WebSocket {
 
     /// The names of the topics that the client is subscribed to; `*`, which stands for all, may be one.
     pub fn topics(&self) -> &BTreeSet<String> {
-        self.session.topics()
+        &self.topics
     }
 
     /// Whether the client may publish by the server's rules: with the token in its handshake, or without
@@ -227,7 +229,8 @@ impl WebSocket {
         last_event_id: Option<&str>,
     ) -> Result<Missed<'_>, ClientError> {
         let last = LastSeen::parse(last_event_id);
-        let topics = topics.into_iter().map(Into::into);
+        self.topics.extend(topics.into_iter().map(Into::into));
+        let topics = Topics::asked_for(&self.topics);
         let (response, replay) = self.session.subscribe(topics, last)?;
         if let Some(response) = response {
             self.session.outbox.write_held(&Payload::own(response));
@@ -242,7 +245,8 @@ impl WebSocket {
 
     /// Ends the client's subscription to `topics`. When it returns, no event on them will come any more.
     pub fn unsubscribe(&mut self, topics: &BTreeSet<String>) {
-        self.session.unsubscribe(topics);
+        self.topics.retain(|name| !topics.contains(name));
+        self.session.unsubscribe(Topics::asked_for(&self.topics));
     }
 
     /// The connection is over, for this reason unless there is an earlier one.
