@@ -64,8 +64,9 @@ pub mod session;
 pub mod sources;
 pub mod ws;
 
-pub use app::App;
+pub use auth::permission::PublishPermission;
 pub use builder::Builder;
+pub use client::reason::Reason;
 pub use config::{Config, ConfigError, Fanout};
 pub use event::{Draft, Event, EventError, EventId};
 pub use http::Response;
