@@ -1,5 +1,44 @@
 //! **threadcast**: Server-Sent Events and WebSockets on one port, with one blocking thread per
-//! connection and no async runtime.
+//! connection and no async runtime. It is a program, and a library for your own: a handler serves one
+//! client, in a thread of its own, and may block.
+//!
+//! ```
+//! use threadcast::{Response, Server};
+//! use tungstenite::{Message, connect};
+//!
+//! let server = Server::builder()
+//!     .listen("127.0.0.1:0")
+//!     .route("GET", "/hello", |_| Response::text("hello"))
+//!     .stream("/news", |stream| Ok(stream.follow(["news"])?))
+//!     .websocket("/chat", |client| {
+//!         client.subscribe(["chat"], None)?;
+//!         while let Some(message) = client.receive()? {
+//!             client.publish("chat", message.text()?)?;
+//!         }
+//!         Ok(())
+//!     })
+//!     .start()?;
+//!
+//! let (mut client, _) = connect(format!("ws://{}/chat", server.address()))?;
+//! client.send(Message::text("hello"))?;
+//! assert!(client.read()?.to_text()?.contains(r#""data":"hello""#));
+//! server.publish("news", "somebody is here")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where to read on
+//!
+//! | to | read |
+//! |---|---|
+//! | write your first stream | the [tutorial](docs::tutorial) |
+//! | embed it | [`Server`], [`Builder`], [`EventStream`], [`WebSocket`], [`Config`] |
+//! | run the program | [how to](docs::howto): systemd, a container, a Raspberry Pi; [behind a proxy](docs::proxies) |
+//! | look something up | the [contract](docs::contract) with clients, their [commands](docs::commands), [who may do what](docs::access), [operation](docs::operation) |
+//! | understand it | the [tour](docs::tour) of one event, [what it survives](docs::survives), [what was measured](docs::measured), [words](docs::glossary) |
+//! | change it | [contributing](docs::contributing) |
+//!
+//! The items at the crate's root are what programs use: `tests/api.txt` lists them. The modules below are
+//! public to be read; their items may change with any version.
 //!
 //! # The way of an event
 //!
@@ -12,8 +51,6 @@
 //!                                              └─► client socket, or the client's channel
 //! ```
 //!
-//! The book is in [`docs`]; its [tour](docs::tour) follows one event through the source.
-//!
 //! # Layers
 //!
 //! From the highest down: `flags`, [`builder`], [`server`], [`router`], [`routes`], [`handlers`],
@@ -21,19 +58,6 @@
 //! [`client`], [`auth`], [`listener`], [`door`], [`config`], `assets`, [`event`], [`ws`],
 //! [`http`], [`os`]. Each uses only what stands below it, and no two modules use each other, which
 //! `tests/layers.rs` checks.
-//!
-//! # Embedding
-//!
-//! ```
-//! use threadcast::{Config, Server};
-//!
-//! let mut config = Config::default();
-//! config.set_listen("127.0.0.1:0")?;
-//! let server = Server::start(config)?;
-//! println!("listening on http://{}", server.address());
-//! assert!(server.shutdown());
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 #![deny(unsafe_code)]
 
 #[cfg(not(unix))]
@@ -64,8 +88,9 @@ pub mod session;
 pub mod sources;
 pub mod ws;
 
-pub use app::App;
+pub use auth::permission::PublishPermission;
 pub use builder::Builder;
+pub use client::reason::Reason;
 pub use config::{Config, ConfigError, Fanout};
 pub use event::{Draft, Event, EventError, EventId};
 pub use http::Response;

@@ -160,7 +160,8 @@ impl Server {
         }
     }
 
-    /// What the handlers share: for embedding programs that publish themselves, and for tests.
+    /// What the handlers share: for tests.
+    #[doc(hidden)]
     pub fn app(&self) -> &Arc<App> {
         &self.app
     }

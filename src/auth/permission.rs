@@ -20,7 +20,11 @@ pub enum PublishPermission {
 impl PublishPermission {
     /// The permission of a client that sent the token `given`, if it sent one, to a server that is
     /// configured with `token`, and that only its own machine can reach if `is_loopback`.
-    pub fn new(token: Option<&str>, is_loopback: bool, given: Option<&str>) -> PublishPermission {
+    pub(crate) fn new(
+        token: Option<&str>,
+        is_loopback: bool,
+        given: Option<&str>,
+    ) -> PublishPermission {
         match (token, given) {
             (Some(token), Some(given)) if constant_time_eq(given, token) => {
                 PublishPermission::Granted
@@ -33,7 +37,7 @@ impl PublishPermission {
 
     /// # Errors
     /// Why the client may not publish.
-    pub fn check(self) -> Result<(), AuthError> {
+    pub(crate) fn check(self) -> Result<(), AuthError> {
         match self {
             PublishPermission::Granted => Ok(()),
             PublishPermission::TokenMissing => Err(AuthError::PublishingNeedsToken),

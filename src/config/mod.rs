@@ -93,7 +93,7 @@ pub enum Fanout {
 
 impl Fanout {
     /// How many threads a client has at the most.
-    pub fn threads_per_client(self) -> u64 {
+    pub(crate) fn threads_per_client(self) -> u64 {
         match self {
             Fanout::Direct => 1,
             // A WebSocket's own thread is blocked in `read`: another one writes.

@@ -1,13 +1,18 @@
-//! The book: what the server promises, how it is run, and how it works.
+//! The book.
 //!
-//! Read [the tour](tour) first to find your way through the source, [the contract](contract) to write a
-//! client, [operation] and [proxies] to run it.
+//! | to | read |
+//! |---|---|
+//! | learn | the [tutorial]: a stream, a WebSocket, slow readers, the end |
+//! | get it running | [how to](howto): systemd, a container, a Raspberry Pi; [behind a proxy](proxies) |
+//! | look something up | the [contract] with clients, their [commands], [who may do what](access), [operation] |
+//! | understand | the [tour] of one event, [what it survives](survives), [what was measured](measured), [words](glossary) |
+//! | change it | [contributing] |
 
-#[doc = include_str!("tour.md")]
-pub mod tour {}
+#[doc = include_str!("tutorial.md")]
+pub mod tutorial {}
 
-#[doc = include_str!("glossary.md")]
-pub mod glossary {}
+#[doc = include_str!("howto.md")]
+pub mod howto {}
 
 #[doc = include_str!("contract.md")]
 pub mod contract {}
@@ -24,8 +29,17 @@ pub mod operation {}
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}
 
+#[doc = include_str!("tour.md")]
+pub mod tour {}
+
 #[doc = include_str!("survives.md")]
 pub mod survives {}
 
 #[doc = include_str!("measured.md")]
 pub mod measured {}
+
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}
+
+#[doc = include_str!("contributing.md")]
+pub mod contributing {}

@@ -63,7 +63,7 @@ impl Draft {
     ///
     /// # Errors
     /// As for [`Draft::from_line`].
-    pub fn take_from(
+    pub(crate) fn take_from(
         members: &mut Members,
         topic: &str,
         name: Option<&str>,

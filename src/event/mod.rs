@@ -35,6 +35,7 @@ pub struct Event {
 
 impl Event {
     /// The event that `draft` becomes at the place `id`.
+    #[doc(hidden)]
     pub fn new(id: EventId, draft: Draft) -> Event {
         let Draft { topic, name, data } = draft;
         Event { id, topic, name, data, encoded: [const { OnceLock::new() }; Encoding::COUNT] }
@@ -42,7 +43,7 @@ impl Event {
 
     /// What a returning client gets where events that it missed are not kept: from `resumed` on nothing
     /// is missing. It was published by nobody, and on no topic.
-    pub fn gap(resumed: EventId) -> Event {
+    pub(crate) fn gap(resumed: EventId) -> Event {
         let data = format!("{{\"resumed\":\"{resumed}\"}}").into();
         Event::new(resumed, Draft { topic: "".into(), name: Some("gap".into()), data })
     }
@@ -59,6 +60,7 @@ impl Event {
 
     /// The event in this encoding. A WebSocket's clients get JSON, see [`crate::docs::contract`]; as in
     /// an `EventSource`, an event without a name is called `message` there, and data is text.
+    #[doc(hidden)]
     pub fn encoded(&self, encoding: Encoding) -> &Arc<[u8]> {
         self.encoded[encoding.index()].get_or_init(|| match encoding {
             Encoding::Sse(coding) => coding.frame(self.block().as_bytes()).into(),
@@ -91,7 +93,7 @@ impl Event {
 
     /// About how many bytes the event keeps in memory, both plain encodings included. (Compressed
     /// ones are there for each window that a client has; they are small, or not kept.)
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         size_of::<Event>() + 3 * self.data.len() + 2 * self.topic.len() + 128
     }
 }

@@ -62,7 +62,7 @@ impl Head {
 
     /// The response for a client that is refused only for a while: the `refusal` itself, or for readers
     /// of event streams [`Response::come_back`], which does not make them give up.
-    pub fn or_come_back(&self, refusal: Response) -> Response {
+    pub(crate) fn or_come_back(&self, refusal: Response) -> Response {
         if self.wants_event_stream() { Response::come_back(&refusal) } else { refusal }
     }
 

@@ -11,6 +11,7 @@ pub mod list;
 pub mod origin;
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::time::SystemTime;
@@ -79,7 +80,8 @@ impl Response {
     }
 
     /// A response with a part of a file, or all of it.
-    pub fn file(
+    #[cfg_attr(not(feature = "page"), allow(dead_code))]
+    pub(crate) fn file(
         status: u16,
         content_type: impl Into<Cow<'static, str>>,
         part: FilePart,
@@ -109,9 +111,10 @@ impl Response {
         Response { status, headers: Vec::new(), body: Body::Bytes(Cow::Borrowed(&[])) }
     }
 
-    /// A response with JSON, in one line. Caches must not keep it.
-    pub fn json(status: u16, value: &Value) -> Response {
-        let mut body = value.to_string().into_bytes();
+    /// A response with JSON: what `json` displays, such as a `serde_json::Value`, and a line's end. Caches
+    /// must not keep it.
+    pub fn json(status: u16, json: &impl Display) -> Response {
+        let mut body = json.to_string().into_bytes();
         body.push(b'\n');
         Response::new(status, "application/json", body).with("Cache-Control", "no-store")
     }
@@ -123,7 +126,7 @@ impl Response {
     }
 
     /// The response to a client that cannot be served at the moment, and why.
-    pub fn overloaded(why: &str) -> Response {
+    pub(crate) fn overloaded(why: &str) -> Response {
         Response::error(503, "overloaded", format!("{why}; try again later"))
             .with("Retry-After", "1")
     }
@@ -134,7 +137,7 @@ impl Response {
     }
 
     /// The response to a request that comes while the server shuts down.
-    pub fn draining() -> Response {
+    pub(crate) fn draining() -> Response {
         Response::error(503, "draining", "the server is shutting down; connect again later")
             .with("Retry-After", "1")
     }
@@ -142,7 +145,7 @@ impl Response {
     /// What an `EventSource` gets instead of a `refusal` that will not last. Any status but 200 would
     /// end it for good (WHATWG HTML, section 9.2.3): it gets a stream that says why, when to come back
     /// (in 5 to 10 seconds, so that not all come at once), and ends.
-    pub fn come_back(refusal: &Response) -> Response {
+    pub(crate) fn come_back(refusal: &Response) -> Response {
         let why = refusal.error_message().unwrap_or_default();
         // A source of random numbers without a crate: each `RandomState` has other keys.
         let random = RandomState::new().build_hasher().finish();
@@ -152,7 +155,7 @@ impl Response {
     }
 
     /// The head of an event stream, which ends when the connection does, or with its last chunk.
-    pub fn event_stream() -> Response {
+    pub(crate) fn event_stream() -> Response {
         let headers = vec![("Content-Type", EVENT_STREAM.into())];
         Response { status: 200, headers, body: Body::Endless }.with_stream_fields()
     }
@@ -163,12 +166,12 @@ impl Response {
     }
 
     /// Whether its end can be told without closing the connection: whether its length is known.
-    pub fn has_end(&self) -> bool {
+    pub(crate) fn has_end(&self) -> bool {
         self.body.length().is_some()
     }
 
     /// The part of a file that follows [`Response::to_bytes`], if there is one.
-    pub fn file_part(&self) -> Option<&FilePart> {
+    pub(crate) fn file_part(&self) -> Option<&FilePart> {
         match &self.body {
             Body::File(part) => Some(part),
             _ => None,
@@ -176,29 +179,31 @@ impl Response {
     }
 
     /// The message of an [error](Response::error), for the log; `None` for another response.
-    pub fn error_message(&self) -> Option<String> {
+    pub(crate) fn error_message(&self) -> Option<String> {
         let Body::Bytes(bytes) = &self.body else { return None };
         let body: Value = serde_json::from_slice(bytes).ok()?;
         body["error"]["message"].as_str().map(str::to_owned)
     }
 
-    /// The same response with one more header field. Values come from this crate's code, or from
-    /// header fields of the request, which cannot hold a line break.
+    /// The same response with one more header field.
+    ///
+    /// # Panics
+    /// If the value holds a line break or NUL: what follows would be read as another field.
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
         let value = value.into();
-        debug_assert!(!value.contains(['\r', '\n', '\0']));
+        assert!(!value.contains(['\r', '\n', '\0']), "a header field is one line");
         self.headers.push((name, value));
         self
     }
 
     /// The response as it goes over the wire, but for a [file](Response::file_part). For a HEAD
     /// request the body is left out, its length is not (RFC 9110 section 9.3.2).
-    pub fn to_bytes(&self, head_only: bool, persistence: Persistence) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self, head_only: bool, persistence: Persistence) -> Vec<u8> {
         self.to_bytes_with(&[], head_only, persistence)
     }
 
     /// [`Response::to_bytes`] with more header fields, behind the response's own.
-    pub fn to_bytes_with(
+    pub(crate) fn to_bytes_with(
         &self,
         more: &[Field],
         head_only: bool,

@@ -6,13 +6,14 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 
 import tools
 from bytes_checks import Output
 from checks import check
 from driver import Driver
 from parser import Parser
-from server import publish
+from server import publish, request
 from sse_checks import start
 
 ADDRESS = "127.0.0.1:3000"
@@ -28,6 +29,10 @@ RUN_ELSEWHERE = {
     "caddy": "proxies.CaddyOfTheBook",
     "js": "tab_checks.one_for_all",
     "html": "tab_checks.one_for_all",
+    "ini": "book_checks.the_unit_file",
+}
+BLOCKS_NOT_RUN = {
+    "dockerfile": "needs a Docker daemon, and a registry",
 }
 NOT_RUN = {
     "cargo run": "starts the server that all of this talks to",
@@ -39,6 +44,12 @@ NOT_RUN = {
     "(cd tests/fuzz && cargo run --release -- --seconds 60)": "a step of .ci/run",
     "python3 tests/clients/run.py": "this suite",
     "python3 tests/autobahn/run.py": "a step of .ci/run",
+    "cargo new live && cd live": "the tutorial's programs are doctests",
+    "cargo add threadcast --path ../threadcast --no-default-features": "the same",
+    f"curl -N http://{ADDRESS}/countdown": "a program of the tutorial's; its doctest reads the same stream",
+    "docker build -t threadcast .": BLOCKS_NOT_RUN["dockerfile"],
+    "docker run --read-only --tmpfs /tmp --ulimit nofile=8192 --pids-limit 8192 -p 3000:3000"
+    " -e THREADCAST_TOKEN=s3cret threadcast": BLOCKS_NOT_RUN["dockerfile"],
 }
 RUN = set()  # filled by @book
 
@@ -113,7 +124,7 @@ def everything_is_run(context, client):
         outside = FENCE.sub("", text)
         assert not re.search(r"^\n {4}", outside, re.MULTILINE), f"{name}: code without a fence"
         for language, _ in FENCE.findall(text):
-            if language in RUN_ELSEWHERE:
+            if language in RUN_ELSEWHERE or language in BLOCKS_NOT_RUN:
                 assert language not in seen, f"{name}: a second block of {language}, which nothing runs"
                 seen.add(language)
             else:
@@ -121,7 +132,8 @@ def everything_is_run(context, client):
                 known = {"sh", "text"} if name == "README.md" else {"sh", "text", "rust"}
                 assert language in known, f"{name}: nothing runs a block of {language or 'no language'}"
     known = commands()
-    assert seen == set(RUN_ELSEWHERE), f"no block of {set(RUN_ELSEWHERE) - seen}"
+    missing = {*RUN_ELSEWHERE, *BLOCKS_NOT_RUN} - seen
+    assert not missing, f"no block of {missing}"
     assert not RUN & set(NOT_RUN)
     strange = set(known) - RUN - set(NOT_RUN)
     assert not strange, f"neither run nor in NOT_RUN: {strange}"
@@ -200,6 +212,34 @@ def a_token_and_a_ticket(context, bearer, ticket, once):
         with Output(typed(server, with_ticket)) as stream:
             events(stream, "established")
         assert printed(server, with_ticket)["error"]["code"] == "unauthorized"
+
+
+@book(f"threadcast --listen {ADDRESS} --max-clients 1000 --max-backlog-bytes 16MiB --history 200"
+      " --max-message 64k --tick 10s --log warn")
+def settings_of_a_small_machine(context, command):
+    program, listen, address, *flags = command[0].split()
+    assert (program, listen, address) == ("threadcast", "--listen", ADDRESS)
+    with start(context, *flags) as server:
+        assert json.loads(request(f"{server.url}/stats")[2])["clients"]["limit"] == 1000
+        for length, status in ((64 << 10, 200), ((64 << 10) + 1, 413)):
+            assert request(f"{server.url}/publish", "POST", b"x" * length)[0] == status, length
+
+
+@check("bytes", "the book: systemd accepts the unit file")
+def the_unit_file(context, client):
+    units = [code for _, text in chapters() for language, code in FENCE.findall(text) if language == "ini"]
+    # The binary of the book need not be there.
+    text = units[0].replace("/usr/local/bin/threadcast", context.binary)
+    with tempfile.TemporaryDirectory() as folder:
+        unit = os.path.join(folder, "threadcast.service")
+        with open(unit, "w", encoding="utf-8") as file:
+            file.write(text)
+        analyze = tools.program("systemd-analyze", "systemd")
+        done = subprocess.run([analyze, "verify", "--man=no", unit], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    # The rest of its command is a server's.
+    flags = re.search(r"^ExecStart=\S+ (.*)$", units[0], re.MULTILINE)[1].split()
+    assert flags[:2] == ["--listen", ADDRESS] and flags[2:] == ["--token-file", "%d/token"], flags
 
 
 @book(f"curl -d hello 'http://{ADDRESS}/publish?topic=chat'",
