@@ -103,7 +103,10 @@ impl Router {
     /// Serves a route of the embedding program.
     fn serve_own(&self, mut connection: Connection, path: &str) -> Next {
         let (app, routes) = (&self.app, &self.routes);
-        connection.set_fields(app.origins.cors(connection.head(), app.access.is_public()));
+        // A stream is as public as `/events`. What a plain route says is not for pages of other origins, unless
+        // they are allowed, or its own response allows them.
+        let is_public = routes.streams.contains_key(path) && app.access.is_public();
+        connection.set_fields(app.origins.cors(connection.head(), is_public));
         // The query is the program's own, but for a ticket.
         let query = Query::parse(connection.head().query().unwrap_or_default()).unwrap_or_default();
         if app.is_draining() {
