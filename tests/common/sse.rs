@@ -79,6 +79,14 @@ impl Sse {
         Sse::connect_on(server.connect(), server, target, headers)
     }
 
+    /// A connection on which the stream is asked for, and nothing is read.
+    pub fn connect_unanswered(server: &Remote, target: &str) -> TcpStream {
+        let mut stream = server.connect();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
     fn connect_on(mut stream: TcpStream, server: &Remote, target: &str, headers: &str) -> Sse {
         let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", server.address);
         stream.write_all(request.as_bytes()).unwrap();
