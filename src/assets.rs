@@ -82,6 +82,10 @@ impl Assets {
 
     /// What there is at `path`, which is as the client sent it, without the query.
     fn find(&self, path: &str) -> Option<Found> {
+        // A prefix, without the slash that the relative links of its page need.
+        if path.is_empty() {
+            return Some(Found::Folder);
+        }
         let name = relative(path)?;
         let Some(folder) = &self.folder else {
             let name = if name.as_os_str().is_empty() { Path::new("index.html") } else { &name };

@@ -108,41 +108,55 @@ impl Router {
     #[inline(never)]
     fn serve_own(&self, mut connection: Connection, path: &str) -> Next {
         let (app, routes) = (&self.app, &self.routes);
-        connection.set_fields(app.origins.cors(connection.head(), app.access.is_public()));
+        // A stream is as public as `/events`. What a plain route says is not for pages of other origins, unless
+        // they are allowed, or its own response allows them.
+        let is_public = routes.streams.contains_key(path) && app.access.is_public();
+        connection.set_fields(app.origins.cors(connection.head(), is_public));
         // The query is the program's own, but for a ticket.
         let query = Query::parse(connection.head().query().unwrap_or_default()).unwrap_or_default();
         if app.is_draining() {
             return refuse(app, connection, Response::draining());
         }
-        let is_handshake = handshake::is_asked_for(&connection);
-        if let Some(endpoint) = routes.websockets.get(path)
-            && (is_handshake || routes.methods(path).is_empty())
-        {
-            return self.websocket(connection, endpoint, &query);
-        }
         if connection.method() == "OPTIONS" {
-            let allow = routes.methods(path).join(", ") + ", OPTIONS";
+            let allow = routes.allowed_methods(path);
             let response = Response::empty(204).with("Allow", allow.clone());
-            let response = origin::preflight(response, connection.head(), allow);
+            let response = match connection.header("Access-Control-Request-Method") {
+                Some(_) => origin::preflight(response, connection.head(), allow),
+                None => response,
+            };
             return connection.respond(&response);
         }
-        if let Some(handler) = routes.streams.get(path).filter(|_| connection.method() == "GET") {
-            let ticket = query.ticket.as_deref();
-            if let Err(error) = app.access.check(&connection, ticket) {
+        let websocket = routes.websockets.get(path);
+        if let Some(endpoint) = websocket.filter(|_| handshake::is_asked_for(&connection)) {
+            return self.websocket(connection, endpoint, &query);
+        }
+        if let Some(handler) = routes.streams.get(path)
+            && matches!(connection.method(), "GET" | "HEAD")
+        {
+            if let Err(error) = app.access.check(&connection, query.ticket.as_deref()) {
                 return connection.respond(&error.into());
             }
-            return match self.check(connection) {
-                Ok(connection) => event_stream::serve(app, connection, handler),
-                Err(next) => next,
+            let connection = match self.check(connection) {
+                Ok(connection) => connection,
+                Err(next) => return next,
             };
+            if connection.method() == "HEAD" {
+                let head = event_stream::head(connection.coding());
+                return connection.respond(&head);
+            }
+            return event_stream::serve(app, connection, handler);
         }
-        match routes.plain(connection.method(), path) {
-            Some(handler) => {
+        match (routes.plain(connection.method(), path), websocket) {
+            (Some(handler), _) => {
                 let mut request = Request::new(connection, app.config.max_message);
                 let response = handler(&mut request);
                 request.respond(&response)
             }
-            None => connection.respond(&method_not_allowed(routes.methods(path).join(", "))),
+            // The response says what to connect with.
+            (None, Some(endpoint)) if connection.method() == "GET" => {
+                self.websocket(connection, endpoint, &query)
+            }
+            _ => connection.respond(&method_not_allowed(routes.allowed_methods(path))),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What an embedding program serves: its own routes, and who may connect.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::http::Response;
@@ -45,18 +45,26 @@ impl Routes {
             || self.plain.keys().any(|(_, known)| known == path)
     }
 
-    /// The handler of a plain request.
+    /// The handler of a plain request. That of GET serves HEAD as well, unless there is one of HEAD: its
+    /// response goes out without the body (RFC 9110 section 9.3.2).
     pub fn plain(&self, method: &str, path: &str) -> Option<&PlainHandler> {
-        let mut all = self.plain.iter();
-        all.find(|((one, known), _)| one == method && known == path).map(|(_, handler)| &**handler)
+        let find = |method: &str| {
+            let mut all = self.plain.iter();
+            all.find(|((one, known), _)| one == method && known == path)
+        };
+        let found = find(method).or_else(|| find("GET").filter(|_| method == "HEAD"));
+        found.map(|(_, handler)| &**handler)
     }
 
-    /// The methods of this path.
-    pub fn methods(&self, path: &str) -> Vec<&str> {
+    /// The methods of this path, for `Allow`.
+    pub fn allowed_methods(&self, path: &str) -> String {
         let here = self.plain.keys().filter(|(_, known)| known == path);
-        let mut methods: Vec<&str> = here.map(|(method, _)| &**method).collect();
-        methods.extend(self.streams.contains_key(path).then_some("GET"));
-        methods.sort_unstable();
-        methods
+        let mut methods: BTreeSet<&str> = here.map(|(method, _)| &**method).collect();
+        if self.streams.contains_key(path) || methods.contains("GET") {
+            methods.extend(["GET", "HEAD"]);
+        }
+        methods.extend(self.websockets.contains_key(path).then_some("GET"));
+        methods.insert("OPTIONS");
+        methods.into_iter().collect::<Vec<_>>().join(", ")
     }
 }

@@ -206,7 +206,7 @@ fn with_a_token_only_those_who_know_it_publish() {
 
 /// The same server, whose address can be connected to also if it listens on all.
 fn reachable(mut server: Server) -> Server {
-    server.address.set_ip(Ipv4Addr::LOCALHOST.into());
+    server.remote.address.set_ip(Ipv4Addr::LOCALHOST.into());
     server
 }
 

@@ -46,15 +46,17 @@ function make(tag, className, text, ...children) {
 // Where reading needs a token: it stays in this variable, out of storage and out of every address.
 let readToken = '';
 
+// All addresses are relative to the page's: a program, or a proxy, may serve it under a prefix.
+
 /** Whether the server wants a token, or a better one: a failed connection does not tell why it failed. */
 async function isTokenWanted() {
-  const response = await fetch('/events', { method: 'HEAD' }).catch(() => null);
+  const response = await fetch('events', { method: 'HEAD' }).catch(() => null);
   return response?.status === 401;
 }
 
 /** For one connection; '' where the server does not ask for one any more, null where it does not know the token. */
 async function fetchTicket() {
-  const response = await fetch('/ticket', { method: 'POST', headers: { Authorization: `Bearer ${readToken}` } });
+  const response = await fetch('ticket', { method: 'POST', headers: { Authorization: `Bearer ${readToken}` } });
   if (response.status === 401) return null;
   if (response.status === 404) return '';
   if (!response.ok) throw new Error(`no ticket (${response.status})`);
@@ -219,7 +221,7 @@ class EventChannel extends Channel {
 
   open(ticket) {
     // A new EventSource has forgotten the last id; that is why address() carries it.
-    const source = this.source = new EventSource(this.address('/events', ticket));
+    const source = this.source = new EventSource(this.address('events', ticket));
     this.names.forEach((name) => source.addEventListener(name, this.receive));
     // A published event may itself be named "open" or "error": those are MessageEvents.
     const onOwn = (type, action) => source.addEventListener(type, (event) => {
@@ -276,8 +278,9 @@ class SocketChannel extends Channel {
   }
 
   open(ticket) {
-    const origin = location.origin.replace(/^http/, 'ws'); // https becomes wss
-    const socket = this.socket = new WebSocket(origin + this.address('/ws', ticket));
+    const address = new URL(this.address('ws', ticket), location);
+    address.protocol = address.protocol.replace(/^http/, 'ws'); // https becomes wss
+    const socket = this.socket = new WebSocket(address);
     socket.binaryType = 'arraybuffer';
     // The late close of a socket that was replaced must not disturb its successor.
     const on = (type, action) => socket.addEventListener(type, (event) => {
@@ -414,7 +417,7 @@ async function publish(listenFor) {
   listenFor(query.get('event')); // before publishing, or the stream would not hand the event to the page
   const headers = { 'Content-Type': 'text/plain; charset=utf-8' };
   if (value('token')) headers.Authorization = `Bearer ${value('token')}`;
-  const response = await fetch(`/publish?${query}`, { method: 'POST', headers, body: value('body') });
+  const response = await fetch(`publish?${query}`, { method: 'POST', headers, body: value('body') });
   const result = parseJson(await response.text());
   if (!response.ok) throw new Error(`${result?.error?.message ?? response.statusText} (${response.status})`);
   return `Published as ${result?.id} to ${plural(result?.subscribers, 'subscriber')}`;

@@ -6,8 +6,17 @@ use crate::client::reason::Reason;
 use crate::hub::error::PublishError;
 
 /// What a handler returns. An error is logged, and ends the connection: a WebSocket's with the close code
-/// 1011. [`ClientError::Closed`] is no failure of the handler and is not logged.
+/// 1011. No failures of the handler, and not logged: [`ClientError::Closed`], and [`PublishError::Stopped`].
 pub type HandlerResult = Result<(), Box<dyn error::Error + Send + Sync>>;
+
+/// Whether a handler has ended only because the server shuts down: nothing is published any more.
+pub(super) fn is_shutdown(error: &(dyn error::Error + Send + Sync + 'static)) -> bool {
+    let inner = match error.downcast_ref() {
+        Some(ClientError::Publish(inner)) => Some(inner),
+        _ => error.downcast_ref(),
+    };
+    matches!(inner, Some(PublishError::Stopped))
+}
 
 /// Why a handler cannot go on with its client.
 #[derive(Debug, Clone, PartialEq, Eq)]

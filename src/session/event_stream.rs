@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::error::{ClientError, HandlerResult};
+use super::error::{ClientError, HandlerResult, is_shutdown};
 use super::state::Session;
 use crate::app::App;
 use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
@@ -210,6 +210,7 @@ impl EventStream {
     fn finish(mut self, result: HandlerResult) {
         if let Err(error) = result
             && !matches!(error.downcast_ref(), Some(ClientError::Closed(_)))
+            && !is_shutdown(&*error)
         {
             log::warn!("sse {}: its handler failed: {error}", self.peer());
         }

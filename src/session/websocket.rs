@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
-use super::error::{ClientError, HandlerResult};
+use super::error::{ClientError, HandlerResult, is_shutdown};
 use super::message::Message;
 use super::pulse::Pulse;
 use super::socket::Socket;
@@ -293,6 +293,7 @@ impl WebSocket {
         let (code, why) = match result {
             Ok(()) => (CloseCode::Normal, ""),
             Err(error) if matches!(error.downcast_ref(), Some(ClientError::Closed(_))) => return,
+            Err(error) if is_shutdown(&*error) => (CloseCode::Away, "server shutdown"),
             Err(error) => {
                 log::warn!("websocket {}: its handler failed: {error}", self.peer());
                 (CloseCode::Error, "the server failed")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use threadcast::Config;
 
-use super::{Answer, PATIENCE, Server};
+use super::{Answer, PATIENCE, Remote};
 
 /// The beginning of a request to publish, up to the fields that frame the body.
 pub const POST: &str = "POST /publish HTTP/1.1\r\nHost: x\r\n";
@@ -27,7 +27,7 @@ pub struct Http {
 }
 
 impl Http {
-    pub fn connect(server: &Server) -> Http {
+    pub fn connect(server: &Remote) -> Http {
         Http::on(server.connect())
     }
 

@@ -1,5 +1,6 @@
 //! What all integration tests share: the server as a child process on a port of its own, and
-//! clients that speak bytes, so that no library of ours can hide a mistake of ours.
+//! clients that speak bytes, so that no library of ours can hide a mistake of ours. The clients need
+//! only its address: see [`Remote`].
 #![allow(dead_code)] // every test file uses its own part of this
 
 pub mod http;
@@ -9,8 +10,9 @@ pub mod ws;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,11 +28,25 @@ pub const PROGRAM: &str = match option_env!("CARGO_BIN_EXE_threadcast") {
 /// Both ways from the broadcaster to the socket. What a client reads must not depend on it.
 pub const FANOUTS: [&str; 2] = ["direct", "handoff"];
 
-/// A running server; killed when dropped.
+/// A server as its clients see it, whatever process it is in.
+pub struct Remote {
+    pub address: SocketAddr,
+}
+
+/// A running server in a process of its own; killed when dropped.
 pub struct Server {
     child: Child,
-    pub address: SocketAddr,
+    output: BufReader<ChildStdout>,
+    pub remote: Remote,
     log: Arc<Mutex<String>>,
+}
+
+impl Deref for Server {
+    type Target = Remote;
+
+    fn deref(&self) -> &Remote {
+        &self.remote
+    }
 }
 
 impl Server {
@@ -61,8 +77,29 @@ impl Server {
         if !flags.contains(&"--tick") {
             command.args(["--tick", "0"]);
         }
+        command.args(flags);
+        Server::start_process(command)
+    }
+
+    /// Starts one of `tests/examples` with these arguments.
+    pub fn start_example(name: &str, arguments: &[&str]) -> Server {
+        Server::start_process(Server::example(name, arguments))
+    }
+
+    /// The command for that.
+    pub fn example(name: &str, arguments: &[&str]) -> Command {
+        // Cargo puts tests into `deps`, and examples beside that.
+        let this = std::env::current_exe().unwrap();
+        let program = this.ancestors().nth(2).unwrap().join("examples").join(name);
+        assert!(program.exists(), "no example {name}: run 'cargo build --examples'");
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    }
+
+    /// Starts a program that prints its address.
+    fn start_process(mut command: Command) -> Server {
         let mut child = command
-            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -77,13 +114,14 @@ impl Server {
             }
         });
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://").map(str::parse);
         let Some(Ok(address)) = address else {
             let _ = child.kill();
             panic!("instead of its address the server printed {line:?}: {}", log.lock().unwrap());
         };
-        Server { child, address, log }
+        Server { child, output, remote: Remote { address }, log }
     }
 
     /// The process id.
@@ -103,6 +141,59 @@ impl Server {
             assert!(Instant::now() < deadline, "not {count} times {text:?}:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The next line that the process prints.
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// The server's threads: the system's numbers and names of them.
+    pub fn tasks(&self) -> Vec<(u64, String)> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread may end between the listing and the look.
+        let look = |task: std::io::Result<std::fs::DirEntry>| {
+            let task = task.ok()?;
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            Some((task.file_name().to_str()?.parse().ok()?, name.trim_end().to_owned()))
+        };
+        tasks.filter_map(look).collect()
+    }
+
+    /// How many threads serve a client or a request now. (`/stats` counts all: also those that wait
+    /// for something to do.)
+    pub fn client_threads(&self) -> usize {
+        let roles = ["http ", "sse ", "ws ", "wsw "];
+        let serves = |(_, name): &&(u64, String)| roles.iter().any(|role| name.starts_with(role));
+        self.tasks().iter().filter(serves).count()
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server has not ended:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Remote {
+    /// A server inside this process.
+    pub fn of(server: &threadcast::Server) -> Remote {
+        Remote { address: server.address() }
     }
 
     /// A connection with a read timeout.
@@ -205,45 +296,6 @@ impl Server {
         self.wait_stats(&format!("{sse} SSE and {websocket} WebSocket clients"), |stats| {
             stats["clients"]["sse"] == sse && stats["clients"]["websocket"] == websocket
         });
-    }
-
-    /// The server's threads: the system's numbers and names of them.
-    pub fn tasks(&self) -> Vec<(u64, String)> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        // A thread may end between the listing and the look.
-        let look = |task: std::io::Result<std::fs::DirEntry>| {
-            let task = task.ok()?;
-            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-            Some((task.file_name().to_str()?.parse().ok()?, name.trim_end().to_owned()))
-        };
-        tasks.filter_map(look).collect()
-    }
-
-    /// How many threads serve a client or a request now. (`/stats` counts all: also those that wait
-    /// for something to do.)
-    pub fn client_threads(&self) -> usize {
-        let roles = ["http ", "sse ", "ws ", "wsw "];
-        let serves = |(_, name): &&(u64, String)| roles.iter().any(|role| name.starts_with(role));
-        self.tasks().iter().filter(serves).count()
-    }
-
-    /// Sends a signal by name, such as `TERM`.
-    pub fn signal(&self, name: &str) {
-        let pid = self.pid().to_string();
-        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
-        assert!(status.expect("kill runs").success());
-    }
-
-    /// Waits for the process to end.
-    pub fn wait_exit(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the server has not ended:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 }
 

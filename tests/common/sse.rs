@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::{PATIENCE, Server};
+use super::{PATIENCE, Remote};
 
 /// A stream without its transfer coding (RFC 9112 section 7.1).
 struct Body {
@@ -75,11 +75,19 @@ pub struct Sse {
 
 impl Sse {
     /// Connects, and reads the head. `headers` are further lines, each ended by CRLF.
-    pub fn connect(server: &Server, target: &str, headers: &str) -> Sse {
+    pub fn connect(server: &Remote, target: &str, headers: &str) -> Sse {
         Sse::connect_on(server.connect(), server, target, headers)
     }
 
-    fn connect_on(mut stream: TcpStream, server: &Server, target: &str, headers: &str) -> Sse {
+    /// A connection on which the stream is asked for, and nothing is read.
+    pub fn connect_unanswered(server: &Remote, target: &str) -> TcpStream {
+        let mut stream = server.connect();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    fn connect_on(mut stream: TcpStream, server: &Remote, target: &str, headers: &str) -> Sse {
         let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", server.address);
         stream.write_all(request.as_bytes()).unwrap();
         let mut reader = BufReader::new(stream);
@@ -94,18 +102,18 @@ impl Sse {
     }
 
     /// Connects and reads past the greeting.
-    pub fn open(server: &Server, target: &str) -> Sse {
+    pub fn open(server: &Remote, target: &str) -> Sse {
         Sse::open_after(server, target, None)
     }
 
     /// The same, having seen the event with the id `last`.
-    pub fn open_after(server: &Server, target: &str, last: Option<&str>) -> Sse {
+    pub fn open_after(server: &Remote, target: &str, last: Option<&str>) -> Sse {
         let header = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
         Sse::connect(server, target, &header).greeted()
     }
 
-    /// Connects with small buffers (see [`Server::connect_narrow`]), and reads past the greeting.
-    pub fn open_narrow(server: &Server, target: &str) -> Sse {
+    /// Connects with small buffers (see [`Remote::connect_narrow`]), and reads past the greeting.
+    pub fn open_narrow(server: &Remote, target: &str) -> Sse {
         Sse::connect_on(server.connect_narrow(), server, target, "").greeted()
     }
 
@@ -172,7 +180,7 @@ impl Sse {
     }
 
     /// Checks that no event has come behind the last one read: publishes one, which must be next.
-    pub fn expect_nothing(&mut self, server: &Server, cause: &str) {
+    pub fn expect_nothing(&mut self, server: &Remote, cause: &str) {
         let marker = server.publish_id("/publish", "marker");
         let event = self.event().expect("the marker");
         assert_eq!(event.id, Some(marker), "{cause} published {event:?}");

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use tungstenite::{Message, WebSocket};
 
-use super::{Answer, Server};
+use super::{Answer, Remote};
 
 /// The key of RFC 6455 section 1.3, and the answer to it.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -22,7 +22,7 @@ pub fn upgrade_lines() -> String {
 
 /// The answer to an upgrade request with further header lines (each ended by CRLF). A close frame
 /// follows it, so that a client that was let in is gone and the exchange ends.
-pub fn upgrade(server: &Server, target: &str, headers: &str) -> Answer {
+pub fn upgrade(server: &Remote, target: &str, headers: &str) -> Answer {
     let host = server.address;
     let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{}{headers}\r\n", upgrade_lines());
     server.respond([head.as_bytes(), &masked(0x88, b"")].concat())
@@ -49,24 +49,24 @@ pub struct Raw {
 
 impl Raw {
     /// Connects; fails unless the server switches protocols.
-    pub fn connect(server: &Server, target: &str) -> Raw {
+    pub fn connect(server: &Remote, target: &str) -> Raw {
         Raw::connect_with(server, target, "", b"")
     }
 
     /// The same with further header lines (each ended by CRLF), and with bytes that go out together
     /// with the request.
-    pub fn connect_with(server: &Server, target: &str, headers: &str, early: &[u8]) -> Raw {
+    pub fn connect_with(server: &Remote, target: &str, headers: &str, early: &[u8]) -> Raw {
         Raw::connect_on(server.connect(), server, target, headers, early)
     }
 
-    /// Connects with small buffers (see [`Server::connect_narrow`]).
-    pub fn connect_narrow(server: &Server, target: &str) -> Raw {
+    /// Connects with small buffers (see [`Remote::connect_narrow`]).
+    pub fn connect_narrow(server: &Remote, target: &str) -> Raw {
         Raw::connect_on(server.connect_narrow(), server, target, "", b"")
     }
 
     fn connect_on(
         mut stream: TcpStream,
-        server: &Server,
+        server: &Remote,
         target: &str,
         headers: &str,
         early: &[u8],
@@ -165,11 +165,11 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// tungstenite's client, connected.
-pub fn connect(server: &Server, target: &str) -> WebSocket<TcpStream> {
+pub fn connect(server: &Remote, target: &str) -> WebSocket<TcpStream> {
     connect_on(server.connect(), server, target)
 }
 
-fn connect_on(stream: TcpStream, server: &Server, target: &str) -> WebSocket<TcpStream> {
+fn connect_on(stream: TcpStream, server: &Remote, target: &str) -> WebSocket<TcpStream> {
     let url = format!("ws://{}{target}", server.address);
     tungstenite::client(url, stream).expect("a WebSocket").0
 }
@@ -186,12 +186,12 @@ pub fn json(socket: &mut WebSocket<TcpStream>) -> serde_json::Value {
 }
 
 /// Connected to `/ws` and past the welcome.
-pub fn open(server: &Server, target: &str) -> WebSocket<TcpStream> {
+pub fn open(server: &Remote, target: &str) -> WebSocket<TcpStream> {
     welcomed(connect(server, target))
 }
 
-/// The same with small buffers (see [`Server::connect_narrow`]).
-pub fn open_narrow(server: &Server, target: &str) -> WebSocket<TcpStream> {
+/// The same with small buffers (see [`Remote::connect_narrow`]).
+pub fn open_narrow(server: &Remote, target: &str) -> WebSocket<TcpStream> {
     welcomed(connect_on(server.connect_narrow(), server, target))
 }
 
