@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
@@ -487,8 +486,7 @@ fn a_slow_client_slows_only_its_own_handler() {
             Ok(())
         });
         let (server, remote) = start_with(fanout, builder);
-        let mut slow = remote.connect_narrow();
-        std::io::Write::write_all(&mut slow, get("/flood", "").as_bytes()).unwrap();
+        let slow = Sse::connect_narrow(&remote, "/flood");
         let mut quick = Sse::connect(&remote, "/flood", "");
         let mut other = Sse::open(&remote, "/events");
         for number in 0..50 {
@@ -499,7 +497,6 @@ fn a_slow_client_slows_only_its_own_handler() {
         }
         assert!(results.try_recv().is_err(), "both handlers go on");
         // When it hangs up, its handler ends, in the middle of a `send`.
-        slow.shutdown(Shutdown::Both).unwrap();
         drop(slow);
         let ended = results.recv_timeout(PATIENCE).expect("the handler ends");
         assert!(matches!(ended, Err(ClientError::Closed(_))), "{ended:?}");
@@ -583,6 +580,46 @@ fn the_shutdown_waits_for_handlers() {
         });
         assert!(reached.try_recv().is_ok(), "before the shutdown was over");
         assert!(server.shutdown(), "the second call has nothing to do");
+    }
+}
+
+/// A handler that returns at once when the server shuts down must not cut its client off: that would lose the
+/// close frame, or what was sent before.
+#[test]
+fn the_shutdown_waits_for_clients_whose_handlers_have_returned() {
+    for fanout in FANOUTS {
+        let builder = Server::builder()
+            .configure(|config| config.set_drain(Duration::from_millis(300)))
+            .websocket("/sends", |client| {
+                loop {
+                    client.send("again")?;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+        let (server, remote) = start_with(fanout, builder);
+        let mut client = Raw::connect(&remote, "/sends");
+        assert_eq!(client.frame(), Some(text("again")));
+        assert!(!server.shutdown(), "the client has not answered the close frame");
+        while client.frame().expect("a close frame") == text("again") {}
+
+        let (sender, begun) = reports();
+        let builder = Server::builder().stream("/flood", move |stream| {
+            stream.send("first", "")?;
+            report(&sender, ());
+            loop {
+                stream.send("filler", "x".repeat(10_000))?;
+            }
+        });
+        let (server, remote) = start_with(fanout, builder);
+        let mut client = Sse::connect_narrow(&remote, "/flood");
+        begun.recv_timeout(PATIENCE).expect("the handler has begun");
+        std::thread::scope(|scope| {
+            let shutdown = scope.spawn(|| server.shutdown());
+            wait_for("the drain", || server.app().is_draining());
+            while client.event().is_some() {}
+            assert!(client.is_whole() && client.retry.is_some(), "it is told that this is the end");
+            assert!(shutdown.join().unwrap());
+        });
     }
 }
 

@@ -9,13 +9,14 @@ use crate::hub::error::PublishError;
 /// 1011. No failures of the handler, and not logged: [`ClientError::Closed`], and [`PublishError::Stopped`].
 pub type HandlerResult = Result<(), Box<dyn error::Error + Send + Sync>>;
 
-/// Whether a handler has ended only because the server shuts down: nothing is published any more.
-pub(super) fn is_shutdown(error: &(dyn error::Error + Send + Sync + 'static)) -> bool {
-    let inner = match error.downcast_ref() {
-        Some(ClientError::Publish(inner)) => Some(inner),
-        _ => error.downcast_ref(),
+/// The failure of a handler. That the connection is over, or the server shuts down, is none.
+pub(super) fn failure(result: HandlerResult) -> Option<Box<dyn error::Error + Send + Sync>> {
+    let error = result.err()?;
+    let is_end = match error.downcast_ref() {
+        Some(ClientError::Closed(_) | ClientError::Publish(PublishError::Stopped)) => true,
+        _ => matches!(error.downcast_ref(), Some(PublishError::Stopped)),
     };
-    matches!(inner, Some(PublishError::Stopped))
+    (!is_end).then_some(error)
 }
 
 /// Why a handler cannot go on with its client.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::error::{ClientError, HandlerResult, is_shutdown};
+use super::error::{ClientError, HandlerResult, failure};
 use super::state::Session;
 use crate::app::App;
 use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
@@ -208,17 +208,13 @@ impl EventStream {
     /// Ends the stream, when its handler has returned.
     #[inline(never)]
     fn finish(mut self, result: HandlerResult) {
-        if let Err(error) = result
-            && !matches!(error.downcast_ref(), Some(ClientError::Closed(_)))
-            && !is_shutdown(&*error)
-        {
+        if let Some(error) = failure(result) {
             log::warn!("sse {}: its handler failed: {error}", self.peer());
         }
         self.session.begin();
-        // What was sent, and that the stream has ended, still reaches the client.
-        if self.session.outbox.close(Reason::Finished, Some(self.coding.end())) {
-            self.session.outbox.wait_closed(Instant::now() + CLOSE_TIMEOUT);
-        }
+        // What was sent, and that the stream has ended, still reaches the client, whoever closed it first.
+        self.session.outbox.close(Reason::Finished, Some(self.coding.end()));
+        self.session.outbox.wait_closed(Instant::now() + CLOSE_TIMEOUT);
     }
 }
 

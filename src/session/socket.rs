@@ -16,11 +16,14 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use crate::client::outbox::Outbox;
+use crate::os::send::wait_readable;
+use crate::os::tcp;
 
 /// How often a thread tries before it sleeps.
 const TRIES: u32 = 4;
@@ -30,6 +33,11 @@ const SKIPPED_AFTER_MISS: u32 = 3;
 
 /// How many threads try at once, for each processor.
 const MAX_TRYING: usize = 32;
+
+/// How long the client has for reading the handshake's response before the first frame follows, and how
+/// long we wait at most for its system to acknowledge the response.
+const PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// The threads of the whole process that try: they share its processors.
 static TRYING: AtomicUsize = AtomicUsize::new(0);
@@ -78,5 +86,28 @@ impl Read for Socket {
             self.skip -= 1;
         }
         self.outbox.link().stream().read(buffer)
+    }
+}
+
+/// Waits until the client has most likely read the handshake's response.
+///
+/// Some clients (simple-websocket for Python) read it and the frames behind it in one piece, and do not
+/// see the frames until more comes. So there is a pause before the first one. It ends when the client's
+/// system has acknowledged the response (5 ms later), when the client speaks, when events wait, when the
+/// socket is shut down, and after 50 ms.
+pub fn wait_until_read(outbox: &Outbox) {
+    let stream = outbox.link().stream();
+    let deadline = Instant::now() + MAX_PAUSE;
+    while Instant::now() < deadline {
+        // Until it is acknowledged, what follows may arrive together with it.
+        let is_acknowledged = || tcp::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
+        // A flood of events must not fill the client's queue meanwhile.
+        let has_events = || outbox.queued().0 > 0;
+        if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
+            || is_acknowledged()
+            || has_events()
+        {
+            return;
+        }
     }
 }

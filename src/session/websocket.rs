@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
-use super::error::{ClientError, HandlerResult, is_shutdown};
+use super::error::{ClientError, HandlerResult, failure};
 use super::message::Message;
 use super::pulse::Pulse;
-use super::socket::Socket;
+use super::socket::{Socket, wait_until_read};
 use super::state::Session;
 use crate::auth::permission::PublishPermission;
 use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
@@ -30,8 +30,7 @@ use crate::hub::history::Replay;
 use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Receipt};
 use crate::listener::threads::STACK_BYTES;
-use crate::os::send::{ReadBounds, read_out, wait_readable};
-use crate::os::tcp;
+use crate::os::send::{ReadBounds, read_out};
 use crate::ws::deflate::{Window, compressed_frame};
 use crate::ws::failure::Failure;
 use crate::ws::frame::{frame, text_frame};
@@ -49,11 +48,6 @@ const LINGER: ReadBounds =
 /// seconds until the close frame is read.
 const UPLOAD_LINGER: ReadBounds =
     ReadBounds { time: Duration::from_secs(30), idle: Duration::from_secs(5), bytes: 64 << 20 };
-
-/// How long the client has for reading the handshake's response before the first frame follows, and how
-/// long we wait at most for its system to acknowledge the response.
-const PAUSE: Duration = Duration::from_millis(5);
-const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// A WebSocket client (RFC 6455). Its handler runs in the client's own thread and may block.
 pub struct WebSocket {
@@ -290,17 +284,23 @@ impl WebSocket {
     /// Ends the connection when the handler has returned.
     pub(super) fn finish(mut self, result: HandlerResult) {
         self.session.begin();
-        let (code, why) = match result {
-            Ok(()) => (CloseCode::Normal, ""),
-            Err(error) if matches!(error.downcast_ref(), Some(ClientError::Closed(_))) => return,
-            Err(error) if is_shutdown(&*error) => (CloseCode::Away, "server shutdown"),
-            Err(error) => {
+        let message = match failure(result) {
+            Some(error) => {
                 log::warn!("websocket {}: its handler failed: {error}", self.peer());
-                (CloseCode::Error, "the server failed")
+                close_frame(CloseCode::Error, "the server failed")
             }
+            // The handler has noticed before the client is told.
+            None if self.session.app.is_draining() => shutdown_message(),
+            None => close_frame(CloseCode::Normal, ""),
         };
-        if self.session.outbox.close(Reason::Finished, Some(&close_frame(code, why))) {
-            wait_closed(&self.session.outbox, LINGER);
+        let outbox = &self.session.outbox;
+        if outbox.close(Reason::Finished, Some(&message)) {
+            wait_closed(outbox, LINGER);
+        } else if let Some(Reason::Shutdown | Reason::Slow | Reason::Crowded) =
+            outbox.close_reason()
+        {
+            // The client has still to answer, or its time to do so is over and the socket is shut down.
+            while let Ok(Some(_)) = self.receive() {}
         }
     }
 }
@@ -364,6 +364,8 @@ fn answer_close(outbox: &Arc<Outbox>, payload: &[u8]) {
     outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));
     outbox.close(Reason::Closed, None);
     wait_closed(outbox, LINGER);
+    // Nothing more is read, whoever closed first.
+    outbox.abort_for(Reason::Closed);
 }
 
 /// Waits until the close message is out, and ends our half of the connection.
@@ -374,29 +376,6 @@ fn wait_closed(outbox: &Outbox, linger: ReadBounds) {
     let stream = outbox.link().stream();
     let _ = stream.shutdown(Shutdown::Write);
     read_out(stream, linger, |_| false);
-}
-
-/// Waits until the client has most likely read the handshake's response.
-///
-/// Some clients (simple-websocket for Python) read it and the frames behind it in one piece, and do not
-/// see the frames until more comes. So there is a pause before the first one. It ends when the client's
-/// system has acknowledged the response (5 ms later), when the client speaks, when events wait, when the
-/// socket is shut down, and after 50 ms.
-fn wait_until_read(outbox: &Outbox) {
-    let stream = outbox.link().stream();
-    let deadline = Instant::now() + MAX_PAUSE;
-    while Instant::now() < deadline {
-        // Until it is acknowledged, what follows may arrive together with it.
-        let is_acknowledged = || tcp::send_queue(stream).is_none_or(|queue| queue.waiting == 0);
-        // A flood of events must not fill the client's queue meanwhile.
-        let has_events = || outbox.queued().0 > 0;
-        if wait_readable(stream, Instant::now() + PAUSE).unwrap_or(true)
-            || is_acknowledged()
-            || has_events()
-        {
-            return;
-        }
-    }
 }
 
 /// The close frame that a client gets when the server shuts down: 1001, `Going Away`.

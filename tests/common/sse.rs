@@ -112,9 +112,14 @@ impl Sse {
         Sse::connect(server, target, &header).greeted()
     }
 
-    /// Connects with small buffers (see [`Remote::connect_narrow`]), and reads past the greeting.
+    /// Connects with small buffers (see [`Remote::connect_narrow`]).
+    pub fn connect_narrow(server: &Remote, target: &str) -> Sse {
+        Sse::connect_on(server.connect_narrow(), server, target, "")
+    }
+
+    /// The same, and reads past the greeting.
     pub fn open_narrow(server: &Remote, target: &str) -> Sse {
-        Sse::connect_on(server.connect_narrow(), server, target, "").greeted()
+        Sse::connect_narrow(server, target).greeted()
     }
 
     fn greeted(self) -> Sse {
