@@ -55,7 +55,8 @@ impl Builder {
     }
 
     /// Serves requests of this method for this path. The handler runs in the thread of its connection, and
-    /// may block. A path that is built in can be taken. The handler of GET serves HEAD as well. Pages of other
+    /// may block. A path that is built in can be taken. Pages of other origins may not send other methods than
+    /// GET and HEAD, unless they are allowed (see [`Config::add_allow_origin`]). The handler of GET serves HEAD as well. Pages of other
     /// origins may read the response if [`Config::add_allow_origin`] names them, or the response's own fields.
     ///
     /// ```

@@ -148,6 +148,11 @@ impl Router {
         }
         match (routes.plain(connection.method(), path), websocket) {
             (Some(handler), _) => {
+                // A browser lets any page post: only those of allowed origins may change something here.
+                let is_safe = matches!(connection.method(), "GET" | "HEAD");
+                if !is_safe && let Err(error) = app.origins.check(&connection) {
+                    return app.refusals.respond(connection, &error.into());
+                }
                 let mut request = Request::new(connection, app.config.max_message);
                 let response = handler(&mut request);
                 request.respond(&response)

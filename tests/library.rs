@@ -170,6 +170,15 @@ fn pages_of_other_origins_read_streams_and_what_allows_it() {
 }
 
 #[test]
+fn a_page_of_a_foreign_origin_cannot_post_to_an_own_route() {
+    let (_server, remote) =
+        start(Server::builder().route("POST", "/save", |_| Response::text("saved")));
+    let post = |origin: &str| remote.request("POST", "/save", origin, b"x").status;
+    assert_eq!(post("Origin: http://stranger.example\r\n"), 403);
+    assert_eq!((post(""), post(&format!("Origin: http://{}\r\n", remote.address))), (200, 200));
+}
+
+#[test]
 fn an_own_route_takes_the_place_of_a_built_in_one() {
     let builder = Server::builder().route("GET", "/stats", |_| Response::text("mine"));
     let (_server, remote) = start(builder);
