@@ -11,11 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::{ClientError, HandlerResult, failure};
-use super::state::Session;
+use super::state::{Session, Subscribed};
 use crate::app::App;
 use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
 use crate::client::reason::Reason;
-use crate::client::registry::Transport;
+use crate::client::registry::{AtCapacity, Transport};
 use crate::event::EventId;
 use crate::event::draft::{DEFAULT_TOPIC, Draft};
 use crate::event::encoding::Encoding;
@@ -24,7 +24,6 @@ use crate::http::coding::Coding;
 use crate::http::forwarded::ClientAddress;
 use crate::http::{Persistence, Response};
 use crate::hub::error::PublishError;
-use crate::hub::history::Replay;
 use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Receipt};
 use crate::listener::connection::{Connection, Next};
@@ -66,21 +65,29 @@ pub fn serve(app: &Arc<App>, connection: Connection, handler: &StreamHandler) ->
     }
 }
 
+#[inline(never)]
+fn refuse(app: &App, connection: Connection, full: AtCapacity) -> Next {
+    let refusal = full.into();
+    app.refusals.log("sse", connection.peer(), &refusal);
+    let response = connection.head().or_come_back(refusal);
+    connection.respond(&response)
+}
+
+#[inline(never)]
+fn response(connection: &Connection, coding: Coding) -> Vec<u8> {
+    head(coding).to_bytes_with(connection.fields(), false, Persistence::Close)
+}
+
 /// Takes the socket over. What becomes of the connection is the error where there is no room.
 // Not inlined: its frame would be below every idle client's.
 #[inline(never)]
 fn open(app: &Arc<App>, connection: Connection) -> Result<EventStream, Next> {
     let guard = match app.clients.register(Transport::Sse, connection.peer()) {
         Ok(guard) => guard,
-        Err(full) => {
-            let refusal = full.into();
-            app.refusals.log("sse", connection.peer(), &refusal);
-            let response = connection.head().or_come_back(refusal);
-            return Err(connection.respond(&response));
-        }
+        Err(full) => return Err(refuse(app, connection, full)),
     };
     let coding = connection.coding();
-    let response = head(coding).to_bytes_with(connection.fields(), false, Persistence::Close);
+    let response = response(&connection, coding);
     let request = connection.target_and_last_event_id();
 
     // From here on the socket is the client's. The outbox is held by this thread: events wait.
@@ -155,8 +162,9 @@ impl EventStream {
     /// handler does something else.
     fn open_to_heartbeats(&mut self) -> Result<(), ClientError> {
         if !self.session.is_begun() {
-            let (response, _) = self.session.subscribe(Topics::named([]), LastSeen::Nothing)?;
-            self.session.outbox.write_held(&Payload::own(response.unwrap_or_default()));
+            let subscribed = self.session.subscribe(Topics::named([]), LastSeen::Nothing)?;
+            let response = subscribed.response.unwrap_or_default();
+            self.session.outbox.write_held(&Payload::own(response));
             self.session.outbox.release();
         }
         Ok(())
@@ -170,11 +178,17 @@ impl EventStream {
     ///
     /// # Errors
     /// [`ClientError::Closed`], always: nothing else ends it.
+    // One frame with its caller's, below every idle client's.
+    #[inline]
     pub fn follow<T: Into<String>>(
         &mut self,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<(), ClientError> {
-        self.send_missed(Topics::asked_for(&topics.into_iter().map(Into::into).collect()))?;
+        // Before the greeting: a client that has read it misses nothing that is published from then on.
+        let topics = Topics::asked_for(&topics.into_iter().map(Into::into).collect());
+        let last = LastSeen::parse(self.last_event_id().as_deref());
+        let subscribed = self.session.subscribe(topics, last)?;
+        self.write_missed(subscribed);
         let outbox = &self.session.outbox;
         outbox.set_writer(thread::current());
         outbox.release();
@@ -188,16 +202,9 @@ impl EventStream {
 
     // Not inlined: its frame would be below every idle client's.
     #[inline(never)]
-    fn send_missed(&mut self, topics: Topics) -> Result<(), ClientError> {
-        let last = LastSeen::parse(self.last_event_id().as_deref());
-        // Before the greeting: a client that has read it misses nothing that is published from then on.
-        let (response, replay) = self.session.subscribe(topics, last)?;
-        self.write_missed(response.unwrap_or_default(), &replay);
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn write_missed(&self, mut first: Vec<u8>, replay: &Replay) {
+    fn write_missed(&self, subscribed: Box<Subscribed>) {
+        let Subscribed { response, replay } = *subscribed;
+        let mut first = response.unwrap_or_default();
         first.extend_from_slice(&self.coding.frame(greeting(replay.seen).as_bytes()));
         self.session.outbox.write_held(&Payload::own(first));
         for payload in replay.payloads(self.session.encoding) {

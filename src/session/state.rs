@@ -18,6 +18,13 @@ use crate::hub::history::Replay;
 use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Receipt, Subscription};
 
+/// What a client that has been subscribed is still to get, in this order. On the heap, as the session is.
+pub(super) struct Subscribed {
+    /// The response to its request, if it is not written yet.
+    pub response: Option<Vec<u8>>,
+    pub replay: Replay,
+}
+
 /// One client's session. Dropping it ends the connection, the subscription, and the place, in this order.
 pub(super) struct Session {
     pub app: Arc<App>,
@@ -109,7 +116,7 @@ impl Session {
         &mut self,
         topics: Topics,
         last: LastSeen,
-    ) -> Result<(Option<Vec<u8>>, Replay), ClientError> {
+    ) -> Result<Box<Subscribed>, ClientError> {
         let response = self.response.take();
         if response.is_none() && !self.outbox.take() {
             return Err(ClientError::Closed(self.outbox.close_reason().unwrap_or(Reason::Lost)));
@@ -125,7 +132,7 @@ impl Session {
                 replay
             }
         };
-        Ok((response, replay))
+        Ok(Box::new(Subscribed { response, replay }))
     }
 
     /// Subscribes to `topics`, which are fewer than before. When it returns, no event on others will come any

@@ -18,7 +18,7 @@ use super::error::{ClientError, HandlerResult, failure};
 use super::message::Message;
 use super::pulse::Pulse;
 use super::socket::{Socket, wait_until_read};
-use super::state::Session;
+use super::state::{Session, Subscribed};
 use crate::auth::permission::PublishPermission;
 use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
 use crate::client::reason::Reason;
@@ -225,7 +225,7 @@ impl WebSocket {
         let last = LastSeen::parse(last_event_id);
         self.topics.extend(topics.into_iter().map(Into::into));
         let topics = Topics::asked_for(&self.topics);
-        let (response, replay) = self.session.subscribe(topics, last)?;
+        let Subscribed { response, replay } = *self.session.subscribe(topics, last)?;
         if let Some(response) = response {
             self.session.outbox.write_held(&Payload::own(response));
             wait_until_read(&self.session.outbox);

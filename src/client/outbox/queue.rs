@@ -50,19 +50,17 @@ impl Piece {
 /// See the module's documentation. It is locked with the rest of the outbox's state.
 pub(super) struct Queue {
     limits: Limits,
-    sender: Sender<Piece>,
-    pub(super) receiver: Receiver<Piece>,
+    /// Made when something waits for the first time: a client that keeps up needs none, and its thread's
+    /// stack is not touched by making it (half a KiB of heap and a page of stack of each idle client).
+    channel: Option<(Sender<Piece>, Receiver<Piece>)>,
     messages: usize,
     bytes: usize,
     backlog: Arc<Backlog>,
 }
 
 impl Queue {
-    // A channel is built on the stack: one frame for it less is a page less of each idle client's stack.
-    #[inline(always)]
     pub fn new(limits: Limits, backlog: Arc<Backlog>) -> Queue {
-        let (sender, receiver) = crossbeam_channel::unbounded();
-        Queue { limits, sender, receiver, messages: 0, bytes: 0, backlog }
+        Queue { limits, channel: None, messages: 0, bytes: 0, backlog }
     }
 
     /// Messages that are not written yet.
@@ -79,6 +77,21 @@ impl Queue {
         self.messages == 0
     }
 
+    fn send(&mut self, piece: Piece) {
+        let (sender, _) = self.channel.get_or_insert_with(crossbeam_channel::unbounded);
+        // Both ends are here: it cannot fail.
+        let _ = sender.send(piece);
+    }
+
+    fn receive(&self) -> Option<Piece> {
+        self.channel.as_ref()?.1.try_recv().ok()
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.channel.as_ref().map_or(0, |(_, receiver)| receiver.len())
+    }
+
     pub fn has_room(&self, payload: &Payload) -> bool {
         let is_within = self.messages + payload.messages() <= self.limits.events
             && self.bytes + payload.bytes().len() <= self.limits.bytes;
@@ -91,13 +104,12 @@ impl Queue {
         self.messages += piece.messages;
         self.bytes += bytes;
         self.backlog.add(bytes);
-        // Both ends are here: it cannot fail.
-        let _ = self.sender.send(piece);
+        self.send(piece);
     }
 
     /// The next one, for the writer. It counts until [`Queue::count_written`].
     pub fn pop(&mut self) -> Option<Piece> {
-        let Piece { payload, sent, messages } = self.receiver.try_recv().ok()?;
+        let Piece { payload, sent, messages } = self.receive()?;
         self.messages -= messages - 1;
         Some(Piece::begun(payload, sent))
     }
@@ -113,10 +125,10 @@ impl Queue {
     /// Drops what waits, and counts nothing any more. A message that the peer is in the middle of stays:
     /// without its end it would take for it what comes next.
     pub fn clear(&mut self) {
-        let begun = self.receiver.try_recv().ok().filter(|piece| piece.sent > 0);
-        while self.receiver.try_recv().is_ok() {}
+        let begun = self.receive().filter(|piece| piece.sent > 0);
+        while self.receive().is_some() {}
         if let Some(piece) = begun {
-            let _ = self.sender.send(piece);
+            self.send(piece);
         }
         self.backlog.remove(self.bytes);
         (self.messages, self.bytes) = (0, 0);

@@ -237,7 +237,7 @@ impl Model {
     /// What waits is not written any more, but for what has been begun.
     fn drop_waiting(&mut self, close_message: &[u8]) {
         // The outbox knows which one the peer is in the middle of.
-        self.waiting.truncate(self.outbox.lock().queue.receiver.len());
+        self.waiting.truncate(self.outbox.lock().queue.len());
         self.waiting.push_back(close_message.to_vec());
     }
 
