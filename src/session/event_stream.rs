@@ -187,8 +187,9 @@ impl EventStream {
         // Before the greeting: a client that has read it misses nothing that is published from then on.
         let topics = Topics::asked_for(&topics.into_iter().map(Into::into).collect());
         let last = LastSeen::parse(self.last_event_id().as_deref());
-        let subscribed = self.session.subscribe(topics, last)?;
-        self.write_missed(subscribed);
+        let mut subscribed = self.session.subscribe(topics, last)?;
+        self.write_missed(&mut subscribed);
+        drop(subscribed);
         let outbox = &self.session.outbox;
         outbox.set_writer(thread::current());
         outbox.release();
@@ -202,9 +203,9 @@ impl EventStream {
 
     // Not inlined: its frame would be below every idle client's.
     #[inline(never)]
-    fn write_missed(&self, subscribed: Box<Subscribed>) {
-        let Subscribed { response, replay } = *subscribed;
-        let mut first = response.unwrap_or_default();
+    fn write_missed(&self, subscribed: &mut Subscribed) {
+        let replay = &subscribed.replay;
+        let mut first = subscribed.response.take().unwrap_or_default();
         first.extend_from_slice(&self.coding.frame(greeting(replay.seen).as_bytes()));
         self.session.outbox.write_held(&Payload::own(first));
         for payload in replay.payloads(self.session.encoding) {
