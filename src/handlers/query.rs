@@ -60,6 +60,16 @@ impl Query {
         &self.topics
     }
 
+    /// The topics that a query names, which the router has checked.
+    ///
+    /// # Errors
+    /// As for [`Query::parse`].
+    // Not inlined: its frame would be below every idle client's.
+    #[inline(never)]
+    pub fn topics_in(query: &str) -> Result<BTreeSet<String>, HandlerError> {
+        Query::parse(query).map(|query| query.topics)
+    }
+
     /// The one topic to publish on; `None` where the query names none.
     ///
     /// # Errors
