@@ -443,6 +443,27 @@ fn pings_are_seen_to_while_a_handler_waits_for_a_message() {
     while client.frame().is_some_and(|frame| frame.opcode != 8) {}
 }
 
+/// It never reads, so it does not see the client's pongs either: that is no silence of the client's.
+#[test]
+fn the_client_of_a_handler_that_only_sends_stays() {
+    let builder = Server::builder()
+        .configure(|config| config.set_ping(Duration::from_millis(100)))
+        .websocket("/own", |client| {
+            for number in 0..20 {
+                client.send(number.to_string())?;
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            Ok(())
+        });
+    let (_server, remote) = start(builder);
+    let mut client = Raw::connect(&remote, "/own");
+    for number in 0..20 {
+        let frame = client.frame().expect("a frame");
+        assert_eq!((frame.opcode, frame.payload), (1, number.to_string().into_bytes()));
+    }
+    assert_eq!(client.frame().expect("a frame").payload[..2], 1000_u16.to_be_bytes());
+}
+
 #[test]
 fn a_handler_learns_why_its_client_is_gone() {
     for fanout in FANOUTS {

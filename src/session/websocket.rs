@@ -145,7 +145,8 @@ impl WebSocket {
         }
     }
 
-    /// Sends a message. Waits while the client is slow.
+    /// Sends a message. Waits while the client is slow. Pings are sent, and answered, by [`WebSocket::receive`]
+    /// alone: a client of a handler that only sends is found gone when its system takes nothing any more.
     ///
     /// # Errors
     /// [`ClientError::Closed`] when the connection is over.
@@ -162,10 +163,7 @@ impl WebSocket {
                 outbox.release();
             }
         }
-        // Between messages, too, it is asked whether the client is there.
-        if self.pulse.is_silent(&self.session.outbox, self.incoming.last_read()) {
-            return Err(self.drop_silent());
-        }
+        // Whether the client is there is asked in `receive` alone: a handler that only sends reads no pongs.
         self.session.check_open()
     }
 
