@@ -98,7 +98,8 @@ impl Builder {
     }
 
     /// Serves event streams at this path. The handler runs in the client's own thread, for as long as the
-    /// client is connected, and may block. When it returns, the stream ends.
+    /// client is connected, and may block. When it returns, the stream ends, after an error without its last
+    /// chunk. A stream comes before a plain route of the same path.
     pub fn stream(
         mut self,
         path: &str,
@@ -108,9 +109,18 @@ impl Builder {
         self
     }
 
-    /// Asks `check` for each WebSocket and each event stream, built-in ones too, whether it may connect. It
-    /// sees the request's head and the client's address. The response that it returns otherwise, such as
-    /// [`Response::error`] with 403, is logged.
+    /// Asks `check` for each request whether it is served: for WebSockets, event streams, plain routes, and
+    /// what is built in, but for `/healthz` and OPTIONS. It sees the request's head and the client's address.
+    /// The response that it returns otherwise is logged.
+    ///
+    /// ```
+    /// use threadcast::{Response, Server};
+    ///
+    /// let builder = Server::builder().check(|request| match request.header("X-Key") {
+    ///     Some("1") => Ok(()),
+    ///     _ => Err(Response::error(403, "no_key", "send the header field X-Key")),
+    /// });
+    /// ```
     pub fn check(
         mut self,
         check: impl Fn(&Request) -> Result<(), Response> + Send + Sync + 'static,
@@ -137,6 +147,9 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub fn start(self) -> Result<Server, StartError> {
+        if let Some(route) = self.routes.unreachable() {
+            return Err(StartError::Route(route));
+        }
         match self.error {
             Some(error) => Err(StartError::Config(error)),
             None => Server::start_with(self.config, self.routes),

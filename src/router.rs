@@ -55,6 +55,11 @@ impl Router {
         if connection.method() == "OPTIONS" && (is_preflight || !app.is_draining()) {
             return serve_options(app, connection, path);
         }
+        // Before a ticket is used up. Whoever watches the server's health is no client.
+        let connection = match self.check(connection, path == "/healthz") {
+            Ok(connection) => connection,
+            Err(next) => return next,
+        };
         let query = match admit(app, &connection, path) {
             Ok(query) => query,
             Err(response) => return refuse(app, connection, response),
@@ -68,10 +73,7 @@ impl Router {
             ("/events", "GET") => {
                 // It would stay in memory as long as the client.
                 drop(query);
-                match self.check(connection) {
-                    Ok(connection) => event_stream::serve(app, connection, &events::events),
-                    Err(next) => next,
-                }
+                event_stream::serve(app, connection, &events::events)
             }
             ("/publish", "POST") => publish::serve(app, connection, &query),
             ("/ticket", "POST") => ticket::serve(app, connection),
@@ -79,10 +81,13 @@ impl Router {
         }
     }
 
-    /// Asks the program whether this client may connect. The error is what becomes of the connection.
+    /// Asks the program whether this client is served, unless the request is free of that. The error is what
+    /// becomes of the connection.
     #[inline(never)]
-    fn check(&self, connection: Connection) -> Result<Connection, Next> {
-        let Some(check) = &self.routes.check else { return Ok(connection) };
+    fn check(&self, connection: Connection, is_free: bool) -> Result<Connection, Next> {
+        let Some(check) = self.routes.check.as_ref().filter(|_| !is_free) else {
+            return Ok(connection);
+        };
         let request = Request::new(connection, self.app.config.max_message);
         let result = check(&request);
         let connection = request.into_connection();
@@ -96,10 +101,7 @@ impl Router {
         let (app, ticket) = (&self.app, query.ticket.as_deref());
         // The origin first: a refused page must not use a ticket up.
         match app.origins.check(&connection).and_then(|()| app.access.check(&connection, ticket)) {
-            Ok(()) => match self.check(connection) {
-                Ok(connection) => start(app, connection, endpoint),
-                Err(next) => next,
-            },
+            Ok(()) => start(app, connection, endpoint),
             Err(error) => app.refusals.respond(connection, &error.into()),
         }
     }
@@ -126,6 +128,10 @@ impl Router {
             };
             return connection.respond(&response);
         }
+        let connection = match self.check(connection, false) {
+            Ok(connection) => connection,
+            Err(next) => return next,
+        };
         let websocket = routes.websockets.get(path);
         if let Some(endpoint) = websocket.filter(|_| handshake::is_asked_for(&connection)) {
             return self.websocket(connection, endpoint, &query);
@@ -136,10 +142,6 @@ impl Router {
             if let Err(error) = app.access.check(&connection, query.ticket.as_deref()) {
                 return connection.respond(&error.into());
             }
-            let connection = match self.check(connection) {
-                Ok(connection) => connection,
-                Err(next) => return next,
-            };
             if connection.method() == "HEAD" {
                 let head = event_stream::head(connection.coding());
                 return connection.respond(&head);

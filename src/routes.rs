@@ -23,7 +23,7 @@ pub struct Routes {
     pub websockets: HashMap<String, Arc<Endpoint>>,
     /// By path.
     pub streams: HashMap<String, Box<StreamHandler>>,
-    /// Asked for each WebSocket and each event stream.
+    /// Asked for each request.
     pub check: Option<Box<Check>>,
     /// In front of the paths of what is built in.
     pub prefix: String,
@@ -43,6 +43,16 @@ impl Routes {
         self.websockets.contains_key(path)
             || self.streams.contains_key(path)
             || self.plain.keys().any(|(_, known)| known == path)
+    }
+
+    /// A route that no request would reach.
+    pub fn unreachable(&self) -> Option<String> {
+        let plain = self.plain.keys().map(|(method, path)| (&**method, path));
+        let others = self.websockets.keys().chain(self.streams.keys()).map(|path| ("GET", path));
+        let is_wrong = |(method, path): &(&str, &String)| {
+            !path.starts_with('/') || method.bytes().any(|byte| byte.is_ascii_lowercase())
+        };
+        plain.chain(others).find(is_wrong).map(|(method, path)| format!("{method} {path}"))
     }
 
     /// The handler of a plain request. That of GET serves HEAD as well, unless there is one of HEAD: its

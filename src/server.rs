@@ -50,6 +50,9 @@ pub struct Server {
 pub enum StartError {
     /// A setting is wrong.
     Config(ConfigError),
+    /// No request would reach this route: its path does not begin with `/`, or its method is not written in
+    /// capital letters.
+    Route(String),
     /// The address cannot be listened on.
     Bind(SocketAddr, io::Error),
     /// Threads cannot be started.
@@ -60,6 +63,10 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Config(error) => error.fmt(f),
+            StartError::Route(route) => write!(
+                f,
+                "no request would reach the route {route:?}; begin paths with / and write methods in capitals"
+            ),
             StartError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "{address} is in use; stop what listens there or choose --listen")
             }
@@ -77,6 +84,7 @@ impl error::Error for StartError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             StartError::Config(error) => Some(error),
+            StartError::Route(_) => None,
             StartError::Bind(_, error) | StartError::Threads(error) => Some(error),
         }
     }

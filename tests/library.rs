@@ -14,6 +14,7 @@ use common::{PATIENCE, Remote, wait_for};
 use threadcast::client::reason::Reason;
 use threadcast::{
     Builder, ClientError, Draft, EventStream, Fanout, Message, PublishError, Response, Server,
+    StartError,
 };
 
 const FANOUTS: [Fanout; 2] = [Fanout::Direct, Fanout::Handoff];
@@ -233,7 +234,7 @@ fn a_check_decides_who_may_connect() {
         })
         .websocket("/own", |client| Ok(client.send("welcome")?))
         .stream("/job", |stream| Ok(stream.send("welcome", "")?))
-        .route("GET", "/plain", |_| Response::text("for everybody"));
+        .route("GET", "/plain", |_| Response::text("for friends"));
     let (_server, remote) = start(builder);
     for path in ["/own", "/ws", "/echo"] {
         let refused = upgrade(&remote, path, "Cookie: name=Joe\r\n");
@@ -245,7 +246,13 @@ fn a_check_decides_who_may_connect() {
         Sse::connect(&remote, path, "Cookie: name=Zoë\r\n").event().expect("an event");
     }
     wait_log(&["INFO websocket", "refused with 403: no /own"]);
-    assert_eq!(remote.get("/plain").text(), "for everybody");
+    for path in ["/plain", "/stats", "/nowhere"] {
+        assert_eq!(remote.get(path).error_code(), "stranger", "{path}");
+    }
+    assert_eq!(remote.request("POST", "/publish", "", b"x").error_code(), "stranger");
+    let friend = remote.request("GET", "/plain", "Cookie: name=Zoë\r\n", b"");
+    assert_eq!(friend.text(), "for friends");
+    assert_eq!(remote.get("/healthz").status, 200);
 }
 
 #[test]
@@ -351,7 +358,7 @@ fn a_stream_ends_with_its_handler() {
         let mut client = Sse::connect(&remote, "/fails", "");
         let peer = client.stream().local_addr().unwrap().to_string();
         assert_eq!(client.event().unwrap().data.as_deref(), Some("1"));
-        assert!(client.event().is_none() && client.is_whole());
+        assert!(client.event().is_none() && !client.is_whole(), "it has not ended by intent");
         wait_log(&["WARN sse", &peer, "its handler failed"]);
     }
 }
@@ -716,6 +723,16 @@ fn a_server_that_is_dropped_is_gone() {
     drop(server);
     assert!(client.event().is_none() && client.is_whole());
     assert!(std::net::TcpStream::connect(remote.address).is_err());
+}
+
+#[test]
+fn a_route_that_no_request_reaches_is_an_error_of_start() {
+    for builder in [
+        Server::builder().route("get", "/a", |_| Response::text("")),
+        Server::builder().stream("a", |_| Ok(())),
+    ] {
+        assert!(matches!(builder.listen("127.0.0.1:0").start(), Err(StartError::Route(_))));
+    }
 }
 
 #[test]

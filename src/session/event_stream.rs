@@ -216,12 +216,17 @@ impl EventStream {
     /// Ends the stream, when its handler has returned.
     #[inline(never)]
     fn finish(mut self, result: HandlerResult) {
-        if let Some(error) = failure(result) {
-            log::warn!("sse {}: its handler failed: {error}", self.peer());
-        }
         self.session.begin();
-        // What was sent, and that the stream has ended, still reaches the client, whoever closed it first.
-        self.session.outbox.close(Reason::Finished, Some(self.coding.end()));
+        // What was sent still reaches the client, whoever closed the stream first. Without a last chunk the
+        // client can tell that it has not ended by intent.
+        let message = match failure(result) {
+            Some(error) => {
+                log::warn!("sse {}: its handler failed: {error}", self.peer());
+                None
+            }
+            None => Some(self.coding.end()),
+        };
+        self.session.outbox.close(Reason::Finished, message);
         self.session.outbox.wait_closed(Instant::now() + CLOSE_TIMEOUT);
     }
 }
