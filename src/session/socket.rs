@@ -36,7 +36,7 @@ const MAX_TRYING: usize = 32;
 
 /// How long the client has for reading the handshake's response before the first frame follows, and how
 /// long we wait at most for its system to acknowledge the response.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// The threads of the whole process that try: they share its processors.
@@ -93,7 +93,7 @@ impl Read for Socket {
 ///
 /// Some clients (simple-websocket for Python) read it and the frames behind it in one piece, and do not
 /// see the frames until more comes. So there is a pause before the first one. It ends when the client's
-/// system has acknowledged the response (5 ms later), when the client speaks, when events wait, when the
+/// system has acknowledged the response (10 ms later), when the client speaks, when events wait, when the
 /// socket is shut down, and after 50 ms.
 pub fn wait_until_read(outbox: &Outbox) {
     let stream = outbox.link().stream();
