@@ -122,6 +122,7 @@ impl WebSocket {
         let outbox = &self.session.outbox;
         loop {
             match self.incoming.receive() {
+                // Copied out of the buffer, so that the handler may use its client while it has the message.
                 Ok(Received::Message(message)) => {
                     return Ok(Some(match message.text() {
                         Some(text) => Message::Text(text.to_owned()),
