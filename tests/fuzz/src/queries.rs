@@ -148,11 +148,12 @@ fn check_topics(query: &Query, wanted: &BTreeSet<&str>) -> Result<(), String> {
     };
     match right && single == expected {
         true => Ok(()),
-        false => Err(format!("{wanted:?} is read as {:?}, and as {single:?} for a publisher", query.topics())),
+        false => Err(format!(
+            "{wanted:?} is read as {:?}, and as {single:?} for a publisher",
+            query.topics()
+        )),
     }
 }
-
-/// The names among topics, sorted.
 
 /// Runs the target.
 pub fn run(plan: &Plan) -> Outcome {
