@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 
 import tools
 from bytes_checks import Output
@@ -157,6 +158,11 @@ def streams_publishing_and_replay(context, all_topics, one_topic, publishing, re
             assert "hello" in events(everything, "hello")
             greeting, hello = events(chat, "hello")
             assert "established" in greeting and hello == "hello"
+        # The server notices that they are gone a moment later.
+        deadline = time.monotonic() + 20
+        while json.loads(request(f"{server.url}/stats")[2])["clients"]["sse"] > 0:
+            assert time.monotonic() < deadline, "the readers stay"
+            time.sleep(0.01)
         missed = [publish(server.url, f"missed {number}")[1] for number in range(3)]
         assert missed == [0, 0, 0], "nobody is there"
         with Output(typed(server, SAMPLE_ID.sub(answer["id"], replay[0]))) as back:
