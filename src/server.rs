@@ -22,7 +22,7 @@ use crate::listener::Listener;
 use crate::os::limits;
 use crate::router::Router;
 use crate::routes::Routes;
-use crate::session::{event_stream, websocket};
+use crate::session::{closing, event_stream};
 #[cfg(feature = "metrics")]
 use crate::sources::tick::Tick;
 
@@ -234,7 +234,7 @@ impl Server {
                 };
                 let message = match outbox.link().coding() {
                     Some(coding) => event_stream::shutdown_message(client.number, coding),
-                    None => websocket::shutdown_message(),
+                    None => closing::shutdown_message(),
                 };
                 // An outbox that is closing already ignores this.
                 outbox.close(Reason::Shutdown, Some(&message));

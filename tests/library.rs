@@ -329,6 +329,30 @@ fn what_a_websocket_handler_returns_decides_the_close_code() {
 }
 
 #[test]
+fn a_handler_closes_with_a_code_of_its_own() {
+    for fanout in FANOUTS {
+        let builder = Server::builder().websocket("/own", |client| {
+            while let Some(message) = client.receive()? {
+                match message.text() {
+                    Ok(text) => client.send(text)?,
+                    Err(_) => client.close(1003, "text only"),
+                }
+            }
+            unreachable!("the next `receive` tells that the connection is over")
+        });
+        let (_server, remote) = start_with(fanout, builder);
+        let mut client = Raw::connect(&remote, "/own");
+        client.send(0x81, b"text");
+        assert_eq!(client.frame().expect("a frame").payload, b"text");
+        client.send(0x82, b"bytes");
+        let close = client.frame().expect("a frame");
+        assert_eq!((close.opcode, &*close.payload), (8, &b"\x03\xebtext only"[..]));
+        client.send(0x88, &close.payload);
+        assert!(client.frame().is_none());
+    }
+}
+
+#[test]
 fn a_stream_ends_with_its_handler() {
     keep_log();
     for fanout in FANOUTS {

@@ -8,6 +8,7 @@
 //! [`WebSocket::receive`]: websocket::WebSocket::receive
 //! [`EventStream::follow`]: event_stream::EventStream::follow
 
+pub mod closing;
 pub mod error;
 pub mod event_stream;
 pub mod handshake;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use super::closing::{TOO_SLOW, close_frame};
 use super::error::HandlerResult;
 use super::handshake::{self, Accepted};
 use super::pulse::Pulse;
 use super::socket::Socket;
 use super::state::Session;
-use super::websocket::{TOO_SLOW, WebSocket, close_frame};
+use super::websocket::WebSocket;
 use crate::app::App;
 use crate::auth::access::bearer_token;
 use crate::auth::permission::PublishPermission;

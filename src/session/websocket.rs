@@ -6,14 +6,16 @@
 //! sends goes into the same outbox, each message as a whole frame, so they never interleave.
 
 use std::collections::BTreeSet;
-use std::net::Shutdown;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
-use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
+use super::closing::{
+    LINGER, UPLOAD_LINGER, answer_close, close_frame, shutdown_message, wait_closed,
+};
 use super::error::{ClientError, HandlerResult, failure};
 use super::message::Message;
 use super::pulse::Pulse;
@@ -30,24 +32,11 @@ use crate::hub::history::Replay;
 use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Receipt};
 use crate::listener::threads::STACK_BYTES;
-use crate::os::send::{ReadBounds, read_out};
+use crate::os::send::read_out;
 use crate::ws::deflate::{Window, compressed_frame};
 use crate::ws::failure::Failure;
 use crate::ws::frame::{frame, text_frame};
 use crate::ws::incoming::{Incoming, Received};
-
-/// The close frame for a client that is too slow: 1013, `Try Again Later` (IANA registry of close
-/// codes). Come back, with the id of the last event.
-pub(super) const TOO_SLOW: &[u8] = b"\x88\x0a\x03\xf5too slow";
-
-/// How long a client is read from that has been sent a close frame.
-const LINGER: ReadBounds =
-    ReadBounds { time: Duration::from_secs(1), idle: Duration::from_secs(1), bytes: 64 << 20 };
-
-/// The same for a client that is in the middle of a message which was refused: on a slow line it takes
-/// seconds until the close frame is read.
-const UPLOAD_LINGER: ReadBounds =
-    ReadBounds { time: Duration::from_secs(30), idle: Duration::from_secs(5), bytes: 64 << 20 };
 
 /// A WebSocket client (RFC 6455). Its handler runs in the client's own thread and may block.
 pub struct WebSocket {
@@ -242,6 +231,20 @@ impl WebSocket {
         self.session.unsubscribe(Topics::asked_for(&self.topics));
     }
 
+    /// Closes the connection with this code (section 7.4) and reason, and waits for the client to agree, a
+    /// second at most. When a handler returns, its client is closed with 1000, after an error with 1011.
+    ///
+    /// # Panics
+    /// If no endpoint may send the code, or the reason is longer than 123 bytes.
+    pub fn close(&mut self, code: u16, reason: &str) {
+        let close = CloseCode::from(code);
+        assert!(close.is_allowed() && reason.len() <= 123, "close code {code}, reason {reason:?}");
+        self.session.begin();
+        if self.session.outbox.close(Reason::Finished, Some(&close_frame(close, reason))) {
+            wait_closed(&self.session.outbox, LINGER);
+        }
+    }
+
     /// The connection is over, for this reason unless there is an earlier one.
     fn closed(&self, reason: Reason) -> ClientError {
         self.session.outbox.abort_for(reason);
@@ -354,44 +357,5 @@ fn start_writer(outbox: &Arc<Outbox>) {
     match thread {
         Ok(thread) => outbox.set_writer(thread.thread().clone()),
         Err(_) => outbox.abort_for(Reason::Internal),
-    }
-}
-
-/// Answers a close frame with the same (section 5.5.1).
-fn answer_close(outbox: &Arc<Outbox>, payload: &[u8]) {
-    let header = FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
-    outbox.write(&frame(Frame::from_payload(header, payload.to_vec().into())));
-    outbox.close(Reason::Closed, None);
-    wait_closed(outbox, LINGER);
-    // Nothing more is read, whoever closed first.
-    outbox.abort_for(Reason::Closed);
-}
-
-/// Waits until the close message is out, and ends our half of the connection.
-fn wait_closed(outbox: &Outbox, linger: ReadBounds) {
-    outbox.wait_closed(Instant::now() + CLOSE_TIMEOUT);
-    // What the client is still sending (after its close frame it must not) would make the
-    // system reset the connection, and our close frame be lost.
-    let stream = outbox.link().stream();
-    let _ = stream.shutdown(Shutdown::Write);
-    read_out(stream, linger, |_| false);
-}
-
-/// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
-pub fn shutdown_message() -> Vec<u8> {
-    close_frame(CloseCode::Away, "server shutdown")
-}
-
-pub(super) fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
-    frame(Frame::close(Some(CloseFrame { code, reason: reason.into() })))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_slow_clients_close_frame_is_well_formed() {
-        assert_eq!(close_frame(CloseCode::Again, "too slow"), TOO_SLOW);
     }
 }
