@@ -70,7 +70,8 @@ impl Builder {
         path: &str,
         handler: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
     ) -> Builder {
-        self.routes.plain.insert((method.to_owned(), path.to_owned()), Box::new(handler));
+        let here = self.routes.plain.entry(path.to_owned()).or_default();
+        here.insert(method.to_owned(), Box::new(handler));
         self
     }
 

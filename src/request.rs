@@ -2,6 +2,7 @@
 
 use crate::http::Response;
 use crate::http::forwarded::ClientAddress;
+use crate::http::head::parameter;
 use crate::listener::connection::{Connection, Next};
 
 /// A request for a plain route. Its thread is the handler's for the time.
@@ -33,8 +34,7 @@ impl Request {
 
     /// The first parameter of this name in the query.
     pub fn parameter(&self, name: &str) -> Option<String> {
-        let mut pairs = form_urlencoded::parse(self.query().as_bytes());
-        pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+        parameter(self.query(), name)
     }
 
     /// The value of the first header field of this name, without regard to case.

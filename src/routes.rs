@@ -1,6 +1,6 @@
 //! What an embedding program serves: its own routes, and who may connect.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::http::Response;
@@ -17,8 +17,8 @@ pub type Check = dyn Fn(&Request) -> Result<(), Response> + Send + Sync;
 /// The routes of a server. Paths are compared as they are sent.
 #[derive(Default)]
 pub struct Routes {
-    /// By method and path.
-    pub plain: HashMap<(String, String), Box<PlainHandler>>,
+    /// By path, then by method.
+    pub plain: HashMap<String, BTreeMap<String, Box<PlainHandler>>>,
     /// By path.
     pub websockets: HashMap<String, Arc<Endpoint>>,
     /// By path.
@@ -42,12 +42,13 @@ impl Routes {
     pub fn has(&self, path: &str) -> bool {
         self.websockets.contains_key(path)
             || self.streams.contains_key(path)
-            || self.plain.keys().any(|(_, known)| known == path)
+            || self.plain.contains_key(path)
     }
 
     /// A route that no request would reach.
     pub fn unreachable(&self) -> Option<String> {
-        let plain = self.plain.keys().map(|(method, path)| (&**method, path));
+        let plain = self.plain.iter();
+        let plain = plain.flat_map(|(path, all)| all.keys().map(move |method| (&**method, path)));
         let others = self.websockets.keys().chain(self.streams.keys()).map(|path| ("GET", path));
         let is_wrong = |(method, path): &(&str, &String)| {
             !path.starts_with('/') || method.bytes().any(|byte| byte.is_ascii_lowercase())
@@ -58,18 +59,15 @@ impl Routes {
     /// The handler of a plain request. That of GET serves HEAD as well, unless there is one of HEAD: its
     /// response goes out without the body (RFC 9110 section 9.3.2).
     pub fn plain(&self, method: &str, path: &str) -> Option<&PlainHandler> {
-        let find = |method: &str| {
-            let mut all = self.plain.iter();
-            all.find(|((one, known), _)| one == method && known == path)
-        };
-        let found = find(method).or_else(|| find("GET").filter(|_| method == "HEAD"));
-        found.map(|(_, handler)| &**handler)
+        let all = self.plain.get(path)?;
+        let found = all.get(method).or_else(|| all.get("GET").filter(|_| method == "HEAD"));
+        found.map(|handler| &**handler)
     }
 
     /// The methods of this path, for `Allow`.
     pub fn allowed_methods(&self, path: &str) -> String {
-        let here = self.plain.keys().filter(|(_, known)| known == path);
-        let mut methods: BTreeSet<&str> = here.map(|(method, _)| &**method).collect();
+        let plain = self.plain.get(path).into_iter().flat_map(BTreeMap::keys);
+        let mut methods: BTreeSet<&str> = plain.map(|method| &**method).collect();
         if self.streams.contains_key(path) || methods.contains("GET") {
             methods.extend(["GET", "HEAD"]);
         }

@@ -80,6 +80,12 @@ impl Head {
     }
 }
 
+/// The first parameter of a query (`application/x-www-form-urlencoded`) that has this name.
+pub fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+}
+
 /// The bytes that a percent-encoded path stands for (RFC 3986 section 2.1); `None` where a percent
 /// sign begins no percent-encoding.
 pub fn percent_decode(path: &str) -> Option<Cow<'_, [u8]>> {

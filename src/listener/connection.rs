@@ -212,12 +212,12 @@ impl Connection {
         }
     }
 
-    /// The target, and the value of `Last-Event-ID` unless that is empty.
-    pub fn target_and_last_event_id(&self) -> (Box<str>, Option<Box<str>>) {
-        let target = &*self.head().target;
+    /// The query, and the value of `Last-Event-ID` unless that is empty.
+    pub fn query_and_last_event_id(&self) -> (Box<str>, Option<Box<str>>) {
+        let query = self.head().query().unwrap_or_default();
         // An empty field is as none: the query may name an id.
         let field = self.header("Last-Event-ID").filter(|id| !id.is_empty());
-        (target.into(), field.map(Into::into))
+        (query.into(), field.map(Into::into))
     }
 
     /// Makes the connection an event stream, which is only written to.

@@ -88,7 +88,7 @@ fn open(app: &Arc<App>, connection: Connection) -> Result<EventStream, Next> {
     };
     let coding = connection.coding();
     let response = response(&connection, coding);
-    let request = connection.target_and_last_event_id();
+    let request = connection.query_and_last_event_id();
 
     // From here on the socket is the client's. The outbox is held by this thread: events wait.
     let link = connection.into_event_stream();

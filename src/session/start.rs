@@ -60,7 +60,7 @@ pub fn start(app: &Arc<App>, connection: Connection, endpoint: &Arc<Endpoint>) -
     };
     let (token, given) = (app.config.token.as_deref(), bearer_token(&connection));
     let permission = PublishPermission::new(token, app.is_loopback, given);
-    let request = connection.target_and_last_event_id();
+    let request = connection.query_and_last_event_id();
 
     // 2. From here on the socket is the client's. The outbox is held, for the client's thread: events wait.
     let (link, early) = connection.into_stream();
@@ -82,17 +82,9 @@ pub fn start(app: &Arc<App>, connection: Connection, endpoint: &Arc<Endpoint>) -
         let socket = Socket::new(Arc::clone(&session.outbox));
         let incoming = Incoming::new(socket, &early, limit, deflate);
         drop(early);
-        let (topics, has_writer) = (BTreeSet::new(), false);
-        let mut client = WebSocket {
-            session,
-            incoming,
-            pulse,
-            deflate,
-            protocol,
-            permission,
-            topics,
-            has_writer,
-        };
+        let topics = BTreeSet::new();
+        let mut client =
+            WebSocket { session, incoming, pulse, deflate, protocol, permission, topics };
         let result = (endpoint.handler)(&mut client);
         client.finish(result);
     };

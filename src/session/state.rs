@@ -12,6 +12,7 @@ use crate::client::registry::ClientGuard;
 use crate::event::EventId;
 use crate::event::encoding::Encoding;
 use crate::event::payload::Payload;
+use crate::http::head::parameter;
 use crate::hub::broadcaster::Subscriber;
 use crate::hub::error::PublishError;
 use crate::hub::history::Replay;
@@ -34,15 +35,15 @@ pub(super) struct Session {
     /// the outbox is held: so a handler that subscribes first misses nothing after the response.
     response: Option<Vec<u8>>,
     subscription: Option<Subscription>,
-    /// Path and query of the request.
-    target: Box<str>,
+    /// The query of the request, percent-encoded; empty where there is none.
+    query: Box<str>,
     last_event_id: Option<Box<str>>,
     guard: ClientGuard,
 }
 
 impl Session {
     /// On the heap: what is moved around on the stack of a client's thread stays resident there. `outbox` is
-    /// held by the caller. `target` and `last_event_id` are the request's.
+    /// held by the caller. `query` and `last_event_id` are the request's.
     #[inline(never)]
     pub fn new(
         app: &Arc<App>,
@@ -50,7 +51,7 @@ impl Session {
         guard: ClientGuard,
         encoding: Encoding,
         response: Vec<u8>,
-        (target, last_event_id): (Box<str>, Option<Box<str>>),
+        (query, last_event_id): (Box<str>, Option<Box<str>>),
     ) -> Box<Session> {
         Box::new(Session {
             app: Arc::clone(app),
@@ -58,38 +59,35 @@ impl Session {
             encoding,
             response: Some(response),
             subscription: None,
-            target,
+            query,
             last_event_id,
             guard,
         })
     }
 
-    /// The part of the target behind the `?`, percent-encoded; empty where there is none.
     pub fn query(&self) -> &str {
-        self.target.split_once('?').map_or("", |(_, query)| query)
+        &self.query
     }
 
     pub fn parameter(&self, name: &str) -> Option<String> {
-        let mut pairs = form_urlencoded::parse(self.query().as_bytes());
-        pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+        parameter(&self.query, name)
     }
 
     #[inline(never)]
     pub fn last_event_id(&self) -> Option<String> {
         let is_known = |name: &str| LAST_EVENT_ID_NAMES.contains(&name);
         let in_query = || {
-            let pairs = form_urlencoded::parse(self.query().as_bytes());
+            let pairs = form_urlencoded::parse(self.query.as_bytes());
             pairs.filter(|(name, _)| is_known(name)).last().map(|(_, value)| value.into_owned())
         };
         self.last_event_id.as_deref().map(str::to_owned).or_else(in_query)
     }
 
-    /// Writes the response, if that is not done. Returns whether this was the first step.
-    pub fn begin(&mut self) -> bool {
-        let Some(response) = self.take_response() else { return false };
+    /// Writes the response, if that is not done.
+    pub fn begin(&mut self) {
+        let Some(response) = self.take_response() else { return };
         self.outbox.write_held(&Payload::own(response));
         self.outbox.release();
-        true
     }
 
     /// The response, if it is not written: then the outbox is held, and the caller writes and releases.

@@ -2,12 +2,10 @@
 //!
 //! The client's thread is blocked in `read`, in [`WebSocket::receive`]. A message wakes it, the read's timeout
 //! (then it is time for a ping), or a `shutdown` of the socket by the thread that ends the connection. Events
-//! come from the broadcaster through the client's [`Outbox`]; what the handler
+//! come from the broadcaster through the client's [outbox](crate::client::outbox); what the handler
 //! sends goes into the same outbox, each message as a whole frame, so they never interleave.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use tungstenite::protocol::frame::Frame;
@@ -22,16 +20,14 @@ use super::pulse::Pulse;
 use super::socket::{Socket, wait_until_read};
 use super::state::{Session, Subscribed};
 use crate::auth::permission::PublishPermission;
-use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
+use crate::client::outbox::CLOSE_TIMEOUT;
 use crate::client::reason::Reason;
-use crate::config::Fanout;
 use crate::event::payload::Payload;
 use crate::event::{Draft, EventId};
 use crate::http::forwarded::ClientAddress;
 use crate::hub::history::Replay;
 use crate::hub::topics::Topics;
 use crate::hub::{LastSeen, Receipt};
-use crate::listener::threads::STACK_BYTES;
 use crate::os::send::read_out;
 use crate::ws::deflate::{Window, compressed_frame};
 use crate::ws::failure::Failure;
@@ -47,8 +43,6 @@ pub struct WebSocket {
     pub(super) protocol: Option<&'static str>,
     pub(super) permission: PublishPermission,
     pub(super) topics: BTreeSet<String>,
-    /// Whether the outbox has what it needs for events: see [`WebSocket::subscribe`].
-    pub(super) has_writer: bool,
 }
 
 impl WebSocket {
@@ -218,10 +212,7 @@ impl WebSocket {
             self.session.outbox.write_held(&Payload::own(response));
             wait_until_read(&self.session.outbox);
         }
-        if !self.has_writer {
-            start_writer(&self.session.outbox);
-            self.has_writer = true;
-        }
+        self.session.outbox.ensure_writer();
         Ok(Missed { client: self, replay })
     }
 
@@ -339,23 +330,5 @@ impl Drop for Missed<'_> {
             session.outbox.write_held(&payload);
         }
         session.outbox.release();
-    }
-}
-
-/// With `handoff` a client that gets events needs a writer of its own, since its thread is blocked in `read`.
-fn start_writer(outbox: &Arc<Outbox>) {
-    if outbox.fanout() == Fanout::Direct {
-        return;
-    }
-    let name = format!("wsw {}", outbox.link().peer());
-    let writer = Arc::clone(outbox);
-    let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
-        while let Some(piece) = writer.next_piece() {
-            writer.write_piece(&piece);
-        }
-    });
-    match thread {
-        Ok(thread) => outbox.set_writer(thread.thread().clone()),
-        Err(_) => outbox.abort_for(Reason::Internal),
     }
 }

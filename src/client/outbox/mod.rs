@@ -141,11 +141,6 @@ impl Outbox {
         &self.link
     }
 
-    /// Which way its events go.
-    pub fn fanout(&self) -> Fanout {
-        self.fanout
-    }
-
     /// Events written so far.
     pub fn sent(&self) -> u64 {
         self.lock().sent

@@ -6,13 +6,14 @@ use std::io;
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::phase::{Close, Phase};
 use super::queue::Piece;
 use super::{Outbox, State};
 use crate::client::reason::Reason;
+use crate::config::Fanout;
 use crate::event::payload::Payload;
 use crate::listener::threads::STACK_BYTES;
 use crate::os::send::{send_now, wait_writable};
@@ -98,23 +99,46 @@ impl Outbox {
         // What the socket takes at once needs no thread.
         let Some(piece) = self.flush(&mut state) else { return };
         drop(state);
-        self.start_writer(piece);
+        self.start_thread(move |outbox| outbox.catch_up(piece));
     }
 
+    /// With `handoff`, gives the outbox a writer of its own, unless it has one: for a client whose own thread
+    /// is blocked in `read`. With `direct` there is nothing to do.
+    pub fn ensure_writer(self: &Arc<Self>) {
+        if self.fanout == Fanout::Direct || self.writer.get().is_some() {
+            return;
+        }
+        let thread = self.start_thread(|outbox| {
+            while let Some(piece) = outbox.next_piece() {
+                outbox.write_piece(&piece);
+            }
+        });
+        if let Some(thread) = thread {
+            self.set_writer(thread);
+        }
+    }
+
+    /// Starts a thread that writes. The connection ends where there is none, and where it panics: a phase
+    /// without its writer would last for ever.
     // Not inlined: its frame would be below every idle client's.
     #[inline(never)]
-    fn start_writer(self: &Arc<Self>, piece: Piece) {
+    fn start_thread(
+        self: &Arc<Self>,
+        write: impl FnOnce(&Outbox) + Send + 'static,
+    ) -> Option<Thread> {
         let outbox = Arc::clone(self);
-        let name = format!("wsw {}", self.link.peer());
-        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
         let body = move || {
-            // A phase without its writer would last for ever.
-            if catch_unwind(AssertUnwindSafe(|| outbox.catch_up(piece))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| write(&outbox))).is_err() {
                 outbox.abort_for(Reason::Internal);
             }
         };
-        if thread.spawn(body).is_err() {
-            self.abort_for(Reason::Internal);
+        let name = format!("wsw {}", self.link.peer());
+        match thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body) {
+            Ok(started) => Some(started.thread().clone()),
+            Err(_) => {
+                self.abort_for(Reason::Internal);
+                None
+            }
         }
     }
 
