@@ -275,7 +275,9 @@ impl WebSocket {
     }
 
     /// Ends the connection when the handler has returned.
-    pub(super) fn finish(mut self, result: HandlerResult) {
+    // Not inlined: its frame would be below every idle client's.
+    #[inline(never)]
+    pub(super) fn finish(&mut self, result: HandlerResult) {
         self.session.begin();
         let message = match failure(result) {
             Some(error) => {

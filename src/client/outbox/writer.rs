@@ -104,6 +104,8 @@ impl Outbox {
 
     /// With `handoff`, gives the outbox a writer of its own, unless it has one: for a client whose own thread
     /// is blocked in `read`. With `direct` there is nothing to do.
+    // Not inlined, nor is what it calls: their frames would be below every idle client's.
+    #[inline(never)]
     pub fn ensure_writer(self: &Arc<Self>) {
         if self.fanout == Fanout::Direct || self.writer.get().is_some() {
             return;
@@ -120,7 +122,6 @@ impl Outbox {
 
     /// Starts a thread that writes. The connection ends where there is none, and where it panics: a phase
     /// without its writer would last for ever.
-    // Not inlined: its frame would be below every idle client's.
     #[inline(never)]
     fn start_thread(
         self: &Arc<Self>,
