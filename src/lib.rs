@@ -92,7 +92,7 @@ pub mod ws;
 pub use auth::permission::PublishPermission;
 pub use builder::Builder;
 pub use client::reason::Reason;
-pub use config::{Config, ConfigError, Fanout};
+pub use config::{Config, ConfigError, Fanout, JournalSync};
 pub use event::{Draft, Event, EventError, EventId};
 pub use http::Response;
 pub use http::forwarded::ClientAddress;

@@ -6,6 +6,7 @@
 
 pub mod delivery;
 pub mod error;
+pub mod journal;
 pub mod keys;
 pub mod local;
 pub mod replay;
