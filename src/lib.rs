@@ -105,3 +105,4 @@ pub use session::event_stream::EventStream;
 pub use session::message::Message;
 pub use session::websocket::{Missed, WebSocket};
 pub use store::error::{OpenError, PublishError};
+pub use store::journal::error::JournalError;

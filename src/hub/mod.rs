@@ -15,9 +15,10 @@ use crate::config::Config;
 use crate::event::last_seen::LastSeen;
 use crate::event::topics::Topics;
 use crate::event::{Draft, EventId};
+use crate::store::Store;
 use crate::store::error::{OpenError, PublishError};
 use crate::store::replay::Replay;
-use crate::store::{Status, Store};
+use crate::store::status::Status;
 use broadcaster::{Subscriber, Timing};
 use subscribers::{Subscribers, Subscription};
 

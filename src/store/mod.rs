@@ -10,29 +10,19 @@ pub mod journal;
 pub mod keys;
 pub mod local;
 pub mod replay;
+pub mod status;
 pub mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::event::id::IdSource;
 use crate::event::{Draft, EventId};
 use delivery::Deliver;
 use error::{OpenError, PublishError};
 use local::Local;
+use status::Status;
 use window::Window;
-
-/// How a store is doing.
-#[derive(Debug)]
-pub struct Status {
-    /// Which store it is.
-    pub name: &'static str,
-    /// What is wrong with it; then nothing can be published.
-    pub problem: Option<String>,
-    /// What it counts, by name.
-    pub counters: Vec<(&'static str, u64)>,
-}
 
 /// See the module's documentation.
 pub struct Store {
@@ -50,10 +40,8 @@ impl Store {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(config: &Config, clock: fn() -> u64, deliver: Deliver) -> Result<Store, OpenError> {
-        let ids = IdSource::new(clock);
-        let window = Arc::new(Window::new(config.history, Vec::new(), ids.last()));
-        let backend = Backend::Local(Local::new(ids, Arc::clone(&window), deliver));
-        Ok(Store { window, backend })
+        let local = Local::open(config, clock, deliver)?;
+        Ok(Store { window: Arc::clone(local.window()), backend: Backend::Local(local) })
     }
 
     /// Stores events, all or none, and delivers them. Returns an id for each: where its key was used before, the
@@ -83,7 +71,7 @@ impl Store {
     /// How the store is doing.
     pub fn status(&self) -> Status {
         match &self.backend {
-            Backend::Local(_) => Status { name: "memory", problem: None, counters: Vec::new() },
+            Backend::Local(local) => local.status(),
         }
     }
 

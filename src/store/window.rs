@@ -131,6 +131,11 @@ impl Window {
         self.kept().newest
     }
 
+    /// The oldest event that is kept.
+    pub fn oldest(&self) -> Option<EventId> {
+        self.kept().events.keys().next().copied()
+    }
+
     /// How a client with these topics begins that gets live events from behind `until` on.
     pub(super) fn begin(&self, last: LastSeen, until: EventId, topics: &Topics) -> Beginning {
         let kept = self.kept();

@@ -104,3 +104,27 @@ fn run(shared: &Shared) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_synced_without_further_writes_and_at_the_end() {
+        let mut syncer = Syncer::start("folder".into()).unwrap();
+        // Files that cannot be synced show when that is tried (fsync(2): `EINVAL`).
+        let file = || Arc::new(File::open("/dev/null").unwrap());
+        syncer.add(&file());
+        while syncer.problem().is_none() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(syncer.problem().unwrap().contains("\"folder\""));
+        syncer.add(&Arc::new(File::open(".").unwrap()));
+        while syncer.problem().is_some() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        syncer.add(&file());
+        syncer.stop();
+        assert!(syncer.problem().is_some());
+    }
+}
