@@ -259,9 +259,9 @@ def commands_in_the_text(context, of_the_tour, of_the_contract):
 
 
 @book(f"""curl -d '72.5' -H 'Idempotency-Key: "sensor-7-000481"' 'http://{ADDRESS}/publish?topic=sensors/7'""")
-def publishing_twice(context, command):
+def publishing_twice(context, of_the_book):
     with start(context) as server, Output(["curl", "-sN", f"{server.url}/events"]) as stream:
         events(stream, "established")
-        assert printed(server, command)["id"] == printed(server, command)["id"]
+        assert printed(server, of_the_book[0])["id"] == printed(server, of_the_book[0])["id"]
         publish(server.url, "end")
         assert events(stream, "end")[1:] == ["72.5", "end"]
