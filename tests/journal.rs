@@ -218,11 +218,16 @@ fn a_server_killed_ten_times_under_load_loses_nothing_and_repeats_nothing() {
         load.is_over.store(true, Ordering::SeqCst);
         let published = publishers.map(|publisher| publisher.join().unwrap()).concat();
         server.publish_id("/publish", "end");
-        (published, clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>())
+        let clients = clients.into_iter().map(|client| client.join().unwrap());
+        (published, clients.collect::<Vec<_>>())
     });
 
     let log = &clients[0].log;
-    for client in &clients {
+    // What they got live, another one finds in the journal.
+    drop(server);
+    let _server = start(&folder, &["--listen", &address.to_string()]);
+    let late = Client { last: Some("earliest".to_owned()), ..Client::default() }.run(address);
+    for client in clients.iter().chain([&late]) {
         assert_eq!((client.gaps, client.log.len()), (0, log.len()));
         let differing = client.log.iter().zip(log).find(|(one, other)| one != other);
         assert_eq!(differing, None, "clients see the same");

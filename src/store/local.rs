@@ -1,5 +1,4 @@
-//! The store of a server on its own: ids from the clock, events in the window, and in the journal if there is
-//! one.
+//! The store of a server on its own: ids from the clock, and events in the journal if there is one.
 //!
 //! One lock covers an event's way from its id to the broadcasters' channels, so the order is the same
 //! everywhere. A publisher holds it while a broadcaster is behind: others wait.
@@ -22,6 +21,7 @@ use crate::event::{Draft, Event, EventId};
 /// See the module's documentation.
 pub struct Local {
     state: Mutex<State>,
+    /// What the journal needs to keep.
     window: Arc<Window>,
     deliver: Deliver,
 }
@@ -36,37 +36,44 @@ struct State {
 }
 
 impl Local {
-    /// Opens the journal, if one is configured, and fills the window from it. `clock` tells milliseconds since
-    /// 1970.
+    /// Opens the journal, if one is configured, and puts what it holds into the window. `clock` tells
+    /// milliseconds since 1970.
     ///
     /// # Errors
     /// [`OpenError::Journal`].
-    pub fn open(config: &Config, clock: fn() -> u64, deliver: Deliver) -> Result<Local, OpenError> {
-        let mut ids = IdSource::new(clock);
+    pub fn open(
+        config: &Config,
+        clock: fn() -> u64,
+        window: &Arc<Window>,
+        deliver: Deliver,
+    ) -> Result<Local, OpenError> {
         let mut keys = Keys::default();
-        let window = Window::new(config.history, Vec::new(), ids.last());
-        let mut journal = None;
-        if let Some(folder) = &config.journal {
-            let (now, millis) = (Instant::now(), clock());
-            let window = &window;
-            let (opened, last) = Journal::open(folder, config.journal_sync, clock, &mut |entry| {
-                let (event, key) = match entry {
-                    Entry::Gap(id) => return window.gap(id),
-                    Entry::Event(event, key) => (event, key),
+        let (ids, journal) = match &config.journal {
+            None => {
+                let ids = IdSource::new(clock);
+                window.gap(ids.last());
+                (ids, None)
+            }
+            Some(folder) => {
+                let (now, millis) = (Instant::now(), clock());
+                let mut take = |entry: Entry<'_>| match entry {
+                    Entry::Gap(id) => window.gap(id),
+                    Entry::Event(event, key) => {
+                        if let Some(key) = key {
+                            let age = Duration::from_millis(millis.saturating_sub(event.id.millis));
+                            // Where the clock does not go back that far: the safe side.
+                            keys.insert(key, event.id, now.checked_sub(age).unwrap_or(now));
+                            keys.expire(now);
+                        }
+                        window.push(event);
+                    }
                 };
-                if let Some(key) = key {
-                    let age = Duration::from_millis(millis.saturating_sub(event.id.millis));
-                    // Where the clock that counts is younger than the key: the safe side.
-                    keys.insert(key, event.id, now.checked_sub(age).unwrap_or(now));
-                    keys.expire(now);
-                }
-                window.push(event);
-            })?;
-            ids = IdSource::after(last, clock);
-            journal = Some(opened);
-        }
+                let (journal, last) = Journal::open(folder, config.journal_sync, clock, &mut take)?;
+                (IdSource::after(last, clock), Some(journal))
+            }
+        };
         let state = State { ids, keys, journal, problem: None, is_closed: false };
-        Ok(Local { state: Mutex::new(state), window: Arc::new(window), deliver })
+        Ok(Local { state: Mutex::new(state), window: Arc::clone(window), deliver })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -108,16 +115,9 @@ impl Local {
             return Err(error);
         }
         for (event, _) in events {
-            // First into the window: a client that subscribes in between finds there what it will not get live.
-            self.window.push(Arc::clone(&event));
             (self.deliver)(Delivery::Event(event));
         }
         Ok(ids)
-    }
-
-    /// The newest events.
-    pub fn window(&self) -> &Arc<Window> {
-        &self.window
     }
 
     /// See [`Store::status`](super::Store::status).
@@ -165,5 +165,66 @@ impl State {
         }
         self.problem = problem;
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::last_seen::LastSeen;
+    use crate::event::topics::Topics;
+    use crate::store::replay::Replay;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// A store on the journal in this folder, and its window.
+    fn open(folder: &std::path::Path, clock: fn() -> u64) -> (Local, Arc<Window>) {
+        let mut config = Config::default();
+        config.set_journal(folder).unwrap();
+        let window = Arc::new(Window::new(10, Vec::new()));
+        let to = Arc::clone(&window);
+        let deliver = move |delivery| match delivery {
+            Delivery::Event(event) => to.push(event),
+            Delivery::Gap(id) => to.gap(id),
+        };
+        let local = Local::open(&config, clock, &window, Arc::new(deliver)).unwrap();
+        (local, window)
+    }
+
+    #[test]
+    fn a_journal_brings_back_events_and_keys_and_ids_rise_whatever_the_clock_says() {
+        static CLOCK: AtomicU64 = AtomicU64::new(10_000_000);
+        let clock = || CLOCK.load(Ordering::Relaxed);
+        let name = format!("threadcast-local-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let draft = |data| Draft::new("topic", None, data).unwrap();
+        let with_key = |key| draft("x").with_key(key).unwrap();
+
+        let (local, _) = open(&folder, clock);
+        let first = local.append(vec![with_key("old"), draft("one")]).unwrap();
+        CLOCK.fetch_add(200_000, Ordering::Relaxed);
+        let young = local.append(vec![with_key("young")]).unwrap();
+        local.close();
+        assert_eq!(local.append(vec![draft("late")]), Err(PublishError::Stopped));
+
+        // Six minutes after the old key was used, not three after the young one.
+        CLOCK.fetch_add(160_000, Ordering::Relaxed);
+        let (local, window) = open(&folder, clock);
+        let mut replay =
+            Replay::new(&window, LastSeen::Event(first[0]), &Topics::All, Topics::named([]));
+        let ids: Vec<_> = replay.next_batch().unwrap().iter().map(|event| event.id).collect();
+        assert_eq!(ids, [first[1], young[0]]);
+        assert_eq!(local.append(vec![with_key("young")]).unwrap(), young);
+        assert!(local.append(vec![with_key("old")]).unwrap() > young);
+        assert_eq!(local.status().name, "journal");
+        let newest = local.append(vec![draft("two")]).unwrap();
+        local.close();
+
+        CLOCK.store(5, Ordering::Relaxed);
+        let (local, window) = open(&folder, clock);
+        assert_eq!(window.newest(), newest[0]);
+        let next = local.append(vec![draft("three")]).unwrap();
+        assert!(next > newest, "{next:?} after {newest:?}");
+        local.close();
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

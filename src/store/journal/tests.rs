@@ -401,3 +401,24 @@ fn the_state_is_on_the_disk_before_an_id_above_its_ceiling_is_given() {
     journal.kill();
     assert_eq!(open(&folder).1, ["gap 100", "event 101"]);
 }
+
+#[test]
+fn what_is_appended_is_synced_before_the_answer_or_soon_after() {
+    let folder = Folder::new("sync");
+    // A file that can be written, but not synced: fsync(2) returns `EINVAL`.
+    let unsyncable = || Arc::new(File::options().write(true).open("/dev/null").unwrap());
+    let event = event(101, "data");
+    let records = [Record { event: &event, key: None }];
+    let (mut journal, ..) = read(&folder, JournalSync::Always, || 100).unwrap();
+    journal.file = unsyncable();
+    let error = journal.append(&records, None).unwrap_err();
+    assert!(matches!(error, PublishError::Unavailable(_)), "{error}");
+    journal.kill();
+    let (mut journal, ..) = read(&folder, JournalSync::Interval, || 100).unwrap();
+    journal.file = unsyncable();
+    journal.append(&records, None).unwrap();
+    while journal.problem().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    journal.kill();
+}
