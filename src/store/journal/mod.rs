@@ -126,7 +126,11 @@ impl Journal {
             file: Arc::new(file),
             is_cut_needed: true,
             last: newest,
-            state: State { ceiling: ceiling.max(newest.millis.saturating_add(1)), boot, closed_at: None },
+            state: State {
+                ceiling: ceiling.max(newest.millis.saturating_add(1)),
+                boot,
+                closed_at: None,
+            },
             is_closed: true,
             buffer: Vec::new(),
         };
