@@ -45,6 +45,13 @@ impl From<EventError> for PublishError {
 pub enum OpenError {
     /// A thread cannot be started.
     Threads(io::Error),
+    /// The Redis server cannot be used.
+    Redis {
+        /// Where it is.
+        address: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
 }
 
 impl fmt::Display for OpenError {
@@ -53,6 +60,7 @@ impl fmt::Display for OpenError {
             OpenError::Threads(error) => {
                 write!(f, "cannot start a thread: {error}; raise the limits on threads and memory")
             }
+            OpenError::Redis { address, problem } => write!(f, "Redis at {address}: {problem}"),
         }
     }
 }

@@ -8,7 +8,10 @@ pub mod delivery;
 pub mod error;
 pub mod keys;
 pub mod local;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod replay;
+pub mod status;
 pub mod window;
 
 use std::sync::Arc;
@@ -20,18 +23,8 @@ use crate::event::{Draft, EventId};
 use delivery::Deliver;
 use error::{OpenError, PublishError};
 use local::Local;
+pub use status::Status;
 use window::Window;
-
-/// How a store is doing.
-#[derive(Debug)]
-pub struct Status {
-    /// Which store it is.
-    pub name: &'static str,
-    /// What is wrong with it; then nothing can be published.
-    pub problem: Option<String>,
-    /// What it counts, by name.
-    pub counters: Vec<(&'static str, u64)>,
-}
 
 /// See the module's documentation.
 pub struct Store {
@@ -41,6 +34,8 @@ pub struct Store {
 
 enum Backend {
     Local(Local),
+    #[cfg(feature = "redis")]
+    Redis(redis::Redis),
 }
 
 impl Store {
@@ -49,6 +44,15 @@ impl Store {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(config: &Config, clock: fn() -> u64, deliver: Deliver) -> Result<Store, OpenError> {
+        #[cfg(feature = "redis")]
+        if let Some(url) = &config.redis {
+            let stream = config.redis_stream.clone();
+            let options = redis::RedisOptions { url: url.clone(), stream, history: config.history };
+            // It begins where the stream begins.
+            let window = Arc::new(Window::new(config.history, Vec::new(), EventId::default()));
+            let redis = redis::Redis::open(&options, Arc::clone(&window), deliver)?;
+            return Ok(Store { window, backend: Backend::Redis(redis) });
+        }
         let ids = IdSource::new(clock);
         let window = Arc::new(Window::new(config.history, Vec::new(), ids.last()));
         let backend = Backend::Local(Local::new(ids, Arc::clone(&window), deliver));
@@ -63,6 +67,8 @@ impl Store {
     pub fn append(&self, drafts: Vec<Draft>) -> Result<Vec<EventId>, PublishError> {
         match &self.backend {
             Backend::Local(local) => local.append(drafts),
+            #[cfg(feature = "redis")]
+            Backend::Redis(redis) => redis.append(drafts),
         }
     }
 
@@ -76,6 +82,8 @@ impl Store {
     pub fn max_lag(&self) -> Option<Duration> {
         match &self.backend {
             Backend::Local(_) => None,
+            #[cfg(feature = "redis")]
+            Backend::Redis(_) => Some(redis::MAX_LAG),
         }
     }
 
@@ -83,6 +91,8 @@ impl Store {
     pub fn status(&self) -> Status {
         match &self.backend {
             Backend::Local(_) => Status { name: "memory", problem: None, counters: Vec::new() },
+            #[cfg(feature = "redis")]
+            Backend::Redis(redis) => redis.status(),
         }
     }
 
@@ -90,6 +100,8 @@ impl Store {
     pub fn close(&self) {
         match &self.backend {
             Backend::Local(local) => local.close(),
+            #[cfg(feature = "redis")]
+            Backend::Redis(redis) => redis.close(),
         }
     }
 }

@@ -1,0 +1,346 @@
+//! The thread that reads the stream.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::{Connection, ErrorKind, RedisResult, cmd};
+
+use super::connect::{Address, Stream, describe};
+use super::entry::{Chain, RawEntry, id_before};
+use super::pool::Pool;
+use crate::event::EventId;
+use crate::os::clock::timestamp;
+use crate::store::delivery::{Deliver, Delivery};
+use crate::store::window::{MAX_BYTES, Window};
+
+/// How long `XREAD` waits for an entry.
+pub const BLOCK: Duration = Duration::from_secs(2);
+
+/// The most entries that are read at once: with the longest events, of 1 MiB by default, they are 100 MiB.
+const MAX_ENTRIES: usize = 100;
+
+/// How long is waited before connecting again: twice as long each time.
+const MIN_WAIT: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_secs(2);
+
+/// What publishers and the reader share.
+pub struct Shared {
+    /// Where Redis is.
+    pub address: Address,
+    /// The stream there.
+    pub stream: Stream,
+    /// The publishers' connections.
+    pub pool: Pool,
+    /// What is counted.
+    pub counters: Counters,
+    state: Mutex<State>,
+    is_stopped: AtomicBool,
+    /// The number by which Redis knows the reader's connection.
+    reader_id: AtomicI64,
+}
+
+#[derive(Default)]
+struct State {
+    /// The newest id that was read or published here.
+    seen: EventId,
+    /// Why the reader is not connected.
+    problem: Option<String>,
+}
+
+/// What is counted since the start.
+#[derive(Default)]
+pub struct Counters {
+    /// How often the reader has connected again.
+    pub reconnects: Counter,
+    /// How often events were lost.
+    pub gaps: Counter,
+    /// How often publishing has failed.
+    pub publishes_failed: Counter,
+    /// Events that were read.
+    pub events_read: Counter,
+}
+
+/// A number that only grows.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    /// Nothing has been seen yet.
+    pub fn new(address: Address, stream: Stream) -> Shared {
+        Shared {
+            address,
+            stream,
+            pool: Pool::new(),
+            counters: Counters::default(),
+            state: Mutex::default(),
+            is_stopped: AtomicBool::new(false),
+            reader_id: AtomicI64::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest id that was read or published here.
+    pub fn seen(&self) -> EventId {
+        self.state().seen
+    }
+
+    /// This id was read or published.
+    pub fn saw(&self, id: EventId) {
+        let mut state = self.state();
+        state.seen = state.seen.max(id);
+    }
+
+    /// Why the reader is not connected.
+    pub fn problem(&self) -> Option<String> {
+        self.state().problem.clone()
+    }
+
+    /// Whether it is closed.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is published any more, and the reader ends.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// The number by which Redis knows the reader's connection.
+    pub fn reader_id(&self) -> i64 {
+        self.reader_id.load(Ordering::Relaxed)
+    }
+}
+
+/// See the module's documentation.
+pub struct Reader {
+    shared: Arc<Shared>,
+    chain: Chain,
+    window: Arc<Window>,
+    deliver: Deliver,
+}
+
+impl Reader {
+    /// A reader that has read nothing.
+    pub fn new(shared: Arc<Shared>, window: Arc<Window>, deliver: Deliver) -> Reader {
+        Reader { shared, chain: Chain::after(EventId::default()), window, deliver }
+    }
+
+    /// Puts the newest `count` entries into the window, and delivers none of them.
+    pub fn load(&mut self, connection: &mut Connection, count: usize) -> RedisResult<()> {
+        self.identify(connection);
+        let stream = &self.shared.stream;
+        // Before the entries: what is above this id and not among them came later.
+        let last = stream.last_id(connection)?;
+        let (mut newest_first, mut bytes, mut end) = (Vec::new(), 0, "+".to_owned());
+        let mut is_whole = false;
+        while newest_first.len() < count && bytes < MAX_BYTES && !is_whole {
+            let size = MAX_ENTRIES.min(count - newest_first.len());
+            let mut command = cmd("XREVRANGE");
+            command.arg(&stream.name).arg(&end).arg("-").arg("COUNT").arg(size);
+            let entries: Vec<RawEntry> = command.query(connection)?;
+            is_whole = entries.len() < size;
+            bytes += entries.iter().flat_map(|(_, content)| content).map(Vec::len).sum::<usize>();
+            if let Some((oldest, _)) = entries.last() {
+                let Some(before) = oldest.parse().ok().and_then(predecessor) else { break };
+                end = before.to_string();
+            }
+            newest_first.extend(entries);
+        }
+        // Every event behind this id is loaded.
+        let floor = match newest_first.last() {
+            None => last,
+            Some((id, content)) => match id_before(content) {
+                Some(before) => before,
+                None if is_whole => EventId::default(),
+                // Nobody knows what was before it: it serves as the beginning.
+                None => {
+                    let id = id.parse().unwrap_or_default();
+                    newest_first.pop();
+                    id
+                }
+            },
+        };
+        self.chain = Chain::after(floor);
+        if floor > self.window.newest() {
+            self.window.gap(floor);
+        }
+        for entry in newest_first.into_iter().rev() {
+            for delivery in self.chain.next(entry).ok_or_else(not_a_stream)? {
+                keep(&self.window, &delivery);
+            }
+        }
+        // The newest entries have been deleted.
+        if last > self.chain.last() {
+            self.chain = Chain::after(last);
+            self.window.gap(last);
+        }
+        self.shared.saw(self.chain.last());
+        Ok(())
+    }
+
+    /// Reads until the store is closed. Connects again whenever anything goes wrong.
+    pub fn run(&mut self, mut connection: Connection) {
+        loop {
+            let Err(why) = self.follow(&mut connection) else { return };
+            match self.reconnect(why) {
+                Some(new) => connection = new,
+                None => return,
+            }
+        }
+    }
+
+    /// Delivers what comes. Returns when the store is closed and everything before that is delivered.
+    fn follow(&mut self, connection: &mut Connection) -> Result<(), String> {
+        loop {
+            let is_last = self.shared.is_stopped();
+            let block = (!is_last).then_some(BLOCK);
+            match self.read(connection, block).map_err(|error| describe(&error))? {
+                0 if is_last => return Ok(()),
+                0 if !self.is_kept(connection).map_err(|error| describe(&error))? => {
+                    return Err("the end of the stream is lost".into());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads the next entries and delivers them. Returns how many there were.
+    fn read(&mut self, connection: &mut Connection, block: Option<Duration>) -> RedisResult<usize> {
+        let mut command = cmd("XREAD");
+        command.arg("COUNT").arg(MAX_ENTRIES);
+        if let Some(block) = block {
+            command.arg("BLOCK").arg(block.as_millis() as u64);
+        }
+        command.arg("STREAMS").arg(&self.shared.stream.name).arg(self.chain.last().to_string());
+        // By stream. Nil: nothing came.
+        let found: Option<Vec<(String, Vec<RawEntry>)>> = command.query(connection)?;
+        let entries: Vec<RawEntry> =
+            found.into_iter().flatten().flat_map(|(_, entries)| entries).collect();
+        let count = entries.len();
+        for entry in entries {
+            for delivery in self.chain.next(entry).ok_or_else(not_a_stream)? {
+                let counters = &self.shared.counters;
+                match &delivery {
+                    Delivery::Event(_) => counters.events_read.add(1),
+                    Delivery::Gap(id) => {
+                        log::warn!(
+                            "events before {id} are lost: Redis does not have them any more"
+                        );
+                        counters.gaps.add(1);
+                    }
+                }
+                keep(&self.window, &delivery);
+                (self.deliver)(delivery);
+            }
+            self.shared.saw(self.chain.last());
+        }
+        Ok(count)
+    }
+
+    /// Whether the stream still reaches up to what was seen here.
+    fn is_kept(&mut self, connection: &mut Connection) -> RedisResult<bool> {
+        let (stream, last) = (&self.shared.stream, self.chain.last().to_string());
+        // In this order: what is published in between is above both.
+        let seen = self.shared.seen();
+        let newest = stream.last_id(connection)?;
+        let mut command = cmd("XRANGE");
+        let found: Vec<RawEntry> =
+            command.arg(&stream.name).arg(&last).arg(&last).query(connection)?;
+        // It may have been trimmed: then the next entry tells whether one was skipped.
+        if let Some((_, content)) = found.first() {
+            self.chain.compare(content);
+        }
+        Ok(newest >= seen)
+    }
+
+    /// Connects again, and delivers what came meanwhile. `None`: the store is closed.
+    fn reconnect(&mut self, mut why: String) -> Option<Connection> {
+        let (since, start) = (timestamp(), Instant::now());
+        let address = self.shared.address.name.clone();
+        let mut wait = MIN_WAIT;
+        log::warn!("Redis at {address} is away: {why}; until it is back nothing can be published");
+        loop {
+            self.shared.state().problem = Some(format!("Redis is away since {since}: {why}"));
+            thread::park_timeout(wait);
+            if self.shared.is_stopped() {
+                return None;
+            }
+            match self.try_connect() {
+                Ok((connection, count)) => {
+                    let away = start.elapsed().as_secs_f64();
+                    log::info!(
+                        "Redis at {address} is back after {away:.1} s; {count} entries came meanwhile"
+                    );
+                    self.shared.counters.reconnects.add(1);
+                    return Some(connection);
+                }
+                Err(error) => why = describe(&error),
+            }
+            wait = MAX_WAIT.min(2 * wait);
+        }
+    }
+
+    fn try_connect(&mut self) -> RedisResult<(Connection, usize)> {
+        let mut connection = self.shared.address.connect(BLOCK)?;
+        self.identify(&mut connection);
+        if !self.is_kept(&mut connection)? {
+            // Without drafts the script writes only the marker, and ids rise again.
+            self.shared.stream.run_script(&mut connection, self.shared.seen(), &[])?;
+        }
+        let mut count = 0;
+        loop {
+            match self.read(&mut connection, None)? {
+                0 => break,
+                read => count += read,
+            }
+        }
+        // From here on publishers may go on. Their old connections may lead elsewhere.
+        self.shared.pool.clear();
+        self.shared.state().problem = None;
+        Ok((connection, count))
+    }
+
+    /// Learns by which number Redis knows this connection. A user may not be allowed to ask.
+    fn identify(&self, connection: &mut Connection) {
+        let id = cmd("CLIENT").arg("ID").query(connection).unwrap_or(0);
+        self.shared.reader_id.store(id, Ordering::Relaxed);
+    }
+}
+
+/// First into the window: a client that subscribes in between finds there what it will not get live.
+fn keep(window: &Window, delivery: &Delivery) {
+    match delivery {
+        Delivery::Event(event) => window.push(Arc::clone(event)),
+        Delivery::Gap(id) => window.gap(*id),
+    }
+}
+
+/// The greatest id below `id`. `None`: there is none.
+fn predecessor(id: EventId) -> Option<EventId> {
+    match (id.millis, id.sequence) {
+        (0, 0) => None,
+        (millis, 0) => Some(EventId { millis: millis - 1, sequence: u64::MAX }),
+        (millis, sequence) => Some(EventId { millis, sequence: sequence - 1 }),
+    }
+}
+
+fn not_a_stream() -> redis::RedisError {
+    (ErrorKind::UnexpectedReturnType, "Redis sent entries that do not rise").into()
+}
