@@ -174,6 +174,9 @@ fn query<T: FromRedisValue>(connection: &mut Connection, words: &[&str]) -> Resu
 /// What went wrong, in one line. The texts of Redis itself say it best.
 pub fn describe(error: &RedisError) -> String {
     let text = match (error.code(), error.detail()) {
+        _ if error.kind() == ErrorKind::AuthenticationFailed => {
+            "it refuses the user or the password".to_owned()
+        }
         _ if error.is_timeout() => format!("no answer within {} s", TIMEOUT.as_secs()),
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (None, Some(detail)) => detail.to_owned(),

@@ -1,0 +1,617 @@
+//! Several servers that share a Redis stream, against a real `redis-server`. Where that is not installed
+//! nothing here can run: each test says so; with `THREADCAST_REQUIRE_REDIS=1` it fails.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use common::{Folder, PATIENCE, Remote, wait_for};
+use threadcast::store::delivery::Delivery;
+use threadcast::store::redis::{Redis, RedisOptions};
+use threadcast::store::window::Window;
+use threadcast::{Config, Draft, EventId, PublishError};
+
+/// A redis-server of its own; killed when dropped.
+struct RedisServer {
+    child: Child,
+    port: u16,
+    folder: Folder,
+    arguments: Vec<String>,
+}
+
+/// Starts a redis-server without persistence, or says why there is none.
+fn redis(arguments: &[&str]) -> Option<RedisServer> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    if let Err(error) = Command::new("redis-server").arg("--version").output() {
+        let required = std::env::var("THREADCAST_REQUIRE_REDIS").is_ok();
+        assert!(!required, "redis-server is required, but cannot run: {error}");
+        // Not `eprintln`: the test harness would keep it to itself.
+        let text = format!("CANNOT RUN without redis-server (apt install redis-server): {error}\n");
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
+        return None;
+    }
+    let folder = Folder::new(&format!("redis-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
+    let child = RedisServer::spawn(port, &folder, &arguments);
+    let server = RedisServer { child, port, folder, arguments };
+    server.wait_ready();
+    Some(server)
+}
+
+impl RedisServer {
+    fn spawn(port: u16, folder: &Folder, arguments: &[String]) -> Child {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        command.args(["--dir", folder.path.to_str().unwrap()]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    fn wait_ready(&self) {
+        wait_for("redis-server", || {
+            let answer = self.try_cli(&["PING"]);
+            answer.contains("PONG") || answer.contains("NOAUTH")
+        });
+    }
+
+    /// The URL, with `login` (such as `:password@`) in it.
+    fn url_with(&self, login: &str) -> String {
+        format!("redis://{login}127.0.0.1:{}", self.port)
+    }
+
+    fn url(&self) -> String {
+        self.url_with("")
+    }
+
+    fn try_cli(&self, words: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        command.args(["-p", &self.port.to_string()]).args(words);
+        let output = command.output().expect("redis-cli runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Runs a command that must not fail.
+    fn cli(&self, words: &[&str]) -> String {
+        let answer = self.try_cli(words);
+        let is_error = answer.split(' ').next().is_some_and(|word| {
+            word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase()) && word != "PONG"
+        });
+        assert!(!is_error || answer == "OK", "{words:?}: {answer}");
+        answer
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts again on the same port: empty, unless the arguments say otherwise.
+    fn start(&mut self) {
+        self.child = RedisServer::spawn(self.port, &self.folder, &self.arguments);
+        self.wait_ready();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The store of one server, and what it has delivered.
+struct Node {
+    store: Redis,
+    delivered: Arc<Mutex<Vec<Delivery>>>,
+    /// While a test holds this, nothing is delivered.
+    gate: Arc<Mutex<()>>,
+}
+
+fn options(url: &str) -> RedisOptions {
+    RedisOptions { url: url.to_owned(), stream: "threadcast".to_owned(), history: 100 }
+}
+
+fn try_open(options: &RedisOptions) -> Result<Node, String> {
+    let delivered = Arc::new(Mutex::new(Vec::new()));
+    let gate = Arc::new(Mutex::new(()));
+    let window = Arc::new(Window::new(options.history, Vec::new(), EventId::default()));
+    let (to, closed) = (Arc::clone(&delivered), Arc::clone(&gate));
+    let deliver = Arc::new(move |delivery| {
+        to.lock().unwrap().push(delivery);
+        drop(closed.lock().unwrap());
+    });
+    let store = Redis::open(options, window, deliver).map_err(|error| error.to_string())?;
+    Ok(Node { store, delivered, gate })
+}
+
+fn open(url: &str) -> Node {
+    try_open(&options(url)).unwrap()
+}
+
+fn draft(data: &str) -> Draft {
+    Draft::new("t", None, data).unwrap()
+}
+
+fn keyed(key: &str, data: &str) -> Draft {
+    draft(data).with_key(key).unwrap()
+}
+
+impl Node {
+    fn try_publish(&self, draft: Draft) -> Result<EventId, PublishError> {
+        self.store.append(vec![draft]).map(|ids| ids[0])
+    }
+
+    fn publish(&self, data: &str) -> EventId {
+        self.try_publish(draft(data)).unwrap()
+    }
+
+    fn delivered(&self) -> MutexGuard<'_, Vec<Delivery>> {
+        self.delivered.lock().unwrap()
+    }
+
+    /// What was delivered: data, or `gap`. Fails unless ids rise.
+    fn log(&self) -> Vec<String> {
+        let mut last = EventId::default();
+        let mut line = |delivery: &Delivery| {
+            let (id, text) = match delivery {
+                Delivery::Event(event) => (event.id, event.data().to_owned()),
+                Delivery::Gap(id) => (*id, "gap".to_owned()),
+            };
+            assert!(id > last, "{id} came behind {last}");
+            last = id;
+            text
+        };
+        self.delivered().iter().map(&mut line).collect()
+    }
+
+    fn wait_log(&self, expected: &[&str]) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while self.log() != expected {
+            let late = std::time::Instant::now() > deadline;
+            assert!(!late, "{:?} is not {expected:?}; {:?}", self.log(), self.store.status());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Publishes again and again, as clients are told to, until it works.
+    fn insist(&self, draft: &Draft) -> EventId {
+        let mut id = None;
+        wait_for("the store to take an event", || {
+            id = self.try_publish(draft.clone()).ok();
+            id.is_some()
+        });
+        id.unwrap()
+    }
+
+    fn wait_away(&self) {
+        wait_for("the reader to notice", || self.store.status().problem.is_some());
+    }
+
+    fn wait_back(&self) {
+        wait_for("the reader to come back", || self.store.status().problem.is_none());
+    }
+}
+
+#[test]
+fn all_servers_deliver_everything_once_in_one_order() {
+    let Some(redis) = redis(&[]) else { return };
+    let nodes = [open(&redis.url()), open(&redis.url()), open(&redis.url())];
+    std::thread::scope(|scope| {
+        for node in &nodes {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    let mut last = EventId::default();
+                    for number in 0..50 {
+                        let id = node.publish(&format!("{thread} {number}"));
+                        assert!(id > last, "{id} after {last}");
+                        last = id;
+                    }
+                });
+            }
+        }
+    });
+    for node in &nodes {
+        wait_for("600 events", || node.delivered().len() == 600);
+    }
+    let ids = |node: &Node| {
+        let id = |delivery: &Delivery| match delivery {
+            Delivery::Event(event) => event.id,
+            Delivery::Gap(id) => panic!("gap {id}"),
+        };
+        node.delivered().iter().map(id).collect::<Vec<_>>()
+    };
+    assert!(ids(&nodes[0]).is_sorted_by(|one, next| one < next));
+    assert!(ids(&nodes[0]) == ids(&nodes[1]) && ids(&nodes[0]) == ids(&nodes[2]));
+}
+
+#[test]
+fn a_key_is_known_to_all_servers_and_publishes_once() {
+    let Some(redis) = redis(&[]) else { return };
+    let nodes = [open(&redis.url()), open(&redis.url())];
+    let first = nodes[0].try_publish(keyed("k", "one")).unwrap();
+    assert_eq!(nodes[1].try_publish(keyed("k", "one")), Ok(first));
+    let ids = nodes[1]
+        .store
+        .append(vec![keyed("k", "one"), keyed("l", "two"), draft("three"), keyed("l", "two")]);
+    let ids = ids.unwrap();
+    assert_eq!((ids[0], ids[1]), (first, ids[3]));
+    assert!(first < ids[1] && ids[1] < ids[2]);
+    nodes[0].wait_log(&["one", "two", "three"]);
+    let left: u64 = redis.cli(&["PTTL", "threadcast:key:k"]).parse().unwrap();
+    assert!((1..=300_000).contains(&left), "{left} ms");
+}
+
+#[test]
+fn topic_name_and_data_come_as_they_were_published() {
+    let Some(redis) = redis(&[]) else { return };
+    let node = open(&redis.url());
+    let data = "line\n\u{0}\u{1f980} ".repeat(100_000);
+    let whole = Draft::new("käse/*", Some("e v"), &data).unwrap();
+    node.store.append(vec![whole, Draft::new("u", None, "").unwrap()]).unwrap();
+    wait_for("two events", || node.delivered().len() == 2);
+    let delivered = node.delivered();
+    let [Delivery::Event(one), Delivery::Event(two)] = &delivered[..] else { panic!() };
+    assert_eq!((&*one.topic, one.name(), one.data()), ("käse/*", Some("e v"), &*data));
+    assert_eq!((&*two.topic, two.name(), two.data()), ("u", None, ""));
+}
+
+#[test]
+fn what_others_add_is_an_event_too() {
+    let Some(redis) = redis(&[]) else { return };
+    let node = open(&redis.url());
+    redis.cli(&["XADD", "threadcast", "*", "topic", "t", "data", "foreign"]);
+    redis.cli(&["XADD", "threadcast", "*", "nothing", "of this"]);
+    node.publish("own");
+    node.wait_log(&["foreign", "own"]);
+}
+
+#[test]
+fn entries_that_are_trimmed_before_they_were_read_are_a_gap() {
+    let Some(redis) = redis(&[]) else { return };
+    let nodes = [open(&redis.url()), open(&redis.url())];
+    let gate = nodes[1].gate.lock().unwrap();
+    nodes[0].publish("one");
+    wait_for("the first event", || nodes[1].delivered().len() == 1);
+    for data in ["two", "three", "four"] {
+        nodes[0].publish(data);
+    }
+    redis.cli(&["XTRIM", "threadcast", "MAXLEN", "1"]);
+    drop(gate);
+    nodes[1].wait_log(&["one", "gap", "four"]);
+    nodes[0].wait_log(&["one", "two", "three", "four"]);
+    // Trimmed after they were read: nobody misses anything.
+    redis.cli(&["XTRIM", "threadcast", "MAXLEN", "0"]);
+    nodes[0].publish("five");
+    nodes[1].wait_log(&["one", "gap", "four", "five"]);
+}
+
+#[test]
+fn an_entry_that_is_deleted_before_it_was_read_is_a_gap() {
+    let Some(redis) = redis(&[]) else { return };
+    let nodes = [open(&redis.url()), open(&redis.url())];
+    let gate = nodes[1].gate.lock().unwrap();
+    nodes[0].publish("one");
+    wait_for("the first event", || nodes[1].delivered().len() == 1);
+    let id = nodes[0].publish("two").to_string();
+    redis.cli(&["XDEL", "threadcast", &id]);
+    nodes[0].publish("three");
+    drop(gate);
+    nodes[1].wait_log(&["one", "gap", "three"]);
+}
+
+#[test]
+fn after_the_stream_was_deleted_ids_rise_and_all_servers_tell_of_a_gap() {
+    for command in ["DEL threadcast", "FLUSHALL", "RENAME threadcast other"] {
+        let Some(redis) = redis(&[]) else { return };
+        let nodes = [open(&redis.url()), open(&redis.url())];
+        nodes[0].publish("one");
+        for node in &nodes {
+            node.wait_log(&["one"]);
+        }
+        redis.cli(&command.split(' ').collect::<Vec<_>>());
+        // Found by whoever publishes next, or looks after a while without events.
+        if command != "FLUSHALL" {
+            nodes[1].publish("two");
+            for node in &nodes {
+                node.wait_log(&["one", "gap", "two"]);
+            }
+            continue;
+        }
+        for node in &nodes {
+            node.wait_log(&["one", "gap"]);
+        }
+        nodes[1].insist(&draft("two"));
+        nodes[0].wait_log(&["one", "gap", "two"]);
+    }
+}
+
+#[test]
+fn ids_rise_though_the_stream_ends_far_below() {
+    let Some(redis) = redis(&[]) else { return };
+    // An id of the year 2100, as a clock that was wrong has left it.
+    redis.cli(&["XADD", "threadcast", "4102444800000-7", "t", "t", "d", "future"]);
+    let nodes = [open(&redis.url()), open(&redis.url())];
+    let one = nodes[0].publish("one");
+    assert!(one.millis >= 4_102_444_800_000, "{one}");
+    nodes[1].wait_log(&["one"]);
+    redis.cli(&["DEL", "threadcast"]);
+    let two = nodes[0].publish("two");
+    assert!(two > one, "{two} after {one}");
+    for node in &nodes {
+        node.wait_log(&["one", "gap", "two"]);
+    }
+    let marker = redis.cli(&["XRANGE", "threadcast", "-", "+", "COUNT", "1"]);
+    assert!(marker.contains("reset") && marker.contains(&one.to_string()), "{marker}");
+}
+
+#[test]
+fn redis_that_comes_back_empty_is_a_gap_and_publishing_waits() {
+    let Some(mut redis) = redis(&[]) else { return };
+    let nodes = [open(&redis.url()), open(&redis.url())];
+    let one = nodes[0].publish("one");
+    nodes[1].wait_log(&["one"]);
+    redis.kill();
+    for node in &nodes {
+        node.wait_away();
+        let error = node.try_publish(draft("lost")).unwrap_err();
+        assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("away since")));
+    }
+    redis.start();
+    let two = nodes[0].insist(&keyed("k", "two"));
+    assert!(two > one);
+    assert_eq!(nodes[1].insist(&keyed("k", "two")), two);
+    for node in &nodes {
+        node.wait_log(&["one", "gap", "two"]);
+        let status = node.store.status();
+        assert_eq!(status.problem, None);
+        for counter in [("reconnects", 1), ("gaps", 1), ("publishes_failed", 1)] {
+            assert!(status.counters.iter().any(|(name, value)| {
+                *name == counter.0 && *value >= counter.1
+            }), "{status:?}");
+        }
+    }
+}
+
+#[test]
+fn redis_that_comes_back_with_its_file_loses_nothing() {
+    let Some(mut redis) = redis(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    let nodes = [open(&redis.url()), open(&redis.url())];
+    let mut expected = Vec::new();
+    for round in ["a", "b", "c"] {
+        for number in 0..10 {
+            let data = format!("{round}{number}");
+            nodes[number % 2].insist(&keyed(&data, &data));
+            expected.push(data);
+        }
+        redis.kill();
+        redis.start();
+    }
+    nodes[0].insist(&draft("end"));
+    expected.push("end".to_owned());
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    for node in &nodes {
+        node.wait_log(&expected);
+    }
+}
+
+#[test]
+fn after_a_failover_to_a_replica_that_lacks_the_end_ids_rise_and_there_is_a_gap() {
+    let Some(mut master) = redis(&[]) else { return };
+    let port = master.port.to_string();
+    let replica = redis(&["--replicaof", "127.0.0.1", &port]).unwrap();
+    let nodes = [open(&master.url()), open(&master.url())];
+    nodes[0].publish("kept");
+    wait_for("the replica", || replica.try_cli(&["XLEN", "threadcast"]) == "1");
+    replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    nodes[0].publish("lost 1");
+    let lost = nodes[1].publish("lost 2");
+    for node in &nodes {
+        node.wait_log(&["kept", "lost 1", "lost 2"]);
+    }
+    // Somebody who has not seen the end writes to the new master, before anybody else comes.
+    let third = open(&replica.url());
+    third.publish("early");
+    master.kill();
+    replica.cli(&["CONFIG", "SET", "port", &port]);
+    let next = nodes[0].insist(&keyed("n", "next"));
+    assert!(next > lost);
+    for node in &nodes {
+        wait_for("the next event", || node.log().last().is_some_and(|data| data == "next"));
+        let log = node.log();
+        assert_eq!(log[..3], ["kept", "lost 1", "lost 2"]);
+        assert!(log[3..].contains(&"gap".to_owned()), "{log:?}");
+    }
+}
+
+#[test]
+fn a_server_that_becomes_a_replica_is_noticed() {
+    let Some(master) = redis(&[]) else { return };
+    let Some(redis) = redis(&[]) else { return };
+    let node = open(&redis.url());
+    node.publish("one");
+    redis.cli(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]);
+    assert!(matches!(node.try_publish(draft("lost")), Err(PublishError::Unavailable(_))));
+    wait_for("the link", || redis.cli(&["INFO", "replication"]).contains("link_status:up"));
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    node.insist(&draft("two"));
+    // What was there before is gone: a replica begins by copying its master.
+    node.wait_log(&["one", "gap", "two"]);
+}
+
+#[test]
+fn a_replica_can_be_read_and_says_why_it_takes_nothing() {
+    let Some(master) = redis(&[]) else { return };
+    let Some(replica) = redis(&["--replicaof", "127.0.0.1", &master.port.to_string()]) else {
+        return;
+    };
+    wait_for("the link", || replica.cli(&["INFO", "replication"]).contains("link_status:up"));
+    let nodes = [open(&master.url()), open(&replica.url())];
+    nodes[0].publish("one");
+    nodes[1].wait_log(&["one"]);
+    let error = nodes[1].try_publish(draft("x")).unwrap_err();
+    assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("READONLY")), "{error}");
+}
+
+#[test]
+fn several_events_are_published_all_or_none() {
+    let Some(redis) = redis(&["--maxmemory-policy", "noeviction"]) else { return };
+    redis.cli(&["ACL", "SETUSER", "u", "on", ">p", "~*", "+@all", "-set"]);
+    let node = open(&redis.url());
+    let limited = open(&redis.url_with("u:p@"));
+    let first = node.publish("one");
+    let drafts = || vec![draft("two"), keyed("k", "three")];
+
+    let error = limited.store.append(drafts()).unwrap_err();
+    assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("can't run this command")), "{error}");
+    assert_eq!(redis.cli(&["XLEN", "threadcast"]), "1");
+
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = node.store.append(drafts()).unwrap_err();
+    assert!(matches!(&error, PublishError::Full(why) if why.contains("maxmemory")), "{error}");
+    assert_eq!(redis.cli(&["XLEN", "threadcast"]), "1");
+
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    let ids = node.store.append(drafts()).unwrap();
+    assert!(first < ids[0] && ids[0] < ids[1]);
+    node.wait_log(&["one", "two", "three"]);
+    assert_eq!(node.store.status().problem, None);
+}
+
+#[test]
+fn a_publisher_whose_answer_got_lost_gets_the_same_id_again() {
+    let Some(redis) = redis(&[]) else { return };
+    let nodes = [open(&redis.url()), open(&redis.url())];
+    nodes[0].publish("one");
+    nodes[1].wait_log(&["one"]);
+    redis.signal("STOP");
+    // This reaches Redis, which runs it later.
+    let error = nodes[0].try_publish(keyed("k", "two")).unwrap_err();
+    assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("same Idempotency-Key")));
+    for node in &nodes {
+        node.wait_away();
+        let error = node.try_publish(draft("lost")).unwrap_err();
+        assert!(error.to_string().contains("no answer"), "{error}");
+    }
+    redis.signal("CONT");
+    let id = nodes[1].insist(&keyed("k", "two"));
+    assert_eq!(nodes[0].insist(&keyed("k", "two")), id);
+    for node in &nodes {
+        node.wait_log(&["one", "two"]);
+    }
+}
+
+#[test]
+fn a_connection_that_was_closed_behind_its_back_costs_nobody_anything() {
+    let Some(redis) = redis(&[]) else { return };
+    let node = open(&redis.url());
+    node.publish("one");
+    redis.cli(&["SCRIPT", "FLUSH"]);
+    node.publish("two");
+    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    node.insist(&keyed("k", "three"));
+    node.wait_back();
+    node.publish("four");
+    node.wait_log(&["one", "two", "three", "four"]);
+}
+
+#[test]
+fn close_delivers_what_was_published_and_then_nothing() {
+    let Some(redis) = redis(&[]) else { return };
+    let nodes = [open(&redis.url()), open(&redis.url())];
+    for number in 0..500 {
+        nodes[0].publish(&number.to_string());
+    }
+    nodes[0].store.close();
+    assert_eq!(nodes[0].delivered().len(), 500);
+    assert_eq!(nodes[0].try_publish(draft("late")), Err(PublishError::Stopped));
+    nodes[1].publish("more");
+    wait_for("all on the other server", || nodes[1].delivered().len() == 501);
+    assert_eq!(nodes[0].delivered().len(), 500);
+    // Nobody waits for a Redis that is silent.
+    redis.signal("STOP");
+    nodes[1].store.close();
+    redis.signal("CONT");
+}
+
+#[test]
+fn what_cannot_be_used_is_named_in_one_line() {
+    let Some(redis) = redis(&["--requirepass", "secret"]) else { return };
+    let cluster = self::redis(&["--cluster-enabled", "yes"]).unwrap();
+    let plain = self::redis(&[]).unwrap();
+    plain.cli(&["SET", "threadcast", "text"]);
+    plain.cli(&["ACL", "SETUSER", "u", "on", ">p", "~*", "+@all", "-eval", "-evalsha"]);
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let nobody = format!("redis://127.0.0.1:{}", free.local_addr().unwrap().port());
+    drop(free);
+    let old = old_server();
+    for (url, problem) in [
+        (redis.url(), "NOAUTH"),
+        (redis.url_with(":wrong@"), "password"),
+        (cluster.url(), "Cluster"),
+        (plain.url(), "\"threadcast\" is a string"),
+        (nobody, "refused"),
+        (format!("redis://127.0.0.1:{old}"), "4.0.14"),
+        ("http://127.0.0.1".to_owned(), "no URL such as redis://"),
+        ("nonsense:secret".to_owned(), "no URL such as redis://"),
+    ] {
+        let error = try_open(&options(&url)).err().unwrap_or_else(|| panic!("{url} was opened"));
+        assert!(error.starts_with("Redis at ") && error.contains(problem), "{url}: {error}");
+        assert!(!error.contains('\n') && !error.contains("secret"), "{error}");
+    }
+    plain.cli(&["DEL", "threadcast"]);
+    let error = try_open(&options(&plain.url_with("u:p@"))).err().unwrap();
+    assert!(error.contains("NOPERM"), "{error}");
+    if !cfg!(feature = "redis-tls") {
+        let error = try_open(&options("rediss://127.0.0.1")).err().unwrap();
+        assert!(error.contains("'redis-tls'"), "{error}");
+    }
+    assert!(try_open(&options(&redis.url_with(":secret@"))).is_ok());
+}
+
+/// Something that answers every command as Redis 4 would answer `INFO`.
+fn old_server() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = |mut stream: TcpStream| {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            let commands = buffer[..length].iter().filter(|byte| **byte == b'*').count();
+            let info = "redis_version:4.0.14\r\n";
+            let answer = format!("${}\r\n{info}\r\n", info.len());
+            let _ = stream.write_all(answer.repeat(commands).as_bytes());
+        }
+    };
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
+    port
+}
+
+/// A whole server in this process.
+fn server(redis: &RedisServer) -> (threadcast::Server, Remote) {
+    let mut config = Config::default();
+    config.set_listen("127.0.0.1:0").unwrap();
+    config.set_tick(Duration::ZERO).unwrap();
+    config.set_history(3).unwrap();
+    config.set_redis(&redis.url()).unwrap();
+    let server = threadcast::Server::start(config).unwrap();
+    let remote = Remote::of(&server);
+    (server, remote)
+}
+
+#[test]
+fn clients_of_two_servers() {
+    let Some(redis) = redis(&[]) else { return };
+    let (_one, _remote) = server(&redis);
+}
