@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use common::{Folder, PATIENCE, Remote, wait_for};
+use common::sse::Sse;
+use common::{Folder, PATIENCE, Server, wait_for};
 use threadcast::store::delivery::Delivery;
 use threadcast::store::redis::{Redis, RedisOptions};
 use threadcast::store::window::Window;
-use threadcast::{Config, Draft, EventId, PublishError};
+use threadcast::{Draft, EventId, PublishError};
 
 /// A redis-server of its own; killed when dropped.
 struct RedisServer {
@@ -241,9 +242,12 @@ fn a_key_is_known_to_all_servers_and_publishes_once() {
     let nodes = [open(&redis.url()), open(&redis.url())];
     let first = nodes[0].try_publish(keyed("k", "one")).unwrap();
     assert_eq!(nodes[1].try_publish(keyed("k", "one")), Ok(first));
-    let ids = nodes[1]
-        .store
-        .append(vec![keyed("k", "one"), keyed("l", "two"), draft("three"), keyed("l", "two")]);
+    let ids = nodes[1].store.append(vec![
+        keyed("k", "one"),
+        keyed("l", "two"),
+        draft("three"),
+        keyed("l", "two"),
+    ]);
     let ids = ids.unwrap();
     assert_eq!((ids[0], ids[1]), (first, ids[3]));
     assert!(first < ids[1] && ids[1] < ids[2]);
@@ -360,7 +364,9 @@ fn redis_that_comes_back_empty_is_a_gap_and_publishing_waits() {
     let Some(mut redis) = redis(&[]) else { return };
     let nodes = [open(&redis.url()), open(&redis.url())];
     let one = nodes[0].publish("one");
-    nodes[1].wait_log(&["one"]);
+    for node in &nodes {
+        node.wait_log(&["one"]);
+    }
     redis.kill();
     for node in &nodes {
         node.wait_away();
@@ -376,9 +382,13 @@ fn redis_that_comes_back_empty_is_a_gap_and_publishing_waits() {
         let status = node.store.status();
         assert_eq!(status.problem, None);
         for counter in [("reconnects", 1), ("gaps", 1), ("publishes_failed", 1)] {
-            assert!(status.counters.iter().any(|(name, value)| {
-                *name == counter.0 && *value >= counter.1
-            }), "{status:?}");
+            assert!(
+                status
+                    .counters
+                    .iter()
+                    .any(|(name, value)| { *name == counter.0 && *value >= counter.1 }),
+                "{status:?}"
+            );
         }
     }
 }
@@ -462,7 +472,10 @@ fn a_replica_can_be_read_and_says_why_it_takes_nothing() {
     nodes[0].publish("one");
     nodes[1].wait_log(&["one"]);
     let error = nodes[1].try_publish(draft("x")).unwrap_err();
-    assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("READONLY")), "{error}");
+    assert!(
+        matches!(&error, PublishError::Unavailable(why) if why.contains("READONLY")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -475,7 +488,10 @@ fn several_events_are_published_all_or_none() {
     let drafts = || vec![draft("two"), keyed("k", "three")];
 
     let error = limited.store.append(drafts()).unwrap_err();
-    assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("can't run this command")), "{error}");
+    assert!(
+        matches!(&error, PublishError::Unavailable(why) if why.contains("can't run this command")),
+        "{error}"
+    );
     assert_eq!(redis.cli(&["XLEN", "threadcast"]), "1");
 
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -499,7 +515,9 @@ fn a_publisher_whose_answer_got_lost_gets_the_same_id_again() {
     redis.signal("STOP");
     // This reaches Redis, which runs it later.
     let error = nodes[0].try_publish(keyed("k", "two")).unwrap_err();
-    assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("same Idempotency-Key")));
+    assert!(
+        matches!(&error, PublishError::Unavailable(why) if why.contains("same Idempotency-Key"))
+    );
     for node in &nodes {
         node.wait_away();
         let error = node.try_publish(draft("lost")).unwrap_err();
@@ -598,20 +616,91 @@ fn old_server() -> u16 {
     port
 }
 
-/// A whole server in this process.
-fn server(redis: &RedisServer) -> (threadcast::Server, Remote) {
-    let mut config = Config::default();
-    config.set_listen("127.0.0.1:0").unwrap();
-    config.set_tick(Duration::ZERO).unwrap();
-    config.set_history(3).unwrap();
-    config.set_redis(&redis.url()).unwrap();
-    let server = threadcast::Server::start(config).unwrap();
-    let remote = Remote::of(&server);
-    (server, remote)
+/// The program with this Redis.
+fn server(redis: &RedisServer, flags: &[&str]) -> Server {
+    let url = redis.url();
+    let mut all = vec!["--redis", &url, "--history", "3"];
+    all.extend(flags);
+    Server::start(&all)
+}
+
+fn data(sse: &mut Sse) -> String {
+    let block = sse.event().expect("an event");
+    match block.event.as_deref() {
+        Some("gap") => "gap".to_owned(),
+        _ => block.data.expect("data"),
+    }
 }
 
 #[test]
-fn clients_of_two_servers() {
+fn a_client_may_come_back_to_any_server() {
     let Some(redis) = redis(&[]) else { return };
-    let (_one, _remote) = server(&redis);
+    let servers = [server(&redis, &[]), server(&redis, &[])];
+    let mut sse = Sse::open(&servers[0], "/events");
+    let ids = ["1", "2", "3", "4", "5"].map(|text| servers[1].publish_id("/publish", text));
+    assert_eq!([0; 5].map(|_| data(&mut sse)), ["1", "2", "3", "4", "5"]);
+    // The third server has the newest three events from its start on.
+    let third = server(&redis, &[]);
+    for server in servers.iter().chain([&third]) {
+        let mut sse = Sse::open_after(server, "/events", Some(&ids[2]));
+        assert_eq!([0; 2].map(|_| data(&mut sse)), ["4", "5"]);
+        let mut sse = Sse::open_after(server, "/events", Some(&ids[0]));
+        assert_eq!([0; 4].map(|_| data(&mut sse)), ["gap", "3", "4", "5"]);
+        // An id of another history, between two of this one.
+        let id: EventId = ids[3].parse().unwrap();
+        let hole = EventId { sequence: id.sequence + 1000, ..id };
+        let mut sse = Sse::open_after(server, "/events", Some(&hole.to_string()));
+        assert_eq!(data(&mut sse), "gap");
+    }
+    // Another stream on the same Redis is another world.
+    let other = server(&redis, &["--redis-stream", "other"]);
+    let mut sse = Sse::open(&other, "/events");
+    servers[0].publish_id("/publish", "6");
+    sse.expect_nothing(&other, "another stream");
+}
+
+#[test]
+fn while_redis_is_away_streams_stay_open_and_publishing_is_refused() {
+    let Some(mut redis) = redis(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    let servers = [server(&redis, &[]), server(&redis, &["--tick", "20ms"])];
+    let mut streams = [0, 1].map(|number| Sse::open(&servers[number], "/events?topic=default"));
+    servers[1].publish_id("/publish", "before");
+    redis.kill();
+    for server in &servers {
+        wait_for("degraded", || server.get("/healthz").json()["status"] == "degraded");
+        let answer = server.publish("/publish", "lost");
+        assert_eq!((answer.status, answer.error_code().as_str()), (503, "store_away"));
+        assert!(answer.header("Retry-After").is_some());
+        assert_eq!(server.get("/healthz").status, 200);
+        server.wait_log("is away", 1);
+    }
+    redis.start();
+    for server in &servers {
+        wait_for("health", || server.get("/healthz").json()["status"] == "ok");
+        server.wait_log("is back after", 1);
+        server.publish_id("/publish", "after");
+    }
+    for sse in &mut streams {
+        assert_eq!([0; 3].map(|_| data(sse)), ["before", "after", "after"]);
+    }
+    // What publishes at intervals has gone on, too.
+    let mut ticks = Sse::open(&servers[0], "/events?topic=metrics");
+    assert!(ticks.event().is_some());
+    let mut first = servers.into_iter().next().unwrap();
+    first.signal("TERM");
+    assert!(first.wait_exit().success());
+}
+
+#[test]
+fn the_program_says_in_one_line_why_it_does_not_start() {
+    let Some(redis) = redis(&["--requirepass", "secret"]) else { return };
+    let flags = ["--listen", "127.0.0.1:0", "--redis", &redis.url_with(":wrong@")];
+    let output = Command::new(common::PROGRAM).args(flags).output().unwrap();
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{line}");
+    let last = line.lines().last().unwrap_or_default();
+    assert!(last.starts_with("threadcast: Redis at 127.0.0.1:"), "{line}");
+    assert!(last.ends_with("it refuses the user or the password"), "{line}");
 }
