@@ -95,8 +95,7 @@ impl Hub {
     /// nothing, but then on other topics. `None` when nothing will be published any more. The id of the
     /// newest event is returned, too. For readers inside the process.
     pub fn wait_after(&self, last: EventId, topics: &Topics) -> Option<(Replay, EventId)> {
-        let next = EventId { sequence: last.sequence + 1, ..last };
-        let newest = self.subscribers.wait_for(next, None)?;
+        let newest = self.subscribers.wait_for(last.successor(), None)?;
         Some((Replay::new(self.store.window(), LastSeen::Event(last), newest, topics), newest))
     }
 

@@ -14,7 +14,7 @@
 //! | who waits | on what | what wakes it |
 //! |---|---|---|
 //! | publisher | a connection of the pool, and Redis' answer | each after two seconds |
-//! | reader | an entry | `XREAD` returns after two seconds; a silent Redis is given up two seconds later; `CLIENT UNBLOCK` at the end |
+//! | reader | an entry | `XREAD` returns after a second; a silent Redis is given up two seconds later |
 //! | reader | to connect again | at most two seconds; unparked at the end |
 //! | [`Redis::close`] | the reader's end | two seconds |
 
@@ -22,22 +22,23 @@ pub mod connect;
 pub mod entry;
 pub mod pool;
 pub mod reader;
+pub mod stream;
 
 use std::sync::Arc;
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use redis::{RedisResult, cmd};
+use crossbeam_channel::{Receiver, bounded};
 
 use super::delivery::Deliver;
 use super::error::{OpenError, PublishError};
 use super::status::Status;
 use super::window::Window;
 use crate::event::{Draft, EventId};
-use connect::{Address, Stream, describe};
+use connect::{Address, describe};
 use pool::PoolError;
 use reader::{Reader, Shared};
+use stream::Stream;
 
 /// How many times the events that a server replays stay in the stream, and how many entries at least: a server
 /// that was paused must find there what it missed.
@@ -49,9 +50,6 @@ pub const MAX_LAG: Duration = Duration::from_secs(2);
 
 /// How long the reader may take to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How often it is woken until it has.
-const WAKE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Which stream is used, and how.
 #[derive(Debug, Clone)]
@@ -175,25 +173,13 @@ impl Redis {
         }
     }
 
-    /// Takes no more events, delivers those before, and ends the reader. If Redis does not answer, it gives up
-    /// after two seconds; the thread then ends on its own.
+    /// Takes no more events, delivers those before, and ends the reader, which takes up to a second. If Redis
+    /// does not answer, this gives up after two; the thread then ends on its own.
     pub fn close(&self) {
         self.shared.stop();
         self.thread.unpark();
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
-        // More than once: the reader may have been just about to wait.
-        while self.ended.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected)
-            && Instant::now() < deadline
-        {
-            if self.shared.problem().is_none() {
-                let _ = self.shared.pool.run(&self.shared.address, |one| -> RedisResult<()> {
-                    cmd("CLIENT").arg("UNBLOCK").arg(self.shared.reader_id()).exec(one)
-                });
-            }
-            if self.ended.recv_timeout(WAKE_INTERVAL) == Err(RecvTimeoutError::Disconnected) {
-                break;
-            }
-        }
+        // Nothing is sent: it is disconnected, or the time is over.
+        let _ = self.ended.recv_timeout(CLOSE_TIMEOUT);
     }
 }
 

@@ -15,6 +15,7 @@ const MAX_CONNECTIONS: usize = 8;
 const MAX_IDLE: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
+#[derive(Default)]
 pub struct Pool {
     state: Mutex<State>,
     /// Signalled when a connection comes back, or is closed.
@@ -39,11 +40,6 @@ pub enum PoolError {
 }
 
 impl Pool {
-    /// A pool without connections.
-    pub fn new() -> Pool {
-        Pool { state: Mutex::default(), returned: Condvar::new() }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,25 +1,23 @@
 //! The thread that reads the stream.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::{Connection, ErrorKind, RedisResult, cmd};
+use redis::{Connection, ErrorKind, RedisResult};
 
-use super::connect::{Address, Stream, describe};
-use super::entry::{Chain, RawEntry, id_before};
+use super::connect::{Address, describe};
+use super::entry::{Chain, id_before};
 use super::pool::Pool;
+use super::stream::Stream;
 use crate::event::EventId;
 use crate::os::clock::timestamp;
 use crate::store::delivery::{Deliver, Delivery};
-use crate::store::window::{MAX_BYTES, Window};
+use crate::store::window::Window;
 
-/// How long `XREAD` waits for an entry.
-pub const BLOCK: Duration = Duration::from_secs(2);
-
-/// The most entries that are read at once: with the longest events, of 1 MiB by default, they are 100 MiB.
-const MAX_ENTRIES: usize = 100;
+/// How long the reader waits for an entry. Nothing else wakes it: so long a shutdown may take.
+pub const BLOCK: Duration = Duration::from_secs(1);
 
 /// How long is waited before connecting again: twice as long each time.
 const MIN_WAIT: Duration = Duration::from_millis(100);
@@ -37,8 +35,6 @@ pub struct Shared {
     pub counters: Counters,
     state: Mutex<State>,
     is_stopped: AtomicBool,
-    /// The number by which Redis knows the reader's connection.
-    reader_id: AtomicI64,
 }
 
 #[derive(Default)]
@@ -84,11 +80,10 @@ impl Shared {
         Shared {
             address,
             stream,
-            pool: Pool::new(),
+            pool: Pool::default(),
             counters: Counters::default(),
             state: Mutex::default(),
             is_stopped: AtomicBool::new(false),
-            reader_id: AtomicI64::new(0),
         }
     }
 
@@ -121,11 +116,6 @@ impl Shared {
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
     }
-
-    /// The number by which Redis knows the reader's connection.
-    pub fn reader_id(&self) -> i64 {
-        self.reader_id.load(Ordering::Relaxed)
-    }
 }
 
 /// See the module's documentation.
@@ -144,37 +134,16 @@ impl Reader {
 
     /// Puts the newest `count` entries into the window, and delivers none of them.
     pub fn load(&mut self, connection: &mut Connection, count: usize) -> RedisResult<()> {
-        self.identify(connection);
-        let stream = &self.shared.stream;
         // Before the entries: what is above this id and not among them came later.
-        let last = stream.last_id(connection)?;
-        let (mut newest_first, mut bytes, mut end) = (Vec::new(), 0, "+".to_owned());
-        let mut is_whole = false;
-        while newest_first.len() < count && bytes < MAX_BYTES && !is_whole {
-            let size = MAX_ENTRIES.min(count - newest_first.len());
-            let mut command = cmd("XREVRANGE");
-            command.arg(&stream.name).arg(&end).arg("-").arg("COUNT").arg(size);
-            let entries: Vec<RawEntry> = command.query(connection)?;
-            is_whole = entries.len() < size;
-            bytes += entries.iter().flat_map(|(_, content)| content).map(Vec::len).sum::<usize>();
-            if let Some((oldest, _)) = entries.last() {
-                let Some(before) = oldest.parse().ok().and_then(predecessor) else { break };
-                end = before.to_string();
-            }
-            newest_first.extend(entries);
-        }
+        let last = self.shared.stream.last_id(connection)?;
+        let mut newest_first = self.shared.stream.newest(connection, count)?;
         // Every event behind this id is loaded.
         let floor = match newest_first.last() {
             None => last,
-            Some((id, content)) => match id_before(content) {
+            Some((id, content)) => match id_before(content).filter(|before| before < id) {
                 Some(before) => before,
-                None if is_whole => EventId::default(),
                 // Nobody knows what was before it: it serves as the beginning.
-                None => {
-                    let id = id.parse().unwrap_or_default();
-                    newest_first.pop();
-                    id
-                }
+                None => newest_first.pop().map(|(id, _)| id).unwrap_or_default(),
             },
         };
         self.chain = Chain::after(floor);
@@ -182,7 +151,7 @@ impl Reader {
             self.window.gap(floor);
         }
         for entry in newest_first.into_iter().rev() {
-            for delivery in self.chain.next(entry).ok_or_else(not_a_stream)? {
+            for delivery in self.chain.next(entry).ok_or_else(not_rising)? {
                 keep(&self.window, &delivery);
             }
         }
@@ -223,26 +192,15 @@ impl Reader {
 
     /// Reads the next entries and delivers them. Returns how many there were.
     fn read(&mut self, connection: &mut Connection, block: Option<Duration>) -> RedisResult<usize> {
-        let mut command = cmd("XREAD");
-        command.arg("COUNT").arg(MAX_ENTRIES);
-        if let Some(block) = block {
-            command.arg("BLOCK").arg(block.as_millis() as u64);
-        }
-        command.arg("STREAMS").arg(&self.shared.stream.name).arg(self.chain.last().to_string());
-        // By stream. Nil: nothing came.
-        let found: Option<Vec<(String, Vec<RawEntry>)>> = command.query(connection)?;
-        let entries: Vec<RawEntry> =
-            found.into_iter().flatten().flat_map(|(_, entries)| entries).collect();
+        let counters = &self.shared.counters;
+        let entries = self.shared.stream.read_after(connection, self.chain.last(), block)?;
         let count = entries.len();
         for entry in entries {
-            for delivery in self.chain.next(entry).ok_or_else(not_a_stream)? {
-                let counters = &self.shared.counters;
+            for delivery in self.chain.next(entry).ok_or_else(not_rising)? {
                 match &delivery {
                     Delivery::Event(_) => counters.events_read.add(1),
                     Delivery::Gap(id) => {
-                        log::warn!(
-                            "events before {id} are lost: Redis does not have them any more"
-                        );
+                        log::warn!("events before {id} are lost: Redis does not have them");
                         counters.gaps.add(1);
                     }
                 }
@@ -256,16 +214,12 @@ impl Reader {
 
     /// Whether the stream still reaches up to what was seen here.
     fn is_kept(&mut self, connection: &mut Connection) -> RedisResult<bool> {
-        let (stream, last) = (&self.shared.stream, self.chain.last().to_string());
         // In this order: what is published in between is above both.
         let seen = self.shared.seen();
-        let newest = stream.last_id(connection)?;
-        let mut command = cmd("XRANGE");
-        let found: Vec<RawEntry> =
-            command.arg(&stream.name).arg(&last).arg(&last).query(connection)?;
+        let newest = self.shared.stream.last_id(connection)?;
         // It may have been trimmed: then the next entry tells whether one was skipped.
-        if let Some((_, content)) = found.first() {
-            self.chain.compare(content);
+        if let Some(content) = self.shared.stream.entry(connection, self.chain.last())? {
+            self.chain.compare(&content);
         }
         Ok(newest >= seen)
     }
@@ -299,7 +253,6 @@ impl Reader {
 
     fn try_connect(&mut self) -> RedisResult<(Connection, usize)> {
         let mut connection = self.shared.address.connect(BLOCK)?;
-        self.identify(&mut connection);
         if !self.is_kept(&mut connection)? {
             // Without drafts the script writes only the marker, and ids rise again.
             self.shared.stream.run_script(&mut connection, self.shared.seen(), &[])?;
@@ -316,12 +269,6 @@ impl Reader {
         self.shared.state().problem = None;
         Ok((connection, count))
     }
-
-    /// Learns by which number Redis knows this connection. A user may not be allowed to ask.
-    fn identify(&self, connection: &mut Connection) {
-        let id = cmd("CLIENT").arg("ID").query(connection).unwrap_or(0);
-        self.shared.reader_id.store(id, Ordering::Relaxed);
-    }
 }
 
 /// First into the window: a client that subscribes in between finds there what it will not get live.
@@ -332,15 +279,6 @@ fn keep(window: &Window, delivery: &Delivery) {
     }
 }
 
-/// The greatest id below `id`. `None`: there is none.
-fn predecessor(id: EventId) -> Option<EventId> {
-    match (id.millis, id.sequence) {
-        (0, 0) => None,
-        (millis, 0) => Some(EventId { millis: millis - 1, sequence: u64::MAX }),
-        (millis, sequence) => Some(EventId { millis, sequence: sequence - 1 }),
-    }
-}
-
-fn not_a_stream() -> redis::RedisError {
+fn not_rising() -> redis::RedisError {
     (ErrorKind::UnexpectedReturnType, "Redis sent entries that do not rise").into()
 }
