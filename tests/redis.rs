@@ -3,10 +3,11 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -193,6 +194,12 @@ impl Node {
             id.is_some()
         });
         id.unwrap()
+    }
+
+    fn wait_delivered(&self, last: EventId) {
+        let is_last =
+            |delivery: &Delivery| matches!(delivery, Delivery::Event(event) if event.id >= last);
+        wait_for("the last event", || self.delivered().last().is_some_and(is_last));
     }
 
     fn wait_away(&self) {
@@ -443,6 +450,85 @@ fn after_a_failover_to_a_replica_that_lacks_the_end_ids_rise_and_there_is_a_gap(
         let log = node.log();
         assert_eq!(log[..3], ["kept", "lost 1", "lost 2"]);
         assert!(log[3..].contains(&"gap".to_owned()), "{log:?}");
+    }
+}
+
+#[test]
+fn other_entries_in_the_place_of_those_that_were_read_are_noticed() {
+    let Some(redis) = redis(&[]) else { return };
+    let node = open(&redis.url());
+    redis.cli(&["XADD", "threadcast", "5-3", "t", "t", "d", "one"]);
+    redis.cli(&["XADD", "threadcast", "5-4", "t", "t", "d", "last"]);
+    node.wait_log(&["one", "last"]);
+    // A new master whose clock is behind gives the ids that the old one gave, to other events.
+    let script =
+        "redis.call('DEL', KEYS[1]) redis.call('XADD', KEYS[1], '5-4', 't', 't', 'd', 'other')";
+    redis.cli(&["EVAL", script, "1", "threadcast"]);
+    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    node.wait_away();
+    node.wait_back();
+    node.publish("next");
+    node.wait_log(&["one", "last", "gap", "next"]);
+}
+
+#[test]
+fn whatever_happens_to_redis_what_is_missing_is_announced() {
+    let Some(mut redis) = redis(&[]) else { return };
+    let url = redis.url();
+    let nodes = [open(&url), open(&url), open(&url)];
+    let acknowledged = Mutex::new(Vec::new());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (number, node) in nodes.iter().enumerate() {
+            let (acknowledged, is_over) = (&acknowledged, &is_over);
+            scope.spawn(move || {
+                for event in 0.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let data = format!("{number} {event}");
+                    let id = node.insist(&keyed(&data, &data));
+                    acknowledged.lock().unwrap().push((id, data));
+                }
+            });
+        }
+        for round in 0..4 {
+            for action in ["DEL threadcast", "CLIENT KILL TYPE normal", "XTRIM threadcast MAXLEN 1"]
+            {
+                std::thread::sleep(Duration::from_millis(100 + 50 * round));
+                redis.cli(&action.split(' ').collect::<Vec<_>>());
+            }
+            redis.kill();
+            redis.start();
+            redis.signal("STOP");
+            std::thread::sleep(Duration::from_millis(100));
+            redis.signal("CONT");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let last = nodes[0].insist(&draft("end"));
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!(acknowledged.len() > 100, "only {} events", acknowledged.len());
+    for node in &nodes {
+        node.wait_delivered(last);
+        node.log();
+        let delivered = node.delivered();
+        let mut events = BTreeMap::new();
+        let mut newest_gap = EventId::default();
+        for delivery in &*delivered {
+            match delivery {
+                Delivery::Gap(id) => newest_gap = *id,
+                Delivery::Event(event) => {
+                    // A key may be lost as everything else.
+                    let before = events.insert(event.data().to_owned(), event.id);
+                    assert!(before.is_none_or(|before| before <= newest_gap), "{event:?} twice");
+                }
+            }
+        }
+        for (id, data) in &acknowledged {
+            let is_there = events.get(data).is_some_and(|found| found >= id);
+            assert!(is_there || *id <= newest_gap, "{id} {data} is lost");
+        }
     }
 }
 
