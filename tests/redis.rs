@@ -367,6 +367,26 @@ fn ids_rise_though_the_stream_ends_far_below() {
 }
 
 #[test]
+fn an_id_that_was_acknowledged_is_not_given_again() {
+    let Some(redis) = redis(&[]) else { return };
+    // All ids are of one millisecond of the year 2100.
+    redis.cli(&["XADD", "threadcast", "4102444800000-7", "t", "t", "d", "future"]);
+    let node = open(&redis.url());
+    let gate = node.gate.lock().unwrap();
+    let one = node.publish("one");
+    wait_for("the first event", || node.delivered().len() == 1);
+    let two = node.publish("two");
+    // A master takes over to which the last event had not come. The reader has not read it, either.
+    let script =
+        "redis.call('DEL', KEYS[1]) redis.call('XADD', KEYS[1], ARGV[1], 't', 't', 'd', 'one')";
+    redis.cli(&["EVAL", script, "1", "threadcast", &one.to_string()]);
+    let three = node.publish("three");
+    assert!(three > two, "{three} after {two}");
+    drop(gate);
+    node.wait_log(&["one", "gap", "three"]);
+}
+
+#[test]
 fn redis_that_comes_back_empty_is_a_gap_and_publishing_waits() {
     let Some(mut redis) = redis(&[]) else { return };
     let nodes = [open(&redis.url()), open(&redis.url())];
@@ -789,4 +809,41 @@ fn the_program_says_in_one_line_why_it_does_not_start() {
     let last = line.lines().last().unwrap_or_default();
     assert!(last.starts_with("threadcast: Redis at 127.0.0.1:"), "{line}");
     assert!(last.ends_with("it refuses the user or the password"), "{line}");
+}
+
+#[cfg(feature = "redis-tls")]
+#[test]
+fn over_tls_the_certificate_is_checked() {
+    let Some(plain) = redis(&[]) else { return };
+    let folder = &plain.folder;
+    let extensions = folder.write("extensions", "subjectAltName=IP:127.0.0.1\n");
+    let openssl = |words: &str| {
+        let mut command = Command::new("openssl");
+        let output = command.args(words.split(' ')).current_dir(&folder.path).output();
+        let output = output.expect("openssl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=ca"));
+    openssl(&format!("req {key} -keyout redis.key -out redis.csr -subj /CN=redis"));
+    let sign = "x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out redis.pem";
+    openssl(&format!("{sign} -extfile {}", extensions.display()));
+    let path = |name: &str| folder.path.join(name).to_str().unwrap().to_owned();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for words in [
+        ["tls-cert-file", &path("redis.pem")],
+        ["tls-key-file", &path("redis.key")],
+        ["tls-auth-clients", "no"],
+        ["tls-port", &free.to_string()],
+    ] {
+        plain.cli(&["CONFIG", "SET", words[0], words[1]]);
+    }
+    let url = format!("rediss://127.0.0.1:{free}");
+    let trusting =
+        Server::start_with_environment(&[("SSL_CERT_FILE", &path("ca.pem"))], &["--redis", &url]);
+    let mut sse = Sse::open(&trusting, "/events");
+    trusting.publish_id("/publish", "secret");
+    assert_eq!(data(&mut sse), "secret");
+    let error = try_open(&options(&url)).err().expect("nobody trusts this certificate");
+    assert!(error.contains("certificate"), "{error}");
 }
