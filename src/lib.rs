@@ -32,7 +32,7 @@
 //! |---|---|
 //! | write your first stream | the [tutorial](docs::tutorial) |
 //! | embed it | [`Server`], [`Builder`], [`EventStream`], [`WebSocket`], [`Config`] |
-//! | run the program | [how to](docs::howto): systemd, a container, a Raspberry Pi; [behind a proxy](docs::proxies) |
+//! | run the program | [how to](docs::howto): systemd, a container, a Raspberry Pi; [behind a proxy](docs::proxies); [restarts and several servers](docs::restarts) |
 //! | look something up | the [contract](docs::contract) with clients, their [commands](docs::commands), [who may do what](docs::access), [operation](docs::operation) |
 //! | understand it | the [tour](docs::tour) of one event, [what it survives](docs::survives), [what was measured](docs::measured), [words](docs::glossary) |
 //! | change it | [contributing](docs::contributing) |

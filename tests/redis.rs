@@ -38,12 +38,25 @@ fn redis(arguments: &[&str]) -> Option<RedisServer> {
         return None;
     }
     let folder = Folder::new(&format!("redis-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
     let child = RedisServer::spawn(port, &folder, &arguments);
     let server = RedisServer { child, port, folder, arguments };
     server.wait_ready();
     Some(server)
+}
+
+/// A port for a server that stops and starts again. It is none that the system gives to whoever connects:
+/// while the server is away, a client would take the port, and be connected to itself.
+fn free_port() -> u16 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = u64::from(std::process::id()) * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (number % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl RedisServer {
@@ -127,13 +140,13 @@ fn options(url: &str) -> RedisOptions {
 fn try_open(options: &RedisOptions) -> Result<Node, String> {
     let delivered = Arc::new(Mutex::new(Vec::new()));
     let gate = Arc::new(Mutex::new(()));
-    let window = Arc::new(Window::new(options.history, Vec::new(), EventId::default()));
+    let window = Window::new(options.history, Vec::new());
     let (to, closed) = (Arc::clone(&delivered), Arc::clone(&gate));
     let deliver = Arc::new(move |delivery| {
         to.lock().unwrap().push(delivery);
         drop(closed.lock().unwrap());
     });
-    let store = Redis::open(options, window, deliver).map_err(|error| error.to_string())?;
+    let store = Redis::open(options, &window, deliver).map_err(|error| error.to_string())?;
     Ok(Node { store, delivered, gate })
 }
 
@@ -677,9 +690,7 @@ fn what_cannot_be_used_is_named_in_one_line() {
     let plain = self::redis(&[]).unwrap();
     plain.cli(&["SET", "threadcast", "text"]);
     plain.cli(&["ACL", "SETUSER", "u", "on", ">p", "~*", "+@all", "-eval", "-evalsha"]);
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let nobody = format!("redis://127.0.0.1:{}", free.local_addr().unwrap().port());
-    drop(free);
+    let nobody = format!("redis://127.0.0.1:{}", free_port());
     let old = old_server();
     for (url, problem) in [
         (redis.url(), "NOAUTH"),
@@ -829,7 +840,7 @@ fn over_tls_the_certificate_is_checked() {
     let sign = "x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out redis.pem";
     openssl(&format!("{sign} -extfile {}", extensions.display()));
     let path = |name: &str| folder.path.join(name).to_str().unwrap().to_owned();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     for words in [
         ["tls-cert-file", &path("redis.pem")],
         ["tls-key-file", &path("redis.key")],

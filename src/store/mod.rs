@@ -1,8 +1,8 @@
 //! Where an event gets its place in the order, and where it is kept for clients that come back.
 //!
-//! A store gives an event its id, pushes it to the [`Window`] of the newest events, from which all replays are
-//! read, and delivers it: to a closure, since the hub stands above. Everything is delivered in the order of
-//! ids, one at a time.
+//! A store gives an event its id, keeps it, and delivers it: to a closure, since the hub stands above. Everything
+//! is delivered in the order of ids, one at a time. The hub puts it into the [`Window`] of the newest events, from
+//! which all replays are read.
 
 pub mod delivery;
 pub mod error;
@@ -14,7 +14,6 @@ pub mod replay;
 pub mod status;
 pub mod window;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -28,7 +27,6 @@ use window::Window;
 
 /// See the module's documentation.
 pub struct Store {
-    window: Arc<Window>,
     backend: Backend,
 }
 
@@ -39,24 +37,26 @@ enum Backend {
 }
 
 impl Store {
-    /// Opens the store that is configured. `clock` tells milliseconds since 1970.
+    /// Opens the store that is configured, and puts what it has kept into the window. `clock` tells milliseconds since 1970.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(config: &Config, clock: fn() -> u64, deliver: Deliver) -> Result<Store, OpenError> {
+    pub fn open(
+        #[cfg_attr(not(feature = "redis"), allow(unused_variables))] config: &Config,
+        clock: fn() -> u64,
+        window: &Window,
+        deliver: Deliver,
+    ) -> Result<Store, OpenError> {
         #[cfg(feature = "redis")]
         if let Some(url) = &config.redis {
-            let stream = config.redis_stream.clone();
-            let options = redis::RedisOptions { url: url.clone(), stream, history: config.history };
-            // It begins where the stream begins.
-            let window = Arc::new(Window::new(config.history, Vec::new(), EventId::default()));
-            let redis = redis::Redis::open(&options, Arc::clone(&window), deliver)?;
-            return Ok(Store { window, backend: Backend::Redis(redis) });
+            let (url, stream) = (url.clone(), config.redis_stream.clone());
+            let options = redis::RedisOptions { url, stream, history: config.history };
+            let redis = redis::Redis::open(&options, window, deliver)?;
+            return Ok(Store { backend: Backend::Redis(redis) });
         }
         let ids = IdSource::new(clock);
-        let window = Arc::new(Window::new(config.history, Vec::new(), ids.last()));
-        let backend = Backend::Local(Local::new(ids, Arc::clone(&window), deliver));
-        Ok(Store { window, backend })
+        window.gap(ids.last());
+        Ok(Store { backend: Backend::Local(Local::new(ids, deliver)) })
     }
 
     /// Stores events, all or none, and delivers them. Returns an id for each: where its key was used before, the
@@ -70,11 +70,6 @@ impl Store {
             #[cfg(feature = "redis")]
             Backend::Redis(redis) => redis.append(drafts),
         }
-    }
-
-    /// The newest events.
-    pub fn window(&self) -> &Arc<Window> {
-        &self.window
     }
 
     /// How long an event may take to get here that a client has seen on another server. `None`: there is no

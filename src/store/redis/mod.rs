@@ -3,8 +3,8 @@
 //!
 //! **Publishing** runs a script on Redis (`publish.lua`), in the publisher's thread, on a connection of the
 //! [pool]. The event does not come from there to this server's clients, but as all others do: the **reader**,
-//! a thread named `redis` with a connection of its own, waits for new entries (`XREAD BLOCK`), pushes each to
-//! the window and delivers it. So the order is the same on every server.
+//! a thread named `redis` with a connection of its own, waits for new entries (`XREAD BLOCK`) and delivers
+//! them. So the order is the same on every server.
 //!
 //! Entries have the fields `t` (topic), `e` (event name, if any), `d` (data) and `p`, the id of the entry before:
 //! see [`Chain`](entry::Chain). A marker has `reset` instead of data. It is written where the stream ends below
@@ -77,7 +77,7 @@ impl Redis {
     /// See [`OpenError`].
     pub fn open(
         options: &RedisOptions,
-        window: Arc<Window>,
+        window: &Window,
         deliver: Deliver,
     ) -> Result<Redis, OpenError> {
         let refuse = |address: &str, problem: String| OpenError::Redis {
@@ -97,9 +97,9 @@ impl Redis {
         probe.map_err(|error| refuse(&name, describe(&error)))?;
         let shared = Arc::new(Shared::new(address, stream));
         let (alive, ended) = bounded(0);
-        let mut reader = Reader::new(Arc::clone(&shared), window, deliver);
+        let mut reader = Reader::new(Arc::clone(&shared), deliver);
         reader
-            .load(&mut connection, options.history)
+            .load(&mut connection, options.history, window)
             .map_err(|error| refuse(&name, describe(&error)))?;
         let thread = std::thread::Builder::new()
             .name("redis".into())

@@ -122,18 +122,22 @@ impl Shared {
 pub struct Reader {
     shared: Arc<Shared>,
     chain: Chain,
-    window: Arc<Window>,
     deliver: Deliver,
 }
 
 impl Reader {
     /// A reader that has read nothing.
-    pub fn new(shared: Arc<Shared>, window: Arc<Window>, deliver: Deliver) -> Reader {
-        Reader { shared, chain: Chain::after(EventId::default()), window, deliver }
+    pub fn new(shared: Arc<Shared>, deliver: Deliver) -> Reader {
+        Reader { shared, chain: Chain::after(EventId::default()), deliver }
     }
 
     /// Puts the newest `count` entries into the window, and delivers none of them.
-    pub fn load(&mut self, connection: &mut Connection, count: usize) -> RedisResult<()> {
+    pub fn load(
+        &mut self,
+        connection: &mut Connection,
+        count: usize,
+        window: &Window,
+    ) -> RedisResult<()> {
         // Before the entries: what is above this id and not among them came later.
         let last = self.shared.stream.last_id(connection)?;
         let mut newest_first = self.shared.stream.newest(connection, count)?;
@@ -147,18 +151,19 @@ impl Reader {
             },
         };
         self.chain = Chain::after(floor);
-        if floor > self.window.newest() {
-            self.window.gap(floor);
-        }
+        window.gap(floor);
         for entry in newest_first.into_iter().rev() {
             for delivery in self.chain.next(entry).ok_or_else(not_rising)? {
-                keep(&self.window, &delivery);
+                match delivery {
+                    Delivery::Event(event) => window.push(event),
+                    Delivery::Gap(id) => window.gap(id),
+                }
             }
         }
         // The newest entries have been deleted.
         if last > self.chain.last() {
             self.chain = Chain::after(last);
-            self.window.gap(last);
+            window.gap(last);
         }
         self.shared.saw(self.chain.last());
         Ok(())
@@ -204,7 +209,6 @@ impl Reader {
                         counters.gaps.add(1);
                     }
                 }
-                keep(&self.window, &delivery);
                 (self.deliver)(delivery);
             }
             self.shared.saw(self.chain.last());
@@ -268,14 +272,6 @@ impl Reader {
         self.shared.pool.clear();
         self.shared.state().problem = None;
         Ok((connection, count))
-    }
-}
-
-/// First into the window: a client that subscribes in between finds there what it will not get live.
-fn keep(window: &Window, delivery: &Delivery) {
-    match delivery {
-        Delivery::Event(event) => window.push(Arc::clone(event)),
-        Delivery::Gap(id) => window.gap(*id),
     }
 }
 
