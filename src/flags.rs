@@ -75,6 +75,8 @@ Usage: threadcast [FLAGS]
   --subscribe-token-file FILE
                              the same, read from a file
   --fanout direct|handoff    who writes an event: the broadcaster, or each client's thread [direct]
+  --redis URL                share events and history with other servers through this Redis
+  --redis-stream NAME        the key of its stream [threadcast]
   --log LEVEL                off, error, warn, info, debug or trace [info]
   --help, --version
 
@@ -109,6 +111,8 @@ const FLAGS: &[&str] = &[
     "subscribe-token",
     "subscribe-token-file",
     "fanout",
+    "redis",
+    "redis-stream",
     "log",
 ];
 
@@ -207,6 +211,8 @@ impl Settings {
             "subscribe-token" => config.set_subscribe_token(value),
             "subscribe-token-file" => config.set_subscribe_token(&token_in(value)?),
             "fanout" => config.set_fanout(fanout(value)?),
+            "redis" => config.set_redis(value),
+            "redis-stream" => config.set_redis_stream(value),
             "log" => {
                 self.log = level(value)?;
                 Ok(())

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub use error::ConfigError;
 
+use crate::event::draft::check_name;
 use crate::http::forwarded::{Cidr, CidrError};
 use crate::http::origin::{is_origin, normalized_origin};
 use crate::os::limits::descriptor_limit;
@@ -83,6 +84,11 @@ pub struct Config {
     /// `None`: reading is public.
     pub(crate) subscribe_token: Option<String>,
     pub(crate) fanout: Fanout,
+    /// `None`: history is this server's own.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) redis: Option<String>,
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) redis_stream: String,
 }
 
 /// When an event in the journal is on the disk.
@@ -139,6 +145,8 @@ impl Default for Config {
             token: None,
             subscribe_token: None,
             fanout: Fanout::Direct,
+            redis: None,
+            redis_stream: "threadcast".to_owned(),
         }
     }
 }
@@ -354,6 +362,24 @@ impl Config {
         self.fanout = fanout;
         Ok(())
     }
+
+    /// The Redis server through which several servers share their events and history, as in
+    /// `redis://:password@example.org:6379/0`; `rediss://` with the cargo feature `redis-tls`. It is read when
+    /// the server starts. By default a server is on its own.
+    pub fn set_redis(&mut self, url: &str) -> Result<(), ConfigError> {
+        built_in("redis", "redis", cfg!(feature = "redis"))?;
+        self.redis = Some(url.to_owned());
+        Ok(())
+    }
+
+    /// The key of the Redis stream, `threadcast` by default. Servers that use the same one share everything.
+    pub fn set_redis_stream(&mut self, key: &str) -> Result<(), ConfigError> {
+        built_in("redis_stream", "redis", cfg!(feature = "redis"))?;
+        check_name("redis_stream", key)
+            .map_err(|error| ConfigError::new("redis_stream", error.to_string()))?;
+        self.redis_stream = key.to_owned();
+        Ok(())
+    }
 }
 
 /// Checks that a setting's cargo feature is built in.
@@ -456,5 +482,7 @@ mod tests {
         assert_eq!(config.set_tick(MIN_INTERVAL).is_ok(), cfg!(feature = "metrics"));
         assert_eq!(config.set_deflate(true).is_ok(), cfg!(feature = "deflate"));
         assert_eq!(config.set_www(".").is_ok(), cfg!(feature = "page"));
+        assert_eq!(config.set_redis("redis://localhost").is_ok(), cfg!(feature = "redis"));
+        assert_eq!(config.set_redis_stream("events").is_ok(), cfg!(feature = "redis"));
     }
 }

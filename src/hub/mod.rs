@@ -99,8 +99,7 @@ impl Hub {
     /// nothing, but then on other topics. `None` when nothing will be published any more. The id of the
     /// newest event is returned, too. For readers inside the process.
     pub fn wait_after(&self, last: EventId, topics: &Topics) -> Option<(Replay, EventId)> {
-        let next = EventId { sequence: last.sequence + 1, ..last };
-        let is_there = self.subscribers.wait_for(next, None);
+        let is_there = self.subscribers.wait_for(last.successor(), None);
         is_there.then(|| self.subscribers.replay(LastSeen::Event(last), topics))
     }
 
