@@ -1,18 +1,15 @@
 """nginx, HAProxy and Caddy: with the configurations of tests/proxies, each in front of two servers, and with
 those of the book, in front of one."""
 
-import contextlib
 import os
-import random
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 
 import tools
-from server import Server, request
+from server import Server, free_port, request
 
 CONFIGURATIONS = os.path.join(tools.ROOT, "tests", "proxies")
 
@@ -174,14 +171,3 @@ class CaddyOfTheBook(Proxy):
         # With a scheme, Caddy does not get a certificate for it.
         ports = {"example.org": self.url, "127.0.0.1:3000": f"127.0.0.1:{self.servers[0].port}"}
         return self.AROUND + of_the_book("caddy", ports)
-
-
-def free_port():
-    """A port that is free now; a proxy cannot be asked which one it got. Below the range from which
-    the kernel takes ports for connections: one of those could be gone before the proxy listens."""
-    for _ in range(100):
-        with contextlib.suppress(OSError):
-            port = random.randrange(10_000, 32_000)
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-    raise RuntimeError("of 100 ports none is free")
