@@ -235,6 +235,7 @@ class Crowd:
         self.clients = [Client(self, kind, number) for number, kind in enumerate(kinds)]
         self.publishers = [Publisher(self, "a"), Publisher(self, "b"),
                            Publisher(self, "c", lines=NDJSON_LINES)]
+        self.unacknowledged = set()  # what others have published: (publisher, number)
         self.problems = []
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -283,7 +284,7 @@ class Crowd:
         return every
 
     def attempts(self):
-        every = {}
+        every = dict.fromkeys(self.unacknowledged, 1)
         for publisher in self.publishers:
             every.update(publisher.attempts)
         return every

@@ -89,7 +89,7 @@ class Cluster:
         for kind in (Nginx, HAProxy):
             proxy = self.stack.enter_context(kind(self.folder, self.nodes))
             for name, port in (("alternating", proxy.port), ("sticky", proxy.sticky)):
-                routes.append(Route(f"{kind.label}, {name}", ("127.0.0.1", port), False))
+                routes.append(Route(f"{proxy.name}, {name}", ("127.0.0.1", port), False))
         self.crowd = self.stack.enter_context(Crowd(routes, clients // 2, clients // 2))
         if not self.crowd.wait(self.crowd.started, 20):
             raise AssertionError("not every client has been greeted within 20 s")

@@ -2,15 +2,14 @@
 by its id, whatever happens."""
 
 import os
-import re
 import signal
 import subprocess
-import time
 
+import program
 import tools
 from server import Server, free_port, request, until
 
-CONFIGURATIONS = os.path.join(tools.ROOT, "tests", "proxies")
+SET_BACK_SECONDS = 3600
 
 
 class Node:
@@ -68,55 +67,14 @@ class Node:
             return log.read()
 
 
-class Program:
-    """Another program that listens on a port."""
-
-    def __init__(self, folder, name):
-        self.folder, self.name = os.path.join(folder, name), name
-        os.makedirs(self.folder, exist_ok=True)
-        self.port = free_port()
-        self.process = None
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-
-    def start(self):
-        with open(os.path.join(self.folder, "output.log"), "ab") as log:
-            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, cwd=self.folder)
-        until(self.is_ready, f"{self.name} is ready; see {self.folder}/output.log")
-
-    def is_ready(self):
-        if self.process.poll() is not None:
-            raise RuntimeError(f"{self.name} did not start; see {self.folder}/output.log")
-        return self.answers()
-
-    def kill(self):
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-
-    def pause(self):
-        self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self):
-        self.process.send_signal(signal.SIGCONT)
-
-
-class Redis(Program):
+class Redis(program.Program):
     """A redis-server. Without `persistent` it comes back empty."""
 
+    package = "redis-server"
+
     def __init__(self, folder, name="redis", persistent=False):
-        super().__init__(folder, name)
-        self.program = tools.program("redis-server", "redis-server")
+        super().__init__(os.path.join(folder, name))
+        self.name = name
         self.cli = tools.program("redis-cli", "redis-tools")
         self.persistent = persistent
 
@@ -140,53 +98,26 @@ class Redis(Program):
         until(lambda: "master_link_status:up" in self.tell("INFO", "replication"), "the replica follows")
 
 
-class Proxy(Program):
-    """A proxy with one port where clients go to any server and one where they come back to theirs."""
+class InFront:
+    """A proxy with one port where clients go to any server, and one where they come back to theirs."""
 
     def __init__(self, folder, nodes):
-        super().__init__(folder, self.label)
+        super().__init__(os.path.join(folder, self.name))
         self.sticky = free_port()
-        self.program = tools.program(self.package.removesuffix("-light"), self.package)
-        values = {"PORT": self.port, "STICKY": self.sticky,
-                  # Where there is one server, it is all three.
-                  **dict(zip(("FIRST", "SECOND", "THIRD"), [node.port for node in nodes] * 3))}
-        with open(os.path.join(CONFIGURATIONS, self.configuration), encoding="utf-8") as file:
-            text = re.sub("@([A-Z]+)@", lambda found: str(values[found[1]]), file.read())
-        self.path = os.path.join(self.folder, self.configuration)
-        with open(self.path, "w", encoding="utf-8") as file:
-            file.write(text)
+        # Where there is one server, it is all three.
+        self.ports = ([node.port for node in nodes] * 3)[:3]
 
-    def answers(self):
-        try:
-            return all(request(f"http://127.0.0.1:{port}/healthz")[0] == 200
-                       for port in (self.port, self.sticky))
-        except OSError:
-            return False
+    def values(self):
+        return {**super().values(), "STICKY": self.sticky,
+                **dict(zip(("FIRST", "SECOND", "THIRD"), self.ports))}
 
 
-class Nginx(Proxy):
-    label, package, configuration = "nginx", "nginx-light", "nginx-cluster.conf"
-
-    def command(self):
-        # Workers that root starts get another user, who may not write where this is checked out.
-        user = ["-g", "user root;"] if os.geteuid() == 0 else []
-        return [self.program, "-p", self.folder, "-c", self.path, *user]
-
-    def kill(self):
-        # The master's end by SIGKILL would leave its worker behind.
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                super().kill()
+class Nginx(InFront, program.Nginx):
+    configuration = "nginx-cluster.conf"
 
 
-class HAProxy(Proxy):
-    label, package, configuration = "haproxy", "haproxy", "haproxy-cluster.cfg"
-
-    def command(self):
-        return [self.program, "-db", "-f", self.path]
+class HAProxy(InFront, program.HAProxy):
+    configuration = "haproxy-cluster.cfg"
 
 
 def build_clock(folder):
@@ -198,10 +129,7 @@ def build_clock(folder):
     return {"LD_PRELOAD": library, "CLOCK_SET_BACK": file}, file
 
 
-def wait_seconds(seconds, *nodes):
-    """Sleeps; fails at once where one of these servers ends by itself."""
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        for node in nodes:
-            node.check_alive()
-        time.sleep(min(left, 0.2))
+def set_back(cluster):
+    """Sets the clock of a scenario back."""
+    with open(cluster.clock, "w", encoding="ascii") as file:
+        file.write(str(SET_BACK_SECONDS))

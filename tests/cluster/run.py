@@ -22,7 +22,8 @@ import time
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "common"))
 
-import scenarios  # noqa: E402, F401  (registers them)
+import scenarios  # noqa: E402, F401  (registers its scenarios, as does journal)
+import journal  # noqa: E402, F401
 import tools  # noqa: E402
 import verify  # noqa: E402
 from frame import HOME, SCENARIOS, perform  # noqa: E402
