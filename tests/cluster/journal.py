@@ -73,7 +73,7 @@ def journal_torn(cluster):
 
 def last_segment(folder):
     """The file that was written to last: it ends with the last record."""
-    files = [entry for entry in os.scandir(folder) if entry.name.endswith(".log")]
+    files = [entry for entry in os.scandir(folder) if entry.name.startswith("events-")]
     return max(files, key=lambda entry: entry.stat().st_mtime_ns).path
 
 
