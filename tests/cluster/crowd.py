@@ -82,6 +82,9 @@ class Client:
             self.crowd.leave_later(self, writer.transport)
             while data := await reader.read(65536):
                 self.take(parser.feed(data), writer)
+                # A proxy keeps the connection when the server has ended the stream.
+                if self.kind == "sse" and parser.is_whole:
+                    return
         finally:
             if writer:
                 writer.transport.abort()

@@ -1,6 +1,7 @@
 """What happens to the cluster. Each scenario repairs all that it breaks: in the end every event has to be
 acknowledged, and every client has to have it."""
 
+import contextlib
 import time
 
 from frame import scenario
@@ -47,14 +48,35 @@ def on_redis_with_a_clock(cluster):
     return on_redis(cluster)
 
 
-def all_healthy(cluster):
-    return all(node.health() == (200, '{"status":"ok"}') for node in cluster.nodes)
+def wait_healthy(cluster):
+    until(lambda: all(node.health() == "ok" for node in cluster.nodes), "all servers are healthy",
+          NOTICED_WITHIN)
 
 
-def all_degraded(cluster):
+def wait_degraded(cluster):
     """Redis is away, and each server says so, but wants to keep its clients."""
-    answers = [node.health() for node in cluster.nodes]
-    return all(status == 200 and "degraded" in body for status, body in answers)
+    until(lambda: all(node.health() == "degraded" for node in cluster.nodes), "all servers are degraded",
+          NOTICED_WITHIN)
+
+
+@contextlib.contextmanager
+def paused(process):
+    """Stops a server, or Redis."""
+    process.pause()
+    try:
+        yield
+    finally:
+        process.go_on()
+
+
+@contextlib.contextmanager
+def killed(process):
+    """Kills a server, or Redis, and starts it again."""
+    process.kill()
+    try:
+        yield
+    finally:
+        process.start()
 
 
 @scenario("one server, in memory", "nothing happens", in_memory)
@@ -82,54 +104,44 @@ def rolling_restart(cluster):
 def kill_one(cluster):
     with cluster.goes_on(200):
         for node in cluster.nodes[:2]:
-            node.kill()
-            time.sleep(1.5)
-            node.start()
+            with killed(node):
+                time.sleep(1.5)
             cluster.wait(1)
 
 
 @scenario("kill -9 of two", "two servers of three at once, twice", on_redis)
 def kill_two(cluster):
     with cluster.goes_on(200):
-        for pair in (cluster.nodes[:2], cluster.nodes[1:]):
-            for node in pair:
-                node.kill()
-            time.sleep(1.5)
-            for node in pair:
-                node.start()
+        for one, other in (cluster.nodes[:2], cluster.nodes[1:]):
+            with killed(one), killed(other):
+                time.sleep(1.5)
             cluster.wait(1)
 
 
 @scenario("Redis stopped", "Redis is stopped for 10 s", on_redis)
 def redis_stopped(cluster):
-    with cluster.goes_on(503):
-        cluster.redis.pause()
-        began = time.monotonic()
-        until(lambda: all_degraded(cluster), "all servers are degraded", NOTICED_WITHIN)
+    began = time.monotonic()
+    with cluster.goes_on(503), paused(cluster.redis):
+        wait_degraded(cluster)
         cluster.wait(began + REDIS_STOPPED - time.monotonic())
-        cluster.redis.go_on()
-    until(lambda: all_healthy(cluster), "all servers are healthy", NOTICED_WITHIN)
+    wait_healthy(cluster)
 
 
 @scenario("Redis killed, AOF", "Redis is killed and comes back with all it had", on_persistent_redis)
 def redis_killed(cluster):
-    with cluster.goes_on(503):
-        cluster.redis.kill()
-        until(lambda: all_degraded(cluster), "all servers are degraded", NOTICED_WITHIN)
+    with cluster.goes_on(503), killed(cluster.redis):
+        wait_degraded(cluster)
         cluster.wait(2)
-        cluster.redis.start()
-    until(lambda: all_healthy(cluster), "all servers are healthy", NOTICED_WITHIN)
+    wait_healthy(cluster)
 
 
 @scenario("Redis killed, no AOF", "Redis is killed and comes back empty", on_redis, gaps=True,
           forgets=True)
 def redis_emptied(cluster):
-    with cluster.goes_on(503):
-        cluster.redis.kill()
-        until(lambda: all_degraded(cluster), "all servers are degraded", NOTICED_WITHIN)
-        cluster.wait(1)
-        cluster.redis.start()
-    until(lambda: all_healthy(cluster), "all servers are healthy", NOTICED_WITHIN)
+    with cluster.goes_on(503), killed(cluster.redis):
+        wait_degraded(cluster)
+        cluster.wait(2)
+    wait_healthy(cluster)
 
 
 @scenario("failover", "a replica that lacks the last 2 s becomes the master", on_two_redis, gaps=True,
@@ -141,16 +153,14 @@ def failover(cluster):
     cluster.redis.kill()
     cluster.relay.switch(cluster.replica.port)
     cluster.wait(3)
-    until(lambda: all_healthy(cluster), "all servers are healthy", NOTICED_WITHIN)
+    wait_healthy(cluster)
 
 
 @scenario("server paused", "one server of three is stopped for 20 s", on_redis)
 def server_paused(cluster):
-    with cluster.goes_on(200):
-        cluster.nodes[0].pause()
+    with cluster.goes_on(200), paused(cluster.nodes[0]):
         time.sleep(SERVER_PAUSED)
-        cluster.nodes[0].go_on()
-    until(lambda: all_healthy(cluster), "all servers are healthy", NOTICED_WITHIN)
+    wait_healthy(cluster)
 
 
 @scenario("clock set back", "one server's clock goes back an hour; it goes on, and is started again",
@@ -159,6 +169,6 @@ def clock_set_back(cluster):
     with cluster.goes_on(200):
         set_back(cluster)
         cluster.wait(3)
-        cluster.nodes[0].kill()
-        cluster.nodes[0].start()
+        with killed(cluster.nodes[0]):
+            pass
         cluster.wait(1)
