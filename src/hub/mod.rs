@@ -17,6 +17,7 @@ use crate::event::topics::Topics;
 use crate::event::{Draft, EventId};
 use crate::store::error::{OpenError, PublishError};
 use crate::store::replay::Replay;
+use crate::store::window::Window;
 use crate::store::{Status, Store};
 use broadcaster::{Subscriber, Timing};
 use subscribers::{Subscribers, Subscription};
@@ -33,6 +34,7 @@ pub struct Receipt {
 /// See the module's documentation.
 pub struct Hub {
     store: Store,
+    window: Arc<Window>,
     subscribers: Arc<Subscribers>,
 }
 
@@ -47,12 +49,13 @@ impl Hub {
         broadcasters: usize,
         clock: fn() -> u64,
     ) -> Result<Arc<Hub>, OpenError> {
-        let subscribers = Subscribers::start(broadcasters, config.heartbeat);
+        let window = Arc::new(Window::new(config.history, Vec::new()));
+        let subscribers = Subscribers::start(&window, broadcasters, config.heartbeat);
         let subscribers = Arc::new(subscribers.map_err(OpenError::Threads)?);
         let to = Arc::clone(&subscribers);
-        let store = Store::open(config, clock, Arc::new(move |delivery| to.deliver(&delivery)))?;
-        subscribers.begin_after(store.window().newest());
-        Ok(Arc::new(Hub { store, subscribers }))
+        let deliver = Arc::new(move |delivery| to.deliver(&delivery));
+        let store = Store::open(config, clock, &window, deliver)?;
+        Ok(Arc::new(Hub { store, window, subscribers }))
     }
 
     /// Publishes: the store gives the event its id, keeps it, and it goes to every broadcaster. Waits where a
@@ -96,31 +99,18 @@ impl Hub {
     /// newest event is returned, too. For readers inside the process.
     pub fn wait_after(&self, last: EventId, topics: &Topics) -> Option<(Replay, EventId)> {
         let next = EventId { sequence: last.sequence + 1, ..last };
-        let newest = self.subscribers.wait_for(next, None)?;
-        Some((Replay::new(self.store.window(), LastSeen::Event(last), newest, topics), newest))
-    }
-
-    /// What was kept of these topics after `last`, as a client gets it that subscribes now.
-    pub fn read(&self, last: LastSeen, topics: &Topics) -> Replay {
-        Replay::new(self.store.window(), last, self.newest(), topics)
+        let is_there = self.subscribers.wait_for(next, None);
+        is_there.then(|| self.subscribers.replay(LastSeen::Event(last), topics))
     }
 
     /// Makes `subscriber` get every event from now on, and returns those it missed. The caller
     /// holds its outbox and writes the replay first.
     pub fn subscribe(&self, subscriber: Subscriber, last: LastSeen) -> (Subscription, Replay) {
         self.wait_until_known(last);
-        let topics = subscriber.topics.clone();
-        let (subscription, newest) = self.subscribers.add(subscriber);
-        (subscription, Replay::new(self.store.window(), last, newest, &topics))
+        self.subscribers.add(subscriber, last)
     }
 
-    /// Makes the subscription's client get events on `topics` from now on, and on no others; returns those it
-    /// missed on topics that are new to it, as [`Hub::subscribe`] does. On the others it has missed
-    /// nothing, and gets nothing twice.
-    ///
-    /// Where topics are added, the caller holds the client's outbox and writes the replay first.
-    /// What was published before on topics that are given up may still be on its way: see
-    /// [`Subscription::wait_applied`].
+    /// Changes a client's topics: see [`Subscription::change`].
     pub fn change(
         &self,
         subscription: &mut Subscription,
@@ -128,13 +118,7 @@ impl Hub {
         last: LastSeen,
     ) -> Replay {
         self.wait_until_known(last);
-        let (join, before, newest) = subscription.change(topics);
-        // Nothing can be missing on no topics, not even after a stranger's id.
-        if join.is_empty() {
-            return Replay::nothing();
-        }
-        // A topic that the client had already may be among the new ones where these are all topics.
-        Replay::new(self.store.window(), last, newest, &join).without(before)
+        subscription.change(topics, last)
     }
 
     /// Where there are several servers, a client may have seen on another one what has not come here yet.
@@ -146,7 +130,7 @@ impl Hub {
 
     /// The id delivered last, or the one that stands for 'before the first event'.
     pub fn newest(&self) -> EventId {
-        self.subscribers.newest()
+        self.window.newest()
     }
 
     /// How the store is doing.

@@ -9,14 +9,12 @@ use std::time::Instant;
 use super::delivery::{Deliver, Delivery};
 use super::error::PublishError;
 use super::keys::Keys;
-use super::window::Window;
 use crate::event::id::IdSource;
 use crate::event::{Draft, Event, EventId};
 
 /// See the module's documentation.
 pub struct Local {
     state: Mutex<State>,
-    window: Arc<Window>,
     deliver: Deliver,
 }
 
@@ -28,9 +26,9 @@ struct State {
 
 impl Local {
     /// A store that gives ids from `ids` on.
-    pub fn new(ids: IdSource, window: Arc<Window>, deliver: Deliver) -> Local {
+    pub fn new(ids: IdSource, deliver: Deliver) -> Local {
         let state = Mutex::new(State { ids, keys: Keys::default(), is_closed: false });
-        Local { state, window, deliver }
+        Local { state, deliver }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -64,8 +62,6 @@ impl Local {
             events.push((Arc::new(Event::new(id, draft)), key));
         }
         for (event, _) in events {
-            // First into the window: a client that subscribes in between finds there what it will not get live.
-            self.window.push(Arc::clone(&event));
             (self.deliver)(Delivery::Event(event));
         }
         Ok(ids)

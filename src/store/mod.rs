@@ -1,8 +1,8 @@
 //! Where an event gets its place in the order, and where it is kept for clients that come back.
 //!
-//! A store gives an event its id, pushes it to the [`Window`] of the newest events, from which all replays are
-//! read, and delivers it: to a closure, since the hub stands above. Everything is delivered in the order of
-//! ids, one at a time.
+//! A store gives an event its id, keeps it, and delivers it: to a closure, since the hub stands above. Everything
+//! is delivered in the order of ids, one at a time. The hub puts it into the [`Window`] of the newest events, from
+//! which all replays are read.
 
 pub mod delivery;
 pub mod error;
@@ -11,7 +11,6 @@ pub mod local;
 pub mod replay;
 pub mod window;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -35,7 +34,6 @@ pub struct Status {
 
 /// See the module's documentation.
 pub struct Store {
-    window: Arc<Window>,
     backend: Backend,
 }
 
@@ -44,15 +42,19 @@ enum Backend {
 }
 
 impl Store {
-    /// Opens the store that is configured. `clock` tells milliseconds since 1970.
+    /// Opens the store that is configured, and puts what it has kept into the window. `clock` tells milliseconds since 1970.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(config: &Config, clock: fn() -> u64, deliver: Deliver) -> Result<Store, OpenError> {
+    pub fn open(
+        _config: &Config,
+        clock: fn() -> u64,
+        window: &Window,
+        deliver: Deliver,
+    ) -> Result<Store, OpenError> {
         let ids = IdSource::new(clock);
-        let window = Arc::new(Window::new(config.history, Vec::new(), ids.last()));
-        let backend = Backend::Local(Local::new(ids, Arc::clone(&window), deliver));
-        Ok(Store { window, backend })
+        window.gap(ids.last());
+        Ok(Store { backend: Backend::Local(Local::new(ids, deliver)) })
     }
 
     /// Stores events, all or none, and delivers them. Returns an id for each: where its key was used before, the
@@ -64,11 +66,6 @@ impl Store {
         match &self.backend {
             Backend::Local(local) => local.append(drafts),
         }
-    }
-
-    /// The newest events.
-    pub fn window(&self) -> &Arc<Window> {
-        &self.window
     }
 
     /// How long an event may take to get here that a client has seen on another server. `None`: there is no

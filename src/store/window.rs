@@ -68,13 +68,13 @@ struct Entry {
 
 /// How a client begins.
 #[derive(Debug)]
-pub(super) enum Beginning {
-    /// It has seen everything up to this id, which may be the newest.
-    After(EventId),
-    /// What it has seen is not known.
-    Gap(EventId),
-    /// With these events, at least one, which are the newest of their topics.
-    With(Vec<Arc<Event>>),
+pub(super) struct Beginning {
+    /// It has seen everything up to here; `None` where that is not known.
+    pub seen: Option<EventId>,
+    /// What it missed, or the first part of that.
+    pub first: Batch,
+    /// Where what it missed ends.
+    pub until: EventId,
 }
 
 /// Some of the events that a client missed.
@@ -89,9 +89,9 @@ pub(super) struct Batch {
 }
 
 impl Window {
-    /// A window of at most `capacity` events, besides those of topics with a limit of their own. It begins
-    /// after `birth`.
-    pub fn new(capacity: usize, limits: Vec<TopicLimit>, birth: EventId) -> Window {
+    /// A window of at most `capacity` events, besides those of topics with a limit of their own. With
+    /// [`Window::gap`] it begins after an id.
+    pub fn new(capacity: usize, limits: Vec<TopicLimit>) -> Window {
         let kept = Kept {
             events: BTreeMap::new(),
             bytes: 0,
@@ -100,8 +100,8 @@ impl Window {
             shared: VecDeque::new(),
             own: HashMap::new(),
             latest: HashMap::new(),
-            newest: birth,
-            floor: birth,
+            newest: EventId::default(),
+            floor: EventId::default(),
             lost: HashMap::new(),
             topics_by_loss: BTreeMap::new(),
         };
@@ -131,41 +131,45 @@ impl Window {
         self.kept().newest
     }
 
-    /// How a client with these topics begins that gets live events from behind `until` on.
-    pub(super) fn begin(&self, last: LastSeen, until: EventId, topics: &Topics) -> Beginning {
+    /// How a client with these topics begins that gets live events from behind the newest id on. To be called
+    /// while nothing is pushed: else an event that comes meanwhile would count as one that it missed. For the same
+    /// reason it includes the first batch: what is kept when a client comes, it gets.
+    pub(super) fn begin(&self, last: LastSeen, topics: &Topics) -> Beginning {
         let kept = self.kept();
-        match last {
+        let newest = kept.newest;
+        let after = match last {
             // It comes back with the newest id, and misses nothing in between.
-            LastSeen::Nothing => Beginning::After(until),
-            LastSeen::Event(id) if id <= until && !kept.is_hole(id) => Beginning::After(id),
-            // A stranger's id says nothing about what was seen: the gap is all that can be told.
-            LastSeen::Event(_) | LastSeen::Unknown => Beginning::Gap(until),
-            LastSeen::Earliest => Beginning::After(kept.complete_after(topics)),
-            LastSeen::Latest => match kept.latest(topics, until) {
-                events if events.is_empty() => Beginning::After(until),
-                events => Beginning::With(events),
+            LastSeen::Nothing => newest,
+            LastSeen::Event(id) if id <= newest && !kept.is_hole(id) => id,
+            LastSeen::Earliest => kept.complete_after(topics),
+            LastSeen::Event(_) | LastSeen::Unknown => {
+                // A stranger's id says nothing about what was seen: the gap is all that can be told.
+                let first = Batch { gap: Some(newest), ..Batch::default() };
+                return Beginning { seen: None, first, until: newest };
+            }
+            LastSeen::Latest => match kept.latest(topics) {
+                events if events.is_empty() => newest,
+                events => {
+                    // With an id above those of the events it would come back as if it had seen them.
+                    let first = Batch { events, ..Batch::default() };
+                    return Beginning { seen: None, first, until: newest };
+                }
             },
-        }
+        };
+        let first = kept.read(after, newest, after, topics);
+        Beginning { seen: Some(after), first, until: newest }
     }
 
-    /// The next events after `after` and up to `until` on these topics.
-    pub(super) fn read(&self, after: EventId, until: EventId, topics: &Topics) -> Batch {
-        let kept = self.kept();
-        let complete_after = kept.complete_after(topics).min(until);
-        let gap = (after < complete_after).then_some(complete_after);
-        let (mut events, mut looked_at) = (Vec::new(), 0);
-        // An empty range of a map would panic.
-        let range = (after < until).then(|| kept.events.range((Excluded(after), Included(until))));
-        for (id, entry) in range.into_iter().flatten() {
-            if topics.match_topic(&entry.event.topic) {
-                events.push(Arc::clone(&entry.event));
-            }
-            looked_at += 1;
-            if looked_at == BATCH {
-                return Batch { gap, events, next: Some(*id) };
-            }
-        }
-        Batch { gap, events, next: None }
+    /// The next events behind `after` and up to `until` on these topics. The reader knows of losses up to
+    /// `told`.
+    pub(super) fn read(
+        &self,
+        after: EventId,
+        until: EventId,
+        told: EventId,
+        topics: &Topics,
+    ) -> Batch {
+        self.kept().read(after, until, told, topics)
     }
 }
 
@@ -223,6 +227,25 @@ impl Kept {
         }
     }
 
+    fn read(&self, after: EventId, until: EventId, told: EventId, topics: &Topics) -> Batch {
+        // What was lost beyond `until` was not meant for this reader, but then all before it is lost as well.
+        let lost = self.complete_after(topics).min(until);
+        let gap = (lost > told.max(after)).then_some(lost);
+        let (mut events, mut looked_at) = (Vec::new(), 0);
+        // An empty range of a map would panic.
+        let range = (after < until).then(|| self.events.range((Excluded(after), Included(until))));
+        for (id, entry) in range.into_iter().flatten() {
+            if topics.match_topic(&entry.event.topic) {
+                events.push(Arc::clone(&entry.event));
+            }
+            looked_at += 1;
+            if looked_at == BATCH {
+                return Batch { gap, events, next: Some(*id) };
+            }
+        }
+        Batch { gap, events, next: None }
+    }
+
     /// The newest loss on these topics: all their events after it are kept.
     fn complete_after(&self, topics: &Topics) -> EventId {
         let lost = match topics {
@@ -241,9 +264,9 @@ impl Kept {
     }
 
     /// The newest event of each of these topics, oldest first.
-    fn latest(&self, topics: &Topics, until: EventId) -> Vec<Arc<Event>> {
+    fn latest(&self, topics: &Topics) -> Vec<Arc<Event>> {
         let matching = self.latest.iter().filter(|(topic, _)| topics.match_topic(topic));
-        let mut ids: Vec<EventId> = matching.map(|(_, id)| *id).filter(|id| *id <= until).collect();
+        let mut ids: Vec<EventId> = matching.map(|(_, id)| *id).collect();
         ids.sort_unstable();
         ids.iter().filter_map(|id| self.events.get(id)).map(|e| Arc::clone(&e.event)).collect()
     }
@@ -265,7 +288,8 @@ mod tests {
     }
 
     fn window(capacity: usize, topics: &[&str]) -> Arc<Window> {
-        let window = Arc::new(Window::new(capacity, Vec::new(), id(100)));
+        let window = Arc::new(Window::new(capacity, Vec::new()));
+        window.gap(id(100));
         for (number, topic) in topics.iter().enumerate() {
             push(&window, 101 + number as u64, topic);
         }
@@ -274,7 +298,7 @@ mod tests {
 
     /// The id of the gap, if there is one, and those of the events.
     fn replay(window: &Arc<Window>, last: LastSeen, topics: &Topics) -> (Option<u64>, Vec<u64>) {
-        let mut replay = Replay::new(window, last, window.newest(), topics);
+        let mut replay = Replay::new(window, last, topics, Topics::named([]));
         let all = std::iter::from_fn(|| replay.next_batch()).flatten();
         let (gaps, events): (Vec<_>, Vec<_>) = all.partition(|event| event.is_gap());
         assert!(gaps.len() <= 1);
@@ -296,19 +320,33 @@ mod tests {
 
     #[test]
     fn a_replay_of_many_events_is_read_in_batches_and_ends_where_the_live_events_begin() {
-        let window = window(10_000, &["a"; 3 * BATCH]);
-        let until = id(100 + 2 * BATCH as u64 + 1);
-        let mut replay = Replay::new(&window, LastSeen::Event(id(100)), until, &Topics::All);
+        let window = window(10_000, &["a"; 2 * BATCH + 1]);
+        let mut replay =
+            Replay::new(&window, LastSeen::Event(id(100)), &Topics::All, Topics::named([]));
+        push(&window, 10_000, "a");
         let batches: Vec<usize> =
             std::iter::from_fn(|| replay.next_batch()).map(|batch| batch.len()).collect();
         assert_eq!(batches, [BATCH, BATCH, 1]);
     }
 
     #[test]
+    fn what_is_kept_when_a_client_comes_it_gets_and_what_comes_later_is_no_gap() {
+        let window = window(1, &["b", "a"]);
+        let topics = Topics::named(["a"]);
+        let begin =
+            |last| Replay::new(&window, LastSeen::Event(id(last)), &topics, Topics::named([]));
+        let (mut missed, mut nothing) = (begin(101), begin(102));
+        push(&window, 200, "a");
+        push(&window, 201, "a");
+        assert_eq!(missed.next_batch().unwrap()[0].id, id(102));
+        assert!(missed.next_batch().is_none() && nothing.next_batch().is_none());
+    }
+
+    #[test]
     fn what_is_lost_while_a_replay_is_read_is_a_gap() {
         let window = window(2 * BATCH, &["a"; 2 * BATCH]);
         let last = LastSeen::Event(id(100));
-        let mut replay = Replay::new(&window, last, window.newest(), &Topics::All);
+        let mut replay = Replay::new(&window, last, &Topics::All, Topics::named([]));
         assert_eq!(replay.next_batch().unwrap().len(), BATCH);
         for number in 0..BATCH as u64 + 10 {
             push(&window, 10_000 + number, "a");
@@ -379,7 +417,8 @@ mod tests {
     fn a_topic_with_a_limit_keeps_its_events_whatever_the_others_publish() {
         let limit = |pattern: &str, events| TopicLimit { pattern: pattern.to_owned(), events };
         let limits = vec![limit("gauge/*", 1), limit("gauge/fine", 2)];
-        let window = Arc::new(Window::new(3, limits, id(100)));
+        let window = Arc::new(Window::new(3, limits));
+        window.gap(id(100));
         let topics = ["gauge/a", "gauge/b", "gauge/a", "gauge/fine", "gauge/fine", "gauge/fine"];
         for (number, topic) in topics.into_iter().chain(["noise"; 10]).enumerate() {
             push(&window, 101 + number as u64, topic);
@@ -398,7 +437,8 @@ mod tests {
     #[test]
     fn the_windows_memory_is_bounded() {
         let limits = vec![TopicLimit { pattern: "*".to_owned(), events: 100 }];
-        let window = Arc::new(Window::new(1_000, limits, id(100)));
+        let window = Arc::new(Window::new(1_000, limits));
+        window.gap(id(100));
         let large = "x".repeat(MAX_BYTES / 16);
         for number in 0..20 {
             let draft = Draft::new(&format!("topic {number}"), None, &large).unwrap();
