@@ -156,6 +156,17 @@ def failover(cluster):
     wait_healthy(cluster)
 
 
+@scenario("demotion", "the replica becomes the master as planned, and the master its replica", on_two_redis)
+def demotion(cluster):
+    cluster.redis.tell("FAILOVER")
+    until(lambda: "role:master" in cluster.replica.tell("INFO", "replication"), "the replica is promoted")
+    # Those who are still connected to the old one may only read there.
+    cluster.wait(2)
+    cluster.relay.switch(cluster.replica.port)
+    cluster.wait(2)
+    wait_healthy(cluster)
+
+
 @scenario("server paused", "one server of three is stopped for 20 s", on_redis)
 def server_paused(cluster):
     with cluster.goes_on(200), paused(cluster.nodes[0]):
