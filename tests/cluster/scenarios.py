@@ -147,13 +147,27 @@ def redis_emptied(cluster):
 @scenario("failover", "a replica that lacks the last 2 s becomes the master", on_two_redis, gaps=True,
           forgets=True)
 def failover(cluster):
-    # From here on it gets nothing more.
-    cluster.replica.tell("REPLICAOF", "NO", "ONE")
-    cluster.wait(2)
-    cluster.redis.kill()
-    cluster.relay.switch(cluster.replica.port)
+    lose_the_tail(cluster)
     cluster.wait(3)
     wait_healthy(cluster)
+
+
+@scenario("failover, one behind", "the same, and one server has not seen what is lost", on_two_redis,
+          gaps=True, forgets=True)
+def failover_behind(cluster):
+    with paused(cluster.nodes[0]):
+        lose_the_tail(cluster)
+        time.sleep(2)
+    cluster.wait(2)
+    wait_healthy(cluster)
+
+
+def lose_the_tail(cluster):
+    # From here on the replica gets nothing more.
+    cluster.replica.tell("REPLICAOF", "NO", "ONE")
+    time.sleep(2)
+    cluster.redis.kill()
+    cluster.relay.switch(cluster.replica.port)
 
 
 @scenario("demotion", "the replica becomes the master as planned, and the master its replica", on_two_redis)
