@@ -64,6 +64,7 @@ Usage: threadcast [FLAGS]
   --header-timeout DURATION  time for a request's header, and again for its body [10s]
   --max-head BYTES           longest head of a request: request line and header fields [32768]
   --drain DURATION           time for clients to go at shutdown [5s]
+  --drain-spread DURATION    over which time they are told to come back, each at another moment [2s]
   --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
   --trust-proxy CIDR         proxies that name their clients' addresses (repeatable)
   --token TOKEN              publishers must send 'Authorization: Bearer TOKEN'
@@ -97,6 +98,7 @@ const FLAGS: &[&str] = &[
     "header-timeout",
     "max-head",
     "drain",
+    "drain-spread",
     "allow-origin",
     "trust-proxy",
     "token",
@@ -189,6 +191,7 @@ impl Settings {
             "header-timeout" => config.set_header_timeout(duration(value)?),
             "max-head" => config.set_max_head(bytes(value, MIN_HEAD_BYTES)?),
             "drain" => config.set_drain(duration(value)?),
+            "drain-spread" => config.set_drain_spread(duration(value)?),
             "allow-origin" => {
                 value.split(',').map(str::trim).try_for_each(|one| config.add_allow_origin(one))
             }

@@ -10,6 +10,7 @@ use std::{error, fmt, io};
 
 use crate::app::App;
 use crate::client::reason::Reason;
+use crate::client::registry::{Client, Transport};
 use crate::config::{Config, ConfigError};
 use crate::door::Door;
 use crate::event::Draft;
@@ -29,8 +30,9 @@ use crate::sources::tick::Tick;
 /// How long the threads of aborted connections may take to end, after the drain time.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the shutdown looks for clients that were still connecting when it began.
-const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the shutdown looks for WebSockets whose turn it is, and for clients that were still
+/// connecting when it began.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A running server. When it is dropped it shuts down, as [`Server::shutdown`] does.
 pub struct Server {
@@ -225,16 +227,28 @@ impl Server {
 
     /// Tells all clients that the server shuts down, and waits until none is left. Returns whether that is
     /// so at the deadline.
+    ///
+    /// Event streams are told at once: each gets a time of its own to come back at. A close frame carries no
+    /// such time, so WebSockets are closed one after another, the oldest first.
     fn close_clients(&self, deadline: Instant) -> bool {
+        let spread = self.app.config.drain_spread;
+        let start = Instant::now();
+        // The other half of the drain time is for the last ones to leave.
+        let turns = Turns::new(
+            self.app.clients.list().iter().filter(|one| one.transport == Transport::WebSocket),
+            spread.min(deadline.saturating_duration_since(start) / 2),
+        );
         // Again and again, since a client that is connecting gets its outbox only a moment later.
         loop {
+            let elapsed = start.elapsed();
             for client in self.app.clients.list() {
                 let Some(outbox) = client.outbox() else {
                     continue;
                 };
                 let message = match outbox.link().coding() {
-                    Some(coding) => event_stream::shutdown_message(client.number, coding),
-                    None => closing::shutdown_message(),
+                    Some(coding) => event_stream::shutdown_message(client.number, spread, coding),
+                    None if turns.has_come(client.number, elapsed) => closing::shutdown_message(),
+                    None => continue,
                 };
                 // An outbox that is closing already ignores this.
                 outbox.close(Reason::Shutdown, Some(&message));
@@ -253,6 +267,30 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shutdown();
+    }
+}
+
+/// When the WebSockets of a shutdown are closed: evenly over a time.
+struct Turns {
+    /// The clients' numbers, rising.
+    numbers: Vec<u64>,
+    spread: Duration,
+}
+
+impl Turns {
+    fn new<'a>(clients: impl Iterator<Item = &'a Arc<Client>>, spread: Duration) -> Turns {
+        let mut numbers: Vec<u64> = clients.map(|client| client.number).collect();
+        numbers.sort_unstable();
+        Turns { numbers, spread }
+    }
+
+    /// Whether it is this client's turn so long after the beginning. The first one's comes at once, and so
+    /// does that of a client that came later than all others.
+    fn has_come(&self, number: u64, elapsed: Duration) -> bool {
+        let place = self.numbers.partition_point(|one| *one < number);
+        let count = self.numbers.len();
+        place == count
+            || elapsed.as_millis() * count as u128 >= self.spread.as_millis() * place as u128
     }
 }
 

@@ -73,6 +73,7 @@ pub struct Config {
     pub(crate) header_timeout: Duration,
     pub(crate) max_head: usize,
     pub(crate) drain: Duration,
+    pub(crate) drain_spread: Duration,
     pub(crate) allow_origin: Vec<String>,
     pub(crate) trust_proxy: Vec<Cidr>,
     /// `None`: publishing is open, but only on a server that listens on loopback.
@@ -120,6 +121,7 @@ impl Default for Config {
             header_timeout: Duration::from_secs(10),
             max_head: 32 << 10,
             drain: Duration::from_secs(5),
+            drain_spread: Duration::from_secs(2),
             allow_origin: Vec::new(),
             trust_proxy: Vec::new(),
             token: None,
@@ -271,6 +273,13 @@ impl Config {
         duration("drain", timeout).map(|value| self.drain = value)
     }
 
+    /// Over which time clients are spread that come back after a shutdown, 2 s by default: each event
+    /// stream gets a `retry:` of its own between one second and that much more, and WebSockets are closed
+    /// one after another, within half of the drain time at the most. Zero: all at once.
+    pub fn set_drain_spread(&mut self, spread: Duration) -> Result<(), ConfigError> {
+        duration("drain_spread", spread).map(|value| self.drain_spread = value)
+    }
+
     /// One more origin, besides the server's own, that browsers may connect and publish from, as in
     /// `https://example.org:8443`; `*`: any.
     pub fn add_allow_origin(&mut self, origin: &str) -> Result<(), ConfigError> {
@@ -400,6 +409,7 @@ mod tests {
             (config.set_ping(too_short), "ping: 1ms is too short; the least is 100ms"),
             (config.set_header_timeout(Duration::ZERO), "header_timeout: must be above 0"),
             (config.set_drain(over_a_year), "drain: 1year 1month 4days"),
+            (config.set_drain_spread(over_a_year), "drain_spread: 1year 1month 4days"),
             (config.set_queue(0), "queue: 0 is no whole number of at least 1"),
             (config.set_max_message(2 << 30), "max_message: 2147483648 is above 1073741824 bytes"),
             (config.set_max_head(1000), "max_head: 1000 is no number of bytes from 1024 on"),
