@@ -4,7 +4,6 @@
 //! hang up. After that every thread reads the [`App`]; the parts of it that change have locks of their
 //! own.
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +26,7 @@ use crate::door::counters::Counters;
 use crate::http::forwarded::Proxies;
 use crate::hub::Hub;
 use crate::os::clock::wall_clock;
+use crate::store::error::OpenError;
 
 /// The most bytes in one client's queue, unless messages may be longer.
 const MAX_WAITING_BYTES: usize = 4 << 20;
@@ -65,12 +65,12 @@ impl App {
     /// Starts the hub and what else handlers need, for at most `max_clients` clients of this `door`.
     ///
     /// # Errors
-    /// Where a thread cannot be started.
-    pub fn start(config: Config, door: &Door, max_clients: usize) -> io::Result<App> {
+    /// Where the store cannot be opened, or a thread not be started.
+    pub fn start(config: Config, door: &Door, max_clients: usize) -> Result<App, OpenError> {
         // One broadcaster for each processor. Half as many would take 7 % less CPU time for a delivery,
         // and a tenth longer until it is there.
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let hub = Hub::start(config.history, cores, config.heartbeat, wall_clock)?;
+        let hub = Hub::start(&config, cores, wall_clock)?;
         // The watcher and the backlog do not know the registry of clients: they get closures.
         let clients = Clients::new(max_clients, config.max_clients_per_ip);
         let (present, waiting) = (Arc::clone(&clients), Arc::clone(&clients));
@@ -78,7 +78,8 @@ impl App {
             if let Some(outbox) = present.get(client).as_ref().and_then(|client| client.outbox()) {
                 outbox.close(Reason::Closed, None);
             }
-        })?;
+        })
+        .map_err(OpenError::Threads)?;
         let proxies = Proxies::new(config.trust_proxy.clone());
         Ok(App {
             hub,

@@ -46,7 +46,7 @@
 //! door: accept, readers ──► tiny_http ──► listener ──► one thread per client
 //!                                                       SSE: asleep   WebSocket: blocked in read
 //! POST /publish ─┐
-//! tick           ├─► hub: id + history ──► broadcaster 1..cores (one channel each)
+//! tick           ├─► store: id + history ──► hub ──► broadcaster 1..cores (one channel each)
 //!                                              each owns its share of the subscribers
 //!                                              └─► client socket, or the client's channel
 //! ```
@@ -54,7 +54,7 @@
 //! # Layers
 //!
 //! From the highest down: `flags`, [`builder`], [`server`], [`router`], [`routes`], [`handlers`],
-//! [`session`], [`request`], [`sources`], [`app`], [`hub`],
+//! [`session`], [`request`], [`sources`], [`app`], [`hub`], [`store`],
 //! [`client`], [`auth`], [`listener`], [`door`], [`config`], `assets`, [`event`], [`ws`],
 //! [`http`], [`os`]. Each uses only what stands below it, and no two modules use each other, which
 //! `tests/layers.rs` checks.
@@ -86,6 +86,7 @@ pub mod routes;
 pub mod server;
 pub mod session;
 pub mod sources;
+pub mod store;
 pub mod ws;
 
 pub use auth::permission::PublishPermission;
@@ -96,7 +97,6 @@ pub use event::{Draft, Event, EventError, EventId};
 pub use http::Response;
 pub use http::forwarded::ClientAddress;
 pub use hub::Receipt;
-pub use hub::error::PublishError;
 pub use hub::reader::Events;
 pub use request::Request;
 pub use server::{Server, StartError};
@@ -104,3 +104,4 @@ pub use session::error::{ClientError, HandlerResult};
 pub use session::event_stream::EventStream;
 pub use session::message::Message;
 pub use session::websocket::{Missed, WebSocket};
+pub use store::error::{OpenError, PublishError};

@@ -14,11 +14,10 @@ use crate::client::registry::{Client, Transport};
 use crate::config::{Config, ConfigError};
 use crate::door::Door;
 use crate::event::Draft;
+use crate::event::topics::Topics;
 use crate::http::forwarded::Proxies;
 use crate::hub::Receipt;
-use crate::hub::error::PublishError;
 use crate::hub::reader::Events;
-use crate::hub::topics::Topics;
 use crate::listener::Listener;
 use crate::os::limits;
 use crate::router::Router;
@@ -26,6 +25,7 @@ use crate::routes::Routes;
 use crate::session::{closing, event_stream};
 #[cfg(feature = "metrics")]
 use crate::sources::tick::Tick;
+use crate::store::error::{OpenError, PublishError};
 
 /// How long the threads of aborted connections may take to end, after the drain time.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,6 +57,8 @@ pub enum StartError {
     Route(String),
     /// The address cannot be listened on.
     Bind(SocketAddr, io::Error),
+    /// The store cannot be opened.
+    Store(OpenError),
     /// Threads cannot be started.
     Threads(io::Error),
 }
@@ -75,6 +77,7 @@ impl fmt::Display for StartError {
             StartError::Bind(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; choose another --listen")
             }
+            StartError::Store(error) => error.fmt(f),
             StartError::Threads(error) => {
                 write!(f, "cannot start a thread: {error}; raise the limits on threads and memory")
             }
@@ -86,6 +89,7 @@ impl error::Error for StartError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             StartError::Config(error) => Some(error),
+            StartError::Store(error) => Some(error),
             StartError::Route(_) => None,
             StartError::Bind(_, error) | StartError::Threads(error) => Some(error),
         }
@@ -110,7 +114,7 @@ impl Server {
         let address = door.address;
         let proxies = Proxies::new(config.trust_proxy.clone());
         let max_clients = config.max_clients.unwrap_or(room.tightest.clients());
-        let app = App::start(config, &door, max_clients).map_err(StartError::Threads)?;
+        let app = App::start(config, &door, max_clients).map_err(StartError::Store)?;
         let app = Arc::new(app);
         #[cfg(feature = "metrics")]
         let tick = match app.config.tick {

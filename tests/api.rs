@@ -11,7 +11,7 @@ const STD: &str = "Arc AsRef BTreeSet Box Clone Copy Cow Debug Default Display D
     FnOnce From FromStr Hash Into IntoIterator IpAddr Item Iterator Option Ord PartialEq PartialOrd Path \
     Result Send SocketAddr String Sync Vec";
 
-/// A source file: its module (`hub::history`) and its lines, without inline tests.
+/// A source file: its module (`hub::mailbox`) and its lines, without inline tests.
 struct File {
     module: String,
     lines: Vec<String>,

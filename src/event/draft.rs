@@ -10,6 +10,9 @@ use super::members::Members;
 /// The longest topic or event name, in bytes.
 pub const MAX_NAME: usize = 256;
 
+/// The longest idempotency key, in bytes.
+pub const MAX_KEY: usize = 128;
+
 /// The topic of what is published without one.
 pub const DEFAULT_TOPIC: &str = "default";
 
@@ -22,6 +25,7 @@ pub struct Draft {
     pub(super) topic: Arc<str>,
     pub(super) name: Option<Box<str>>,
     pub(super) data: Box<str>,
+    pub(super) key: Option<Box<str>>,
 }
 
 impl Draft {
@@ -39,10 +43,35 @@ impl Draft {
             true => Cow::Owned(data.replace("\r\n", "\n").replace('\r', "\n")),
             false => Cow::Borrowed(data),
         };
-        Ok(Draft { topic: topic.into(), name: name.map(Into::into), data: data.into() })
+        Ok(Draft { topic: topic.into(), name: name.map(Into::into), data: data.into(), key: None })
     }
 
-    /// Reads a draft from a line of JSON: `{"topic":…,"event":…,"data":…}`, the first two optional. Without
+    /// The same draft with an idempotency key: if a draft with this key was published in the last five minutes,
+    /// this one is not, and its publisher gets the id of the first one.
+    ///
+    /// # Errors
+    /// Where the key is empty, longer than 128 bytes, or holds a control character.
+    pub fn with_key(mut self, key: &str) -> Result<Draft, EventError> {
+        check_text("key", key, MAX_KEY)?;
+        self.key = Some(key.into());
+        Ok(self)
+    }
+
+    /// The idempotency key.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The same without a check: for a key that is made of a checked one.
+    pub(crate) fn set_key(&mut self, key: String) {
+        self.key = Some(key.into());
+    }
+
+    pub(crate) fn take_key(&mut self) -> Option<Box<str>> {
+        self.key.take()
+    }
+
+    /// Reads a draft from a line of JSON: `{"topic":…,"event":…,"key":…,"data":…}`, all but the last optional. Without
     /// a member of its own it gets `topic` and `name`.
     ///
     /// # Errors
@@ -82,7 +111,11 @@ impl Draft {
         if topic == ALL_TOPICS {
             return Err(EventError::AllTopics);
         }
-        Draft::new(topic, own_name.as_deref().or(name), &data)
+        let draft = Draft::new(topic, own_name.as_deref().or(name), &data)?;
+        match members.take_string("key")? {
+            Some(key) => draft.with_key(&key),
+            None => Ok(draft),
+        }
     }
 
     /// The draft as a block of an event stream, without an id.
@@ -115,11 +148,19 @@ pub(super) fn block(id: Option<EventId>, name: Option<&str>, data: &str) -> Stri
 /// # Errors
 /// Where `value` is empty, longer than [`MAX_NAME`] bytes, or holds a control character.
 pub fn check_name(what: &'static str, value: &str) -> Result<(), EventError> {
+    check_text(what, value, MAX_NAME)
+}
+
+/// The same for a text of at most `max` bytes.
+///
+/// # Errors
+/// See [`check_name`].
+pub fn check_text(what: &'static str, value: &str, max: usize) -> Result<(), EventError> {
     if value.is_empty() {
         return Err(EventError::Empty(what));
     }
-    if value.len() > MAX_NAME {
-        return Err(EventError::TooLong(what, MAX_NAME));
+    if value.len() > max {
+        return Err(EventError::TooLong(what, max));
     }
     if value.chars().any(char::is_control) {
         return Err(EventError::ControlCharacter(what));

@@ -5,8 +5,10 @@ pub mod draft;
 pub mod encoding;
 pub mod error;
 pub mod id;
+pub mod last_seen;
 pub mod members;
 pub mod payload;
+pub mod topics;
 
 use std::sync::{Arc, OnceLock};
 
@@ -37,7 +39,7 @@ impl Event {
     /// The event that `draft` becomes at the place `id`.
     #[doc(hidden)]
     pub fn new(id: EventId, draft: Draft) -> Event {
-        let Draft { topic, name, data } = draft;
+        let Draft { topic, name, data, .. } = draft;
         Event { id, topic, name, data, encoded: [const { OnceLock::new() }; Encoding::COUNT] }
     }
 
@@ -45,7 +47,12 @@ impl Event {
     /// is missing. It was published by nobody, and on no topic.
     pub(crate) fn gap(resumed: EventId) -> Event {
         let data = format!("{{\"resumed\":\"{resumed}\"}}").into();
-        Event::new(resumed, Draft { topic: "".into(), name: Some("gap".into()), data })
+        Event::new(resumed, Draft { topic: "".into(), name: Some("gap".into()), data, key: None })
+    }
+
+    /// Whether it is one of these.
+    pub(crate) fn is_gap(&self) -> bool {
+        self.topic.is_empty()
     }
 
     /// The event's name, if it has one.

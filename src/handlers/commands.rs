@@ -27,6 +27,7 @@ use crate::event::members::Members;
 use crate::handlers::error::HandlerError;
 use crate::session::error::{ClientError, HandlerResult};
 use crate::session::websocket::WebSocket;
+use crate::store::error::PublishError;
 
 /// The subprotocol's name (RFC 6455 section 1.9).
 pub const PROTOCOL: &str = "threadcast.v1";
@@ -118,7 +119,10 @@ impl Commands<'_> {
 
     fn publish(&self, draft: Draft) -> Result<Value, HandlerError> {
         check(self.client.permission())?;
-        let receipt = self.client.publish_event(draft).map_err(|_| HandlerError::Draining)?;
+        let receipt = self.client.publish_event(draft).map_err(|error| match error {
+            ClientError::Publish(error) => HandlerError::NotPublished(error),
+            _ => HandlerError::NotPublished(PublishError::Stopped),
+        })?;
         Ok(json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers}))
     }
 

@@ -6,7 +6,7 @@ use std::{error, fmt};
 use crate::auth::error::AuthError;
 use crate::event::EventError;
 use crate::http::Response;
-use crate::hub::error::PublishError;
+use crate::store::error::PublishError;
 
 /// Why a request or a command is refused. Displayed as the line that its client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +40,10 @@ pub enum HandlerError {
     TokenMissing,
     /// The client may not do what the command says.
     Forbidden(AuthError),
-    /// A command comes while the server shuts down.
-    Draining,
+    /// The `Idempotency-Key` of a request is none; the text says why.
+    BadKey(EventError),
+    /// What a request or a command publishes is not published.
+    NotPublished(PublishError),
 }
 
 impl HandlerError {
@@ -49,6 +51,8 @@ impl HandlerError {
     pub fn status(&self) -> u16 {
         match self {
             HandlerError::UnknownCoding => 415,
+            HandlerError::NotPublished(PublishError::Stopped | PublishError::Unavailable(_)) => 503,
+            HandlerError::NotPublished(PublishError::Full(_)) => 507,
             _ => 400,
         }
     }
@@ -71,7 +75,11 @@ impl HandlerError {
             HandlerError::Binary => "binary",
             HandlerError::TokenMissing => "unauthorized",
             HandlerError::Forbidden(error) => error.code(),
-            HandlerError::Draining => "draining",
+            HandlerError::BadKey(_) => "bad_key",
+            HandlerError::NotPublished(PublishError::Event(_)) => "bad_event",
+            HandlerError::NotPublished(PublishError::Stopped) => "draining",
+            HandlerError::NotPublished(PublishError::Full(_)) => "store_full",
+            HandlerError::NotPublished(PublishError::Unavailable(_)) => "store_away",
         }
     }
 }
@@ -102,7 +110,8 @@ impl fmt::Display for HandlerError {
                  'Authorization: Bearer' in the handshake",
             ),
             HandlerError::Forbidden(error) => error.fmt(f),
-            HandlerError::Draining => PublishError::Stopped.fmt(f),
+            HandlerError::BadKey(error) => write!(f, "Idempotency-Key: {error}"),
+            HandlerError::NotPublished(error) => error.fmt(f),
         }
     }
 }
@@ -117,6 +126,10 @@ impl From<EventError> for HandlerError {
 
 impl From<HandlerError> for Response {
     fn from(error: HandlerError) -> Response {
-        Response::error(error.status(), error.code(), error.to_string())
+        let response = Response::error(error.status(), error.code(), error.to_string());
+        match error.status() {
+            503 => response.with("Retry-After", "1"),
+            _ => response,
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::access::bearer_token;
 use crate::auth::permission::PublishPermission;
 use crate::event::Draft;
-use crate::event::draft::DEFAULT_TOPIC;
+use crate::event::draft::{DEFAULT_TOPIC, MAX_KEY, check_text};
 use crate::http::Response;
 use crate::listener::connection::{Connection, Next};
 
@@ -39,25 +39,43 @@ fn publish(app: &App, connection: &mut Connection, query: &Query) -> Result<Resp
         return Err(HandlerError::UnknownCoding.into());
     }
     let is_ndjson = is_ndjson(connection.header("Content-Type").unwrap_or_default());
+    let key = connection.header("Idempotency-Key").map(parse_key).transpose()?;
 
     let body = connection.read_body(app.config.max_message)?;
     let body = String::from_utf8(body).map_err(|_| HandlerError::NotUtf8)?;
     // All lines are checked before the first is published: either all events are published, or none.
-    let drafts = match is_ndjson {
+    let mut drafts = match is_ndjson {
         true => parse_lines(&body, topic, name)?,
         false => vec![Draft::new(topic, name, &body).map_err(HandlerError::BadEvent)?],
     };
 
-    let (events, mut last) = (drafts.len(), None);
-    for draft in drafts {
-        last = Some(app.hub.publish(draft).map_err(|_| Response::draining())?);
+    if let Some(key) = key {
+        set_keys(&mut drafts, &key);
     }
-    let receipt = last.ok_or(HandlerError::NoEvents)?;
+    let events = drafts.len();
+    let receipt = app.hub.publish_all(drafts).map_err(HandlerError::NotPublished)?;
+    let receipt = receipt.ok_or(HandlerError::NoEvents)?;
     let mut body = json!({"id": receipt.id.to_string(), "subscribers": receipt.subscribers});
     if is_ndjson {
         body["events"] = events.into();
     }
     Ok(Response::json(200, &body))
+}
+
+/// The key in an `Idempotency-Key` field: a string in quotes, as the draft has it, or as many send it, bare.
+fn parse_key(field: &str) -> Result<String, HandlerError> {
+    let quoted = field.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let key = quoted.unwrap_or(field);
+    check_text("the key", key, MAX_KEY).map_err(HandlerError::BadKey)?;
+    Ok(key.to_owned())
+}
+
+/// Gives the key of a request to its events: in several lines each gets one of its own, unless it has one.
+fn set_keys(drafts: &mut [Draft], key: &str) {
+    let is_single = drafts.len() == 1;
+    for (index, draft) in drafts.iter_mut().enumerate().filter(|(_, draft)| draft.key().is_none()) {
+        draft.set_key(if is_single { key.to_owned() } else { format!("{key} line {index}") });
+    }
 }
 
 fn is_ndjson(content_type: &str) -> bool {

@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::mailbox::{Mailbox, receive};
-use super::topics::Topics;
 use crate::client::outbox::Outbox;
 use crate::client::reason::Reason;
-use crate::event::Event;
 use crate::event::encoding::Encoding;
 use crate::event::payload::{MAX_BYTES, MAX_EVENTS, Payload};
+use crate::event::topics::Topics;
+use crate::event::{Event, EventId};
 
 /// Messages that may wait for a broadcaster before publishers do.
 const CAPACITY: usize = 1024;
@@ -43,6 +43,8 @@ pub struct Subscriber {
 /// What a broadcaster is told.
 pub(super) enum Message {
     Event(Arc<Event>),
+    /// Events before this id may be lost, whatever their topic.
+    Gap(EventId),
     Subscribe(Subscriber),
     /// The client's events change: no more on `leave`, from now on those on `join`.
     Change {
@@ -181,6 +183,7 @@ impl Share {
             }
             match message {
                 Some(Message::Event(_)) | None => {}
+                Some(Message::Gap(id)) => self.tell_gap(id),
                 Some(Message::Subscribe(subscriber)) => self.add(subscriber),
                 Some(Message::Change { client, leave, join }) => {
                     self.leave(client, &leave);
@@ -240,6 +243,17 @@ impl Share {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells everybody who is subscribed to something that events may be lost.
+    fn tell_gap(&self, resumed: EventId) {
+        let now = Instant::now();
+        let gap = Event::gap(resumed);
+        let groups = self.to_topic.values().chain([&self.to_all]);
+        let members: BTreeMap<&u64, &Member> = groups.flatten().collect();
+        for (encoding, outbox) in members.into_values() {
+            outbox.offer(&Payload::own(Arc::clone(gap.encoded(*encoding))), now);
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Hub;
-use super::topics::Topics;
+use crate::event::topics::Topics;
 use crate::event::{Event, EventId};
 
 /// The events on some topics, from now on. [`Iterator::next`] waits for the next one; it returns `None` when
@@ -35,10 +35,9 @@ impl Iterator for Events {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            let (replay, newest) = self.hub.wait_after(self.last, &self.topics)?;
+            let (mut replay, newest) = self.hub.wait_after(self.last, &self.topics)?;
             self.last = newest;
-            self.ready.extend(replay.gap.map(|resumed| Arc::new(Event::gap(resumed))));
-            self.ready.extend(replay.events);
+            self.ready.extend(std::iter::from_fn(|| replay.next_batch()).flatten());
         }
     }
 }

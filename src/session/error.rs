@@ -3,7 +3,7 @@
 use std::{error, fmt};
 
 use crate::client::reason::Reason;
-use crate::hub::error::PublishError;
+use crate::store::error::PublishError;
 
 /// What a handler returns. An error is logged, and ends the connection: a WebSocket's with the close code
 /// 1011. No failures of the handler, and not logged: [`ClientError::Closed`], and [`PublishError::Stopped`].

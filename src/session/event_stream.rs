@@ -19,14 +19,15 @@ use crate::client::registry::{AtCapacity, Transport};
 use crate::event::EventId;
 use crate::event::draft::{DEFAULT_TOPIC, Draft};
 use crate::event::encoding::Encoding;
+use crate::event::last_seen::LastSeen;
 use crate::event::payload::Payload;
+use crate::event::topics::Topics;
 use crate::http::coding::Coding;
 use crate::http::forwarded::ClientAddress;
 use crate::http::{Persistence, Response};
-use crate::hub::error::PublishError;
-use crate::hub::topics::Topics;
-use crate::hub::{LastSeen, Receipt};
+use crate::hub::Receipt;
 use crate::listener::connection::{Connection, Next};
+use crate::store::error::PublishError;
 
 /// Writes an event stream, in its client's own thread.
 pub type StreamHandler = dyn Fn(&mut EventStream) -> HandlerResult + Send + Sync;
@@ -204,9 +205,9 @@ impl EventStream {
     // Not inlined: its frame would be below every idle client's.
     #[inline(never)]
     fn write_missed(&self, subscribed: &mut Subscribed) {
-        let replay = &subscribed.replay;
+        let replay = &mut subscribed.replay;
         let mut first = subscribed.response.take().unwrap_or_default();
-        first.extend_from_slice(&self.coding.frame(greeting(replay.seen).as_bytes()));
+        first.extend_from_slice(&self.coding.frame(greeting(replay.seen()).as_bytes()));
         self.session.outbox.write_held(&Payload::own(first));
         for payload in replay.payloads(self.session.encoding) {
             self.session.outbox.write_held(&payload);

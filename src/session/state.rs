@@ -11,13 +11,15 @@ use crate::client::reason::Reason;
 use crate::client::registry::ClientGuard;
 use crate::event::EventId;
 use crate::event::encoding::Encoding;
+use crate::event::last_seen::LastSeen;
 use crate::event::payload::Payload;
+use crate::event::topics::Topics;
 use crate::http::head::parameter;
+use crate::hub::Receipt;
 use crate::hub::broadcaster::Subscriber;
-use crate::hub::error::PublishError;
-use crate::hub::history::Replay;
-use crate::hub::topics::Topics;
-use crate::hub::{LastSeen, Receipt, Subscription};
+use crate::hub::subscribers::Subscription;
+use crate::store::error::PublishError;
+use crate::store::replay::Replay;
 
 /// What a client that has been subscribed is still to get, in this order. On the heap, as the session is.
 pub(super) struct Subscribed {
@@ -120,7 +122,7 @@ impl Session {
             return Err(ClientError::Closed(self.outbox.close_reason().unwrap_or(Reason::Lost)));
         }
         let replay = match &mut self.subscription {
-            Some(subscription) => subscription.change(topics, last),
+            Some(subscription) => self.app.hub.change(subscription, topics, last),
             None => {
                 let outbox = Arc::clone(&self.outbox);
                 let (client, encoding) = (self.guard.number(), self.encoding);
@@ -137,7 +139,7 @@ impl Session {
     /// more.
     pub fn unsubscribe(&mut self, topics: Topics) {
         if let Some(subscription) = &mut self.subscription {
-            subscription.change(topics, LastSeen::Nothing);
+            self.app.hub.change(subscription, topics, LastSeen::Nothing);
             subscription.wait_applied();
         }
     }

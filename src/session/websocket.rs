@@ -22,13 +22,14 @@ use super::state::{Session, Subscribed};
 use crate::auth::permission::PublishPermission;
 use crate::client::outbox::CLOSE_TIMEOUT;
 use crate::client::reason::Reason;
+use crate::event::last_seen::LastSeen;
 use crate::event::payload::Payload;
+use crate::event::topics::Topics;
 use crate::event::{Draft, EventId};
 use crate::http::forwarded::ClientAddress;
-use crate::hub::history::Replay;
-use crate::hub::topics::Topics;
-use crate::hub::{LastSeen, Receipt};
+use crate::hub::Receipt;
 use crate::os::send::read_out;
+use crate::store::replay::Replay;
 use crate::ws::deflate::{Window, compressed_frame};
 use crate::ws::failure::Failure;
 use crate::ws::frame::{frame, text_frame};
@@ -311,7 +312,7 @@ impl Missed<'_> {
     /// The id from which on the client misses nothing, if it comes back with it before it has seen another;
     /// `None` where that is not known, and an event `gap` will tell it.
     pub fn last_event_id(&self) -> Option<EventId> {
-        self.replay.seen
+        self.replay.seen()
     }
 
     /// The names of the topics that the client is subscribed to.

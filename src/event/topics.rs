@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::event::draft::ALL_TOPICS;
+use super::draft::ALL_TOPICS;
 
 /// Which topics a client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,14 +33,14 @@ impl Topics {
     pub fn match_topic(&self, topic: &str) -> bool {
         match self {
             Topics::All => true,
-            // A replay asks for every event that is kept, under the hub's lock.
+            // A replay asks for every event that is kept.
             Topics::Some(names) => names.binary_search_by(|name| (**name).cmp(topic)).is_ok(),
         }
     }
 
     /// What stands here and does not stand in `other`. `All` is one entry among others: it is not
     /// taken apart into names.
-    pub(super) fn without(&self, other: &Topics) -> Topics {
+    pub(crate) fn without(&self, other: &Topics) -> Topics {
         match (self, other) {
             (Topics::All, Topics::All) => Topics::named([]),
             (Topics::Some(names), Topics::Some(_)) => {
@@ -51,7 +51,16 @@ impl Topics {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Topics::Some(names) if names.is_empty())
+    }
+}
+
+/// Whether `pattern` stands for `topic`: it is the same, or `*`, or ends in `/*` and the topic begins with what
+/// is before the `*`.
+pub fn is_covered(topic: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) if prefix.is_empty() || prefix.ends_with('/') => topic.starts_with(prefix),
+        _ => topic == pattern,
     }
 }
