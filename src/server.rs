@@ -162,7 +162,7 @@ impl Server {
 
     /// The events that are published on `topics` from now on (`*` stands for all), for this process itself.
     pub fn subscribe<T: Into<String>>(&self, topics: impl IntoIterator<Item = T>) -> Events {
-        let names = topics.into_iter().map(Into::into).collect();
+        let names: Vec<String> = topics.into_iter().map(Into::into).collect();
         Events::new(&self.app.hub, Topics::asked_for(&names))
     }
 

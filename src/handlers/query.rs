@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::error::HandlerError;
-use crate::event::EventError;
-use crate::event::draft::{ALL_TOPICS, check_name};
+use crate::event::draft::{check_name, check_topic};
 use crate::http::head::percent_decode;
 use crate::session::LAST_EVENT_ID_NAMES;
 
@@ -73,14 +72,15 @@ impl Query {
     /// The one topic to publish on; `None` where the query names none.
     ///
     /// # Errors
-    /// [`HandlerError::BadQuery`] where the query names several topics, or `*`.
+    /// [`HandlerError::BadQuery`] where the query names several topics, or one that stands for several.
     pub fn single_topic(&self) -> Result<Option<&str>, HandlerError> {
-        let bad = |message: &str| Err(HandlerError::BadQuery(message.to_owned()));
-        match self.topics.len() {
-            0 | 1 if self.topics.contains(ALL_TOPICS) => bad(&EventError::AllTopics.to_string()),
-            0 | 1 => Ok(self.topics.first().map(String::as_str)),
-            _ => bad("an event has one topic; name it once"),
+        let bad = |message: String| HandlerError::BadQuery(message);
+        if self.topics.len() > 1 {
+            return Err(bad("an event has one topic; name it once".to_owned()));
         }
+        let topic = self.topics.first().map(String::as_str);
+        topic.map_or(Ok(()), check_topic).map_err(|error| bad(error.to_string()))?;
+        Ok(topic)
     }
 }
 
@@ -119,6 +119,7 @@ mod tests {
         assert_eq!(single("topic=a"), Ok(Some("a".to_owned())));
         assert_eq!(single("topic=a&topic=b"), Err(()));
         assert_eq!(single("topic=*"), Err(()));
+        assert_eq!(single("topic=a/*"), Err(()));
     }
 
     #[test]

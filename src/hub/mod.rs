@@ -5,6 +5,7 @@
 //! gets what it missed from the store's window, and everything from then on from its broadcaster.
 
 pub mod broadcaster;
+mod by_name;
 pub mod mailbox;
 pub mod reader;
 pub mod subscribers;
@@ -149,6 +150,11 @@ impl Hub {
         self.subscribers.newest()
     }
 
+    /// How many of this server's clients are subscribed to each name (see [`Subscribers::counts`]).
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        self.subscribers.counts()
+    }
+
     /// How the store is doing.
     pub fn store_status(&self) -> Status {
         self.store.status()
@@ -171,3 +177,6 @@ impl Hub {
         self.subscribers.stop();
     }
 }
+
+#[cfg(test)]
+mod tests;

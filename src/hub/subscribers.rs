@@ -4,15 +4,15 @@
 //! subscription falls between two events for certain: what came before it is in its replay, what comes after it
 //! in the channel. No gap, no duplicate.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::broadcaster::{Broadcaster, Message, Subscriber, Timing};
+use super::by_name::ByName;
 use super::mailbox::Mailbox;
 use crate::event::EventId;
-use crate::event::topics::Topics;
+use crate::event::topics::{ALL_TOPICS, Topics};
 use crate::store::delivery::Delivery;
 
 /// See the module's documentation.
@@ -26,9 +26,9 @@ pub struct Subscribers {
 struct Order {
     /// The id delivered last.
     newest: EventId,
-    /// Subscribers of every topic, and of single ones.
+    /// Subscribers of every topic, and of topics and patterns.
     to_all: usize,
-    to_topic: HashMap<Arc<str>, usize>,
+    to_some: ByName<usize>,
     next_broadcaster: usize,
     /// How many subscribers each broadcaster has.
     members: Vec<usize>,
@@ -49,7 +49,7 @@ impl Subscribers {
         let order = Order {
             newest: EventId::default(),
             to_all: 0,
-            to_topic: HashMap::new(),
+            to_some: ByName::default(),
             next_broadcaster: 0,
             members: vec![0; broadcasters.len()],
             is_stopped: false,
@@ -149,7 +149,15 @@ impl Subscribers {
     /// How many clients are subscribed to `topic`.
     pub fn count(&self, topic: &str) -> usize {
         let order = self.order();
-        order.to_all + order.to_topic.get(topic).copied().unwrap_or(0)
+        order.to_all + order.to_some.matching(topic).sum::<usize>()
+    }
+
+    /// How many clients are subscribed to each name: a topic, a pattern, or [`ALL_TOPICS`]. Names without a
+    /// client are left out.
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        let order = self.order();
+        let all = (order.to_all > 0).then(|| (ALL_TOPICS.to_owned(), order.to_all));
+        all.into_iter().chain(order.to_some.iter().map(|(name, count)| (name, *count))).collect()
     }
 
     /// The fan-out times of each broadcaster.
@@ -184,19 +192,14 @@ impl Subscribers {
 
 impl Order {
     fn count(&mut self, topics: &Topics, more: bool) {
-        let change = |count: usize| {
-            if more { count + 1 } else { count.saturating_sub(1) }
+        let change = |count: &mut usize| {
+            *count = if more { *count + 1 } else { count.saturating_sub(1) };
         };
         match topics {
-            Topics::All => self.to_all = change(self.to_all),
+            Topics::All => change(&mut self.to_all),
             Topics::Some(names) => {
                 for name in names.iter() {
-                    let count = change(self.to_topic.get(name).copied().unwrap_or(0));
-                    if count > 0 {
-                        self.to_topic.insert(Arc::clone(name), count);
-                    } else {
-                        self.to_topic.remove(name);
-                    }
+                    self.to_some.update(name, change, |count| *count == 0);
                 }
             }
         }

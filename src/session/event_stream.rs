@@ -186,7 +186,8 @@ impl EventStream {
         topics: impl IntoIterator<Item = T>,
     ) -> Result<(), ClientError> {
         // Before the greeting: a client that has read it misses nothing that is published from then on.
-        let topics = Topics::asked_for(&topics.into_iter().map(Into::into).collect());
+        let topics =
+            Topics::asked_for(&topics.into_iter().map(Into::into).collect::<Vec<String>>());
         let last = LastSeen::parse(self.last_event_id().as_deref());
         let mut subscribed = self.session.subscribe(topics, last)?;
         self.write_missed(&mut subscribed);

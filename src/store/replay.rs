@@ -28,16 +28,24 @@ struct Rest {
     except: Option<Topics>,
     after: EventId,
     until: EventId,
+    /// Up to which id the client knows of losses, or has not asked.
+    told: EventId,
 }
 
 impl Replay {
     /// What a client with these topics missed that gets live events from behind `until` on.
     pub fn new(window: &Arc<Window>, last: LastSeen, until: EventId, topics: &Topics) -> Replay {
+        let rest = |after, told| {
+            let (window, topics) = (Arc::clone(window), topics.clone());
+            Some(Rest { window, topics, except: None, after, until, told })
+        };
         match window.begin(last, until, topics) {
             Beginning::After(after) => {
-                let (window, topics) = (Arc::clone(window), topics.clone());
-                let rest = Rest { window, topics, except: None, after, until };
-                Replay { seen: Some(after), ready: Vec::new(), rest: Some(rest) }
+                Replay { seen: Some(after), ready: Vec::new(), rest: rest(after, after) }
+            }
+            // A client that gets none of the events comes back as it came.
+            Beginning::Kept(told) => {
+                Replay { seen: None, ready: Vec::new(), rest: rest(EventId::default(), told) }
             }
             Beginning::Gap(resumed) => {
                 Replay { seen: None, ready: vec![Arc::new(Event::gap(resumed))], rest: None }
@@ -75,8 +83,9 @@ impl Replay {
             }
             let rest = self.rest.as_mut()?;
             let Batch { gap, events, next } =
-                rest.window.read(rest.after, rest.until, &rest.topics);
+                rest.window.read(rest.after, rest.until, rest.told, &rest.topics);
             // Also in the middle: the window may lose events while a slow client takes the first ones.
+            rest.told = gap.unwrap_or(rest.told);
             self.ready.extend(gap.map(|resumed| Arc::new(Event::gap(resumed))));
             let is_new = |event: &Arc<Event>| {
                 rest.except.as_ref().is_none_or(|except| !except.match_topic(&event.topic))

@@ -9,7 +9,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::last_seen::LastSeen;
-use crate::event::topics::{Topics, is_covered};
+use crate::event::topics::{Topics, is_covered, prefix_of};
 use crate::event::{Event, EventId};
 
 /// The most memory that the window keeps, whatever its length in events.
@@ -75,6 +75,8 @@ pub(super) enum Beginning {
     Gap(EventId),
     /// With these events, at least one, which are the newest of their topics.
     With(Vec<Arc<Event>>),
+    /// With all that is kept. Events up to this id may be lost.
+    Kept(EventId),
 }
 
 /// Some of the events that a client missed.
@@ -140,7 +142,7 @@ impl Window {
             LastSeen::Event(id) if id <= until && !kept.is_hole(id) => Beginning::After(id),
             // A stranger's id says nothing about what was seen: the gap is all that can be told.
             LastSeen::Event(_) | LastSeen::Unknown => Beginning::Gap(until),
-            LastSeen::Earliest => Beginning::After(kept.complete_after(topics)),
+            LastSeen::Earliest => Beginning::Kept(kept.complete_after(EventId::default(), topics)),
             LastSeen::Latest => match kept.latest(topics, until) {
                 events if events.is_empty() => Beginning::After(until),
                 events => Beginning::With(events),
@@ -148,11 +150,21 @@ impl Window {
         }
     }
 
-    /// The next events after `after` and up to `until` on these topics.
-    pub(super) fn read(&self, after: EventId, until: EventId, topics: &Topics) -> Batch {
+    /// The next events after `after` and up to `until` on these topics. The reader has been told of losses up to
+    /// `told`.
+    pub(super) fn read(
+        &self,
+        after: EventId,
+        until: EventId,
+        told: EventId,
+        topics: &Topics,
+    ) -> Batch {
         let kept = self.kept();
-        let complete_after = kept.complete_after(topics).min(until);
-        let gap = (after < complete_after).then_some(complete_after);
+        // With limits of their own, topics may have lost events that are newer than what others keep: what comes
+        // next may be older than a gap of which the reader knows.
+        let known = after.max(told);
+        let complete_after = kept.complete_after(known, topics).min(until);
+        let gap = (known < complete_after).then_some(complete_after);
         let (mut events, mut looked_at) = (Vec::new(), 0);
         // An empty range of a map would panic.
         let range = (after < until).then(|| kept.events.range((Excluded(after), Included(until))));
@@ -223,10 +235,16 @@ impl Kept {
         }
     }
 
-    /// The newest loss on these topics: all their events after it are kept.
-    fn complete_after(&self, topics: &Topics) -> EventId {
+    /// The newest loss on these topics after `after`: all their later events are kept. Without one, an id up to
+    /// `after`, or the floor.
+    fn complete_after(&self, after: EventId, topics: &Topics) -> EventId {
         let lost = match topics {
             Topics::All => self.topics_by_loss.keys().next_back().copied(),
+            Topics::Some(names) if names.iter().any(|name| prefix_of(name).is_some()) => {
+                // From the newest loss on: a client that comes back has mostly seen what is lost.
+                let mut lost = self.topics_by_loss.iter().rev().take_while(|(id, _)| **id > after);
+                lost.find(|(_, topic)| topics.match_topic(topic)).map(|(id, _)| *id)
+            }
             Topics::Some(names) => {
                 names.iter().filter_map(|name| self.lost.get(name).copied()).max()
             }
@@ -389,10 +407,32 @@ mod tests {
         assert_eq!(earliest("gauge/b"), (None, vec![102]));
         assert_eq!(earliest("gauge/fine"), (None, vec![105, 106]));
         assert_eq!(earliest("noise"), (None, vec![114, 115, 116]));
+        assert_eq!(earliest("gauge/*"), (None, vec![102, 103, 105, 106]), "all that is kept");
+        assert_eq!(
+            after(&window, 102, &Topics::named(["gauge/*"])),
+            (Some(104), vec![103, 105, 106])
+        );
+        assert_eq!(after(&window, 104, &Topics::named(["gauge/*"])), (None, vec![105, 106]));
         assert_eq!(after(&window, 101, &Topics::named(["gauge/a"])), (None, vec![103]));
         assert_eq!(after(&window, 100, &Topics::named(["gauge/a"])), (Some(101), vec![103]));
         let latest = replay(&window, LastSeen::Latest, &Topics::All);
         assert_eq!(latest, (None, vec![102, 103, 106, 116]));
+    }
+
+    #[test]
+    fn a_gap_is_told_once_though_older_events_follow() {
+        let limits = vec![TopicLimit { pattern: "gauge".to_owned(), events: 1 }];
+        let window = Arc::new(Window::new(10_000, limits, id(100)));
+        for number in 0..3 * BATCH as u64 {
+            push(&window, 101 + number, "log");
+        }
+        push(&window, 10_001, "gauge");
+        push(&window, 10_002, "gauge");
+        // The function fails where there is more than one.
+        let (gap, events) = after(&window, 101, &Topics::All);
+        assert_eq!((gap, events.len()), (Some(10_001), 3 * BATCH));
+        let (gap, events) = replay(&window, LastSeen::Earliest, &Topics::All);
+        assert_eq!((gap, events.len()), (None, 3 * BATCH + 1));
     }
 
     #[test]
