@@ -304,6 +304,13 @@ fn method_not_allowed(allow: impl Into<Cow<'static, str>>) -> Response {
 fn health(app: &App) -> Response {
     match app.is_draining() {
         true => Response::draining(),
-        false => Response::json(200, &serde_json::json!({"status": "ok"})),
+        // Clients are served on while nothing can be published: no reason to take them elsewhere.
+        false => Response::json(
+            200,
+            &match app.hub.store_status().problem {
+                None => serde_json::json!({"status": "ok"}),
+                Some(problem) => serde_json::json!({"status": "degraded", "store": problem}),
+            },
+        ),
     }
 }

@@ -79,6 +79,14 @@ impl Client {
         answer
     }
 
+    /// The same for a command whose answer and event may come in any order.
+    fn ask_with_event(&mut self, command: Value) -> Value {
+        self.send(&command);
+        let both = [self.read(), self.read()];
+        assert!(both.iter().any(|message| message["type"] == "event"), "{both:?}");
+        both.into_iter().find(|message| message["type"] == "ack").expect("an ack")
+    }
+
     fn topics(&mut self, command: Value) -> Value {
         let mut answer = self.ask(command);
         assert_eq!(answer["type"], "ack", "{answer}");
@@ -107,6 +115,20 @@ impl Client {
 
 fn event(topic: &str, data: &str) -> (String, String) {
     (topic.to_owned(), data.to_owned())
+}
+
+#[test]
+fn a_publish_that_is_repeated_with_its_key_publishes_nothing() {
+    let server = Server::start(&[]);
+    let mut client = Client::open(&server, "/ws?topic=a");
+    let publish = json!({"type": "publish", "topic": "a", "data": "once", "key": "k"});
+    let receipt = client.ask_with_event(publish.clone());
+    assert_eq!(client.ask(publish)["id"], receipt["id"]);
+    client.expect_nothing();
+    for bad in [json!(""), json!("k".repeat(129)), json!("a\nb"), json!(7)] {
+        client.send_text(&json!({"type": "publish", "data": "x", "key": bad}).to_string());
+        assert_eq!(client.error_code(), "bad_event", "{bad}");
+    }
 }
 
 #[test]

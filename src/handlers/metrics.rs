@@ -19,6 +19,7 @@ pub fn metrics(app: &App) -> Response {
     let process = ProcessInfo::read();
     let (fan_out, counters) = (fan_out(app), &app.counters);
     let (sse, websocket) = app.clients.counts();
+    let store = app.hub.store_status();
     let mut registry = Registry::with_prefix("threadcast");
     let gauges = [
         ("clients_sse", "Connected SSE clients", sse as u64),
@@ -28,6 +29,7 @@ pub fn metrics(app: &App) -> Response {
         ("descriptors", "Open descriptors of the server", open_descriptors()),
         ("memory_bytes", "Resident memory of the server", process.resident_bytes),
         ("backlog_bytes", "Bytes that wait for all clients", app.backlog.bytes() as u64),
+        ("store_away", "1 while nothing can be published", u64::from(store.problem.is_some())),
         ("draining", "1 while the server shuts down", u64::from(app.is_draining())),
         ("fan_out_last_microseconds", "Time to hand out the latest event", fan_out.last_us),
     ];
@@ -49,6 +51,10 @@ pub fn metrics(app: &App) -> Response {
     ];
     // The format adds `_total` to the names of counters.
     for (name, help, value) in counters {
+        registry.register(name, help, ConstCounter::new(value));
+    }
+    for (name, value) in store.counters {
+        let (name, help) = (format!("store_{name}"), "See the book on several servers");
         registry.register(name, help, ConstCounter::new(value));
     }
     let mut text = String::new();

@@ -3,6 +3,7 @@
 //! The connection's thread reads counters and sums, which belong to other threads, and waits for none of
 //! these. The locks of the client list and of outboxes are held for single steps.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Map, Value, json};
@@ -65,6 +66,7 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
     let process = ProcessInfo::read();
     let (fan_out, counters) = (fan_out(app), &app.counters);
     let (sse, websocket) = app.clients.counts();
+    let store = app.hub.store_status();
     let mut clients = app.clients.list();
     // The oldest first: what is listed must not change with every request.
     clients.sort_by_key(|client| client.number);
@@ -102,6 +104,11 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
             "websocket": websocket,
             "limit": app.clients.limit(),
             "listed": listed,
+        },
+        "store": {
+            "name": store.name,
+            "problem": store.problem,
+            "counters": store.counters.into_iter().collect::<BTreeMap<_, _>>(),
         },
         "backlogBytes": app.backlog.bytes(),
         "fanOut": {
