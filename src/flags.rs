@@ -55,6 +55,7 @@ Usage: threadcast [FLAGS]
   --heartbeat DURATION       comment line to an SSE client this long without an event, 0 = never [15s]
   --ping DURATION            ping to a WebSocket client; silent for two, it is dropped; 0 = never [30s]
   --history N                events kept for clients that come back [1000]
+  --topic-history PATTERN=N  events that each topic keeps for itself, for 'gauges/*=1' or one topic (repeatable)
   --queue N                  messages that may wait for a slow client [256]
   --max-backlog-bytes BYTES  that may wait for all; above it the most behind go [268435456]
   --max-clients N            SSE and WebSocket clients together [as many as descriptors and threads allow]
@@ -89,6 +90,7 @@ const FLAGS: &[&str] = &[
     "heartbeat",
     "ping",
     "history",
+    "topic-history",
     "queue",
     "max-backlog-bytes",
     "max-clients",
@@ -132,6 +134,7 @@ pub fn read(
     // A repeated flag adds to its list, but not to the list of its variable: that is set aside.
     let origins = std::mem::take(&mut settings.config.allow_origin);
     let proxies = std::mem::take(&mut settings.config.trust_proxy);
+    let topics = std::mem::take(&mut settings.config.topic_history);
     let mut parser = lexopt::Parser::from_args(arguments);
     let unusable = |error: lexopt::Error| BadFlag(error.to_string());
     while let Some(argument) = parser.next().map_err(unusable)? {
@@ -162,6 +165,9 @@ pub fn read(
     if settings.config.trust_proxy.is_empty() {
         settings.config.trust_proxy = proxies;
     }
+    if settings.config.topic_history.is_empty() {
+        settings.config.topic_history = topics;
+    }
     Ok(Command::Run { config: Box::new(settings.config), log: settings.log })
 }
 
@@ -182,6 +188,10 @@ impl Settings {
             "heartbeat" => config.set_heartbeat(duration(value)?),
             "ping" => config.set_ping(duration(value)?),
             "history" => config.set_history(number(value, 0)?),
+            "topic-history" => {
+                let mut all = topic_histories(value)?.into_iter();
+                all.try_for_each(|(pattern, events)| config.add_topic_history(pattern, events))
+            }
             "queue" => config.set_queue(number(value, 1)?),
             "max-backlog-bytes" => config.set_max_backlog_bytes(bytes(value, 1)?),
             "max-clients" => config.set_max_clients(number(value, 1)?),
@@ -246,6 +256,16 @@ fn switch(value: &str) -> Result<bool, String> {
         "0" | "false" => Ok(false),
         _ => Err(format!("{value:?} is none of 1, true, 0, false")),
     }
+}
+
+/// Patterns, and how many events each of their topics keeps. (A topic's name may hold `=`.)
+fn topic_histories(value: &str) -> Result<Vec<(&str, usize)>, String> {
+    fn one(text: &str) -> Result<(&str, usize), String> {
+        let (pattern, events) =
+            text.rsplit_once('=').ok_or_else(|| format!("{text:?} is no PATTERN=N"))?;
+        Ok((pattern, number(events, 0)?))
+    }
+    value.split(',').map(|text| one(text.trim())).collect()
 }
 
 fn fanout(value: &str) -> Result<Fanout, String> {
@@ -334,6 +354,12 @@ mod tests {
         assert_eq!(proxies(&[]), ["10.0.0.0/8", "::1/128"]);
         let flags = ["--trust-proxy", "192.0.2.1", "--trust-proxy=192.0.2.2,192.0.2.3"];
         assert_eq!(proxies(&flags), ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32"]);
+        let variables = [("THREADCAST_TOPIC_HISTORY", "a/*=1, b=c=5")];
+        let kept = |arguments| read(arguments, &variables).unwrap().topic_history;
+        let pair = |pattern: &str, events| (pattern.to_owned(), events);
+        assert_eq!(kept(&[]), [pair("a/*", 1), pair("b=c", 5)]);
+        let flags = ["--topic-history", "*=0", "--topic-history=a=1,a=2"];
+        assert_eq!(kept(&flags), [pair("*", 0), pair("a", 2)]);
     }
 
     #[test]
@@ -342,6 +368,9 @@ mod tests {
             (&["--tick", "soon"], "--tick"),
             (&["--tick"], "--tick"),
             (&["--queue", "0"], "--queue"),
+            (&["--topic-history", "gauges/*"], "--topic-history"),
+            (&["--topic-history", "gauges/*=many"], "--topic-history"),
+            (&["--topic-history", "=1"], "--topic-history"),
             (&["--queue", "-1"], "--queue"),
             (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
             (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),

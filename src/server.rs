@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{error, fmt, io};
 
@@ -23,6 +24,7 @@ use crate::os::limits;
 use crate::router::Router;
 use crate::routes::Routes;
 use crate::session::{closing, event_stream};
+use crate::sources;
 #[cfg(feature = "metrics")]
 use crate::sources::tick::Tick;
 use crate::store::error::{OpenError, PublishError};
@@ -40,6 +42,8 @@ pub struct Server {
     listener: Arc<Listener>,
     #[cfg(feature = "metrics")]
     tick: Mutex<Option<Tick>>,
+    /// Publishes counts of subscribers.
+    counts: Mutex<Option<JoinHandle<()>>>,
     address: SocketAddr,
     is_stopped: Mutex<bool>,
     /// Signalled when the shutdown is over.
@@ -127,12 +131,15 @@ impl Server {
             Box::new(move |connection| router.route(connection))
         };
         let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
+        let counts = sources::subscribers::start(&app.hub, address);
+        let counts = counts.inspect_err(|_| listener.stop()).map_err(StartError::Threads)?;
         log_capacity(app.config.max_clients, &room.tightest);
         Ok(Server {
             app,
             listener,
             #[cfg(feature = "metrics")]
             tick: Mutex::new(tick),
+            counts: Mutex::new(Some(counts)),
             address,
             is_stopped: Mutex::new(false),
             stopped: Condvar::new(),
@@ -213,6 +220,9 @@ impl Server {
         }
         self.listener.close_idle();
         self.app.hub.close();
+        if let Some(counts) = self.counts.lock().ok().and_then(|mut counts| counts.take()) {
+            let _ = counts.join();
+        }
         // The listener serves on: proxies that check `/healthz` must see that the server is draining.
         let in_time = self.close_clients(deadline) && self.listener.wait_served(deadline);
         self.listener.stop();

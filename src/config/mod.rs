@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub use error::ConfigError;
 
+use crate::event::draft::check_name;
 use crate::http::forwarded::{Cidr, CidrError};
 use crate::http::origin::{is_origin, normalized_origin};
 use crate::os::limits::descriptor_limit;
@@ -62,6 +63,8 @@ pub struct Config {
     pub(crate) heartbeat: Duration,
     pub(crate) ping: Duration,
     pub(crate) history: usize,
+    /// Patterns of topics, and how many events each of these topics keeps.
+    pub(crate) topic_history: Vec<(String, usize)>,
     pub(crate) queue: usize,
     pub(crate) max_backlog_bytes: usize,
     /// `None`: as many as there is room for (see [`crate::os::limits`]).
@@ -112,6 +115,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(15),
             ping: Duration::from_secs(30),
             history: 1000,
+            topic_history: Vec::new(),
             queue: 256,
             max_backlog_bytes: 256 << 20,
             max_clients: None,
@@ -200,6 +204,17 @@ impl Config {
     /// by default. Refuses nothing.
     pub fn set_history(&mut self, events: usize) -> Result<(), ConfigError> {
         self.history = events;
+        Ok(())
+    }
+
+    /// How many events each topic keeps that `pattern` stands for (a topic's name, `prefix/*`, or `*` for each),
+    /// apart from [`Config::set_history`]: a gauge's last value is not lost because others publish more. Of several
+    /// patterns the longest counts, of the same one the last.
+    pub fn add_topic_history(&mut self, pattern: &str, events: usize) -> Result<(), ConfigError> {
+        check_name("topic", pattern)
+            .map_err(|error| ConfigError::new("topic_history", error.to_string()))?;
+        self.topic_history.retain(|(known, _)| known != pattern);
+        self.topic_history.push((pattern.to_owned(), events));
         Ok(())
     }
 
@@ -410,6 +425,7 @@ mod tests {
             (config.set_header_timeout(Duration::ZERO), "header_timeout: must be above 0"),
             (config.set_drain(over_a_year), "drain: 1year 1month 4days"),
             (config.set_drain_spread(over_a_year), "drain_spread: 1year 1month 4days"),
+            (config.add_topic_history("", 1), "topic_history: topic is empty"),
             (config.set_queue(0), "queue: 0 is no whole number of at least 1"),
             (config.set_max_message(2 << 30), "max_message: 2147483648 is above 1073741824 bytes"),
             (config.set_max_head(1000), "max_head: 1000 is no number of bytes from 1024 on"),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::error::HandlerError;
 use crate::event::draft::{check_name, check_topic};
 use crate::http::head::percent_decode;
-use crate::session::LAST_EVENT_ID_NAMES;
+use crate::session::{LAST_EVENT_ID_NAMES, LATEST, LATEST_VALUES};
 
 /// The parameters of all endpoints. Unknown ones are ignored, unless their name is nearly one of these.
 #[derive(Debug, Default)]
@@ -42,6 +42,9 @@ impl Query {
                 }
                 // The session reads it.
                 known if LAST_EVENT_ID_NAMES.contains(&known) => {}
+                // The session reads this one, too.
+                LATEST if LATEST_VALUES.contains(&&*value) => {}
+                LATEST => return Err(bad("latest takes no value; leave it out, or use 1".into())),
                 "ticket" => parsed.ticket = Some(value.into_owned()),
                 unknown => {
                     if let Some(meant) = nearly(unknown) {
@@ -92,6 +95,7 @@ fn nearly(name: &str) -> Option<&'static str> {
         "topic" | "topics" | "channel" | "channels" => Some("topic"),
         "event" | "events" | "eventname" => Some("event"),
         "lasteventid" | "lastid" => Some("last_event_id"),
+        "latest" => Some("latest"),
         "ticket" | "tickets" => Some("ticket"),
         _ => None,
     }
@@ -131,6 +135,10 @@ mod tests {
         for name in LAST_EVENT_ID_NAMES {
             assert!(Query::parse(&format!("{name}=x&_=17&access_token=x")).is_ok(), "{name}");
         }
+        for latest in ["latest", "latest=", "latest=1", "latest=true"] {
+            assert!(Query::parse(latest).is_ok(), "{latest}");
+        }
+        assert!(Query::parse("latest=5").is_err() && Query::parse("Latest").is_err());
         assert!(Query::parse("topic=caf%C3%A9").is_ok());
     }
 

@@ -33,6 +33,14 @@ impl<T: Default> ByName<T> {
         }
     }
 
+    /// What belongs to a name.
+    pub fn get(&self, name: &str) -> Option<&T> {
+        match prefix_of(name) {
+            Some(prefix) => self.to_prefix.get(prefix),
+            None => self.to_topic.get(name),
+        }
+    }
+
     /// What belongs to the names that stand for `topic`. For a topic without a slash that is one look-up.
     pub fn matching(&self, topic: &str) -> impl Iterator<Item = &T> {
         let nested = if self.to_prefix.is_empty() { "" } else { topic };

@@ -11,6 +11,7 @@ pub mod reader;
 pub mod subscribers;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::event::last_seen::LastSeen;
@@ -75,7 +76,7 @@ impl Hub {
             return Ok(None);
         };
         let ids = self.store.append(drafts)?;
-        let subscribers = self.subscribers.count(&topic);
+        let subscribers = self.subscribers.count_of(&topic);
         Ok(ids.last().map(|id| Receipt { id: *id, subscribers }))
     }
 
@@ -101,9 +102,12 @@ impl Hub {
         Some((Replay::new(self.store.window(), LastSeen::Event(last), newest, topics), newest))
     }
 
-    /// What was kept of these topics after `last`, as a client gets it that subscribes now.
-    pub fn read(&self, last: LastSeen, topics: &Topics) -> Replay {
-        Replay::new(self.store.window(), last, self.newest(), topics)
+    /// What is kept of these topics after `last`, as a client gets it that subscribes now, and the newest id: what
+    /// is published after that is not in it.
+    pub fn read(&self, last: LastSeen, topics: &Topics) -> (Replay, EventId) {
+        self.wait_until_known(last);
+        let newest = self.newest();
+        (Replay::new(self.store.window(), last, newest, topics), newest)
     }
 
     /// Makes `subscriber` get every event from now on, and returns those it missed. The caller
@@ -153,6 +157,11 @@ impl Hub {
     /// How many of this server's clients are subscribed to each name (see [`Subscribers::counts`]).
     pub fn counts(&self) -> Vec<(String, usize)> {
         self.subscribers.counts()
+    }
+
+    /// See [`Subscribers::wait_counts`].
+    pub fn wait_counts(&self, earliest: Instant, most: usize) -> Option<Vec<(String, usize)>> {
+        self.subscribers.wait_counts(earliest, most)
     }
 
     /// How the store is doing.

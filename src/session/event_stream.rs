@@ -122,7 +122,8 @@ impl EventStream {
         self.session.query()
     }
 
-    /// The id of the last event that the client has seen, if it comes back (`Last-Event-ID`).
+    /// The id of the last event that the client has seen, if it comes back (`Last-Event-ID`); else what it wants to
+    /// begin with: `earliest`, or `latest` (also where the query has a parameter of this name).
     pub fn last_event_id(&self) -> Option<String> {
         self.session.last_event_id()
     }

@@ -20,7 +20,7 @@ use crate::event::{Draft, EventId};
 use delivery::Deliver;
 use error::{OpenError, PublishError};
 use local::Local;
-use window::Window;
+use window::{TopicLimit, Window};
 
 /// How a store is doing.
 #[derive(Debug)]
@@ -50,7 +50,9 @@ impl Store {
     /// See [`OpenError`].
     pub fn open(config: &Config, clock: fn() -> u64, deliver: Deliver) -> Result<Store, OpenError> {
         let ids = IdSource::new(clock);
-        let window = Arc::new(Window::new(config.history, Vec::new(), ids.last()));
+        let limits = config.topic_history.iter().cloned();
+        let limits = limits.map(|(pattern, events)| TopicLimit { pattern, events }).collect();
+        let window = Arc::new(Window::new(config.history, limits, ids.last()));
         let backend = Backend::Local(Local::new(ids, Arc::clone(&window), deliver));
         Ok(Store { window, backend })
     }
