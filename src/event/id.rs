@@ -16,6 +16,16 @@ pub struct EventId {
     pub sequence: u64,
 }
 
+impl EventId {
+    /// The least id above this one.
+    pub(crate) fn successor(self) -> EventId {
+        match self.sequence.checked_add(1) {
+            Some(sequence) => EventId { sequence, ..self },
+            None => EventId { millis: self.millis.saturating_add(1), sequence: 0 },
+        }
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.millis, self.sequence)

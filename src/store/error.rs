@@ -48,6 +48,13 @@ pub enum OpenError {
     Threads(io::Error),
     /// The journal cannot be opened.
     Journal(JournalError),
+    /// The Redis server cannot be used.
+    Redis {
+        /// Where it is.
+        address: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
 }
 
 impl fmt::Display for OpenError {
@@ -57,6 +64,7 @@ impl fmt::Display for OpenError {
                 write!(f, "cannot start a thread: {error}; raise the limits on threads and memory")
             }
             OpenError::Journal(error) => error.fmt(f),
+            OpenError::Redis { address, problem } => write!(f, "Redis at {address}: {problem}"),
         }
     }
 }

@@ -9,6 +9,8 @@ pub mod error;
 pub mod journal;
 pub mod keys;
 pub mod local;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod replay;
 pub mod status;
 pub mod window;
@@ -31,6 +33,8 @@ pub struct Store {
 
 enum Backend {
     Local(Local),
+    #[cfg(feature = "redis")]
+    Redis(redis::Redis),
 }
 
 impl Store {
@@ -45,6 +49,13 @@ impl Store {
         window: &Arc<Window>,
         deliver: Deliver,
     ) -> Result<Store, OpenError> {
+        #[cfg(feature = "redis")]
+        if let Some(url) = &config.redis {
+            let (url, stream) = (url.clone(), config.redis_stream.clone());
+            let options = redis::RedisOptions { url, stream, history: config.history };
+            let redis = redis::Redis::open(&options, window, deliver)?;
+            return Ok(Store { backend: Backend::Redis(redis) });
+        }
         Ok(Store { backend: Backend::Local(Local::open(config, clock, window, deliver)?) })
     }
 
@@ -56,6 +67,8 @@ impl Store {
     pub fn append(&self, drafts: Vec<Draft>) -> Result<Vec<EventId>, PublishError> {
         match &self.backend {
             Backend::Local(local) => local.append(drafts),
+            #[cfg(feature = "redis")]
+            Backend::Redis(redis) => redis.append(drafts),
         }
     }
 
@@ -64,6 +77,8 @@ impl Store {
     pub fn max_lag(&self) -> Option<Duration> {
         match &self.backend {
             Backend::Local(_) => None,
+            #[cfg(feature = "redis")]
+            Backend::Redis(_) => Some(redis::MAX_LAG),
         }
     }
 
@@ -71,6 +86,8 @@ impl Store {
     pub fn status(&self) -> Status {
         match &self.backend {
             Backend::Local(local) => local.status(),
+            #[cfg(feature = "redis")]
+            Backend::Redis(redis) => redis.status(),
         }
     }
 
@@ -78,6 +95,8 @@ impl Store {
     pub fn close(&self) {
         match &self.backend {
             Backend::Local(local) => local.close(),
+            #[cfg(feature = "redis")]
+            Backend::Redis(redis) => redis.close(),
         }
     }
 }
