@@ -235,6 +235,7 @@ impl Config {
         if folder.as_os_str().is_empty() {
             return Err(ConfigError::new("journal", "name a folder"));
         }
+        self.check_store("journal", self.redis.is_none())?;
         self.journal = Some(folder.to_owned());
         Ok(())
     }
@@ -391,6 +392,7 @@ impl Config {
     /// the server starts. By default a server is on its own.
     pub fn set_redis(&mut self, url: &str) -> Result<(), ConfigError> {
         built_in("redis", "redis", cfg!(feature = "redis"))?;
+        self.check_store("redis", self.journal.is_none())?;
         self.redis = Some(url.to_owned());
         Ok(())
     }
@@ -402,6 +404,12 @@ impl Config {
             .map_err(|error| ConfigError::new("redis_stream", error.to_string()))?;
         self.redis_stream = key.to_owned();
         Ok(())
+    }
+
+    /// Events have one place where they are kept.
+    fn check_store(&self, setting: &'static str, is_only: bool) -> Result<(), ConfigError> {
+        let problem = "a journal and Redis both keep the events; choose one of them";
+        if is_only { Ok(()) } else { Err(ConfigError::new(setting, problem)) }
     }
 }
 
@@ -509,5 +517,7 @@ mod tests {
         assert_eq!(config.set_www(".").is_ok(), cfg!(feature = "page"));
         assert_eq!(config.set_redis("redis://localhost").is_ok(), cfg!(feature = "redis"));
         assert_eq!(config.set_redis_stream("events").is_ok(), cfg!(feature = "redis"));
+        // Where Redis is built in it keeps the events already.
+        assert_eq!(config.set_journal("folder").is_ok(), !cfg!(feature = "redis"));
     }
 }
