@@ -12,11 +12,15 @@ use crate::auth::origin;
 #[cfg(feature = "metrics")]
 use crate::handlers::metrics;
 use crate::handlers::query::Query;
+#[cfg(feature = "page")]
+use crate::handlers::threads::{self, Threads};
 use crate::handlers::{commands, events, history, publish, stats, ticket, websockets};
 use crate::http::Response;
 use crate::listener::connection::{Connection, Next};
 use crate::request::Request;
 use crate::routes::Routes;
+#[cfg(feature = "page")]
+use crate::session::event_stream::StreamHandler;
 use crate::session::start::{Endpoint, start};
 use crate::session::{event_stream, handshake};
 
@@ -26,6 +30,8 @@ pub struct Router {
     routes: Routes,
     ws: Arc<Endpoint>,
     echo: Arc<Endpoint>,
+    #[cfg(feature = "page")]
+    threads: Box<StreamHandler>,
 }
 
 impl Router {
@@ -33,7 +39,14 @@ impl Router {
     pub fn new(app: &Arc<App>, routes: Routes) -> Router {
         let ws = Endpoint { protocols: &[commands::PROTOCOL], handler: Box::new(websockets::ws) };
         let echo = Endpoint { protocols: &[], handler: Box::new(websockets::echo) };
-        Router { app: Arc::clone(app), routes, ws: Arc::new(ws), echo: Arc::new(echo) }
+        Router {
+            app: Arc::clone(app),
+            routes,
+            ws: Arc::new(ws),
+            echo: Arc::new(echo),
+            #[cfg(feature = "page")]
+            threads: Threads::new(app).handler(),
+        }
     }
 
     /// Serves one request.
@@ -73,7 +86,12 @@ impl Router {
             ("/events", "GET") => {
                 // It would stay in memory as long as the client.
                 drop(query);
-                event_stream::serve(app, connection, &events::events)
+                event_stream::serve(app, connection, app.config.fanout, &events::events)
+            }
+            #[cfg(feature = "page")]
+            ("/threads", "GET" | "HEAD") => {
+                drop(query);
+                self.threads(connection)
             }
             ("/publish", "POST") => publish::serve(app, connection, &query),
             ("/ticket", "POST") => ticket::serve(app, connection),
@@ -104,6 +122,21 @@ impl Router {
             Ok(()) => start(app, connection, endpoint),
             Err(error) => app.refusals.respond(connection, &error.into()),
         }
+    }
+
+    /// Serves a viewer of the threads.
+    #[cfg(feature = "page")]
+    #[inline(never)]
+    fn threads(&self, connection: Connection) -> Next {
+        let app = &self.app;
+        if let Err(error) = threads::check(app, &connection) {
+            return connection.respond(&error.into());
+        }
+        if connection.method() == "HEAD" {
+            let head = event_stream::head(connection.coding());
+            return connection.respond(&head);
+        }
+        event_stream::serve(app, connection, app.config.fanout, &self.threads)
     }
 
     /// Serves a route of the embedding program.
@@ -146,7 +179,7 @@ impl Router {
                 let head = event_stream::head(connection.coding());
                 return connection.respond(&head);
             }
-            return event_stream::serve(app, connection, handler);
+            return event_stream::serve(app, connection, app.config.fanout, handler);
         }
         match (routes.plain(connection.method(), path), websocket) {
             (Some(handler), _) => {
@@ -206,12 +239,15 @@ fn admit(app: &App, connection: &Connection, path: &str) -> Result<Query, Respon
     // Reading events, or about clients, takes the subscribe token; WebSockets are checked in
     // `websocket`. `/healthz`, `/metrics` and the page are public: they show sums and files, and nothing
     // about a client.
-    if matches!(method, "GET" | "HEAD") && matches!(path, "/events" | "/history" | "/stats") {
+    if matches!(method, "GET" | "HEAD")
+        && matches!(path, "/events" | "/history" | "/stats" | "/threads")
+    {
         app.access.check(connection, query.ticket.as_deref())?;
     }
     // Nobody would read it: an event stream's socket is only written.
-    if (path, method) == ("/events", "GET") && connection.has_body() {
-        return Err(Response::error(400, "unexpected_body", "GET /events takes no body"));
+    if matches!((path, method), ("/events" | "/threads", "GET")) && connection.has_body() {
+        let message = format!("GET {path} takes no body");
+        return Err(Response::error(400, "unexpected_body", message));
     }
     Ok(query)
 }
@@ -284,7 +320,10 @@ fn is_websocket(path: &str) -> bool {
 /// Whether a path is an endpoint of the contract, and no file.
 fn is_endpoint(path: &str) -> bool {
     let plain = ["/events", "/history", "/publish", "/ticket", "/healthz", "/stats"];
-    is_websocket(path) || plain.contains(&path) || cfg!(feature = "metrics") && path == "/metrics"
+    is_websocket(path)
+        || plain.contains(&path)
+        || cfg!(feature = "metrics") && path == "/metrics"
+        || cfg!(feature = "page") && path == "/threads"
 }
 
 /// The methods of a path, for `Allow` (RFC 9110 section 10.2.1). A path that leads nowhere has some as

@@ -26,6 +26,8 @@ pub enum AuthError {
     NoRandomNumbers,
     /// Publishing takes the server's token.
     PublishingNeedsToken,
+    /// What the server's threads do is shown on its own machine, or to who has the subscribe token.
+    OnlyThisMachine,
     /// Without a token, publishing is for a server that only its own machine can reach.
     OnlyFromLoopback,
 }
@@ -37,7 +39,9 @@ impl AuthError {
             AuthError::ReadingNeedsToken
             | AuthError::TicketNeedsToken
             | AuthError::PublishingNeedsToken => 401,
-            AuthError::ForbiddenOrigin { .. } | AuthError::OnlyFromLoopback => 403,
+            AuthError::ForbiddenOrigin { .. }
+            | AuthError::OnlyThisMachine
+            | AuthError::OnlyFromLoopback => 403,
             AuthError::NoTicketNeeded => 404,
             AuthError::NoRandomNumbers => 500,
         }
@@ -50,7 +54,7 @@ impl AuthError {
             | AuthError::TicketNeedsToken
             | AuthError::PublishingNeedsToken => "unauthorized",
             AuthError::ForbiddenOrigin { .. } => "forbidden_origin",
-            AuthError::OnlyFromLoopback => "forbidden",
+            AuthError::OnlyThisMachine | AuthError::OnlyFromLoopback => "forbidden",
             AuthError::NoTicketNeeded => "not_protected",
             AuthError::NoRandomNumbers => "internal",
         }
@@ -81,6 +85,10 @@ impl fmt::Display for AuthError {
             AuthError::NoRandomNumbers => "the system gives no random numbers",
             AuthError::PublishingNeedsToken => {
                 "send 'Authorization: Bearer' with the server's token"
+            }
+            AuthError::OnlyThisMachine => {
+                "this is for the server's own machine: ask from there, at localhost or an address, or \
+                 start the server with --subscribe-token"
             }
             AuthError::OnlyFromLoopback => {
                 "publishing needs --token unless the server listens on loopback only"

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::client::reason::Reason;
 use crate::door::pending::counted_address;
 use crate::http::Response;
 use crate::http::forwarded::ClientAddress;
+use crate::os::task;
 
 /// How a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +45,20 @@ pub struct Client {
     /// When it came.
     pub since: Instant,
     outbox: OnceLock<Arc<Outbox>>,
+    /// The kernel's number of its thread; 0 where there is none. It takes no memory: its place was padding.
+    thread: AtomicU32,
 }
 
 impl Client {
     /// Where its messages go; `None` in the first moment.
     pub fn outbox(&self) -> Option<&Arc<Outbox>> {
         self.outbox.get()
+    }
+
+    /// The kernel's number of the thread that serves it (see [`crate::os::task`]); `None` in the first moment,
+    /// and where there are no such numbers.
+    pub fn thread(&self) -> Option<u32> {
+        Some(self.thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0)
     }
 }
 
@@ -156,7 +165,8 @@ impl Clients {
     ) -> Result<ClientGuard, AtCapacity> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
-        let client = Arc::new(Client { number, transport, peer, since, outbox: OnceLock::new() });
+        let (outbox, thread) = (OnceLock::new(), AtomicU32::new(0));
+        let client = Arc::new(Client { number, transport, peer, since, outbox, thread });
         self.add(&client)?;
         log::info!("{transport} {peer} connected");
         Ok(ClientGuard { clients: Arc::clone(self), client })
@@ -203,6 +213,11 @@ impl ClientGuard {
     /// Shows where the client's messages go, to statistics and to the shutdown.
     pub fn set_outbox(&self, outbox: &Arc<Outbox>) {
         let _ = self.client.outbox.set(Arc::clone(outbox));
+    }
+
+    /// Makes the calling thread the one that serves the client, for those who watch threads.
+    pub fn set_thread(&self) {
+        self.client.thread.store(task::this_thread(), Ordering::Relaxed);
     }
 }
 

@@ -13,5 +13,7 @@ pub mod metrics;
 pub mod publish;
 pub mod query;
 pub mod stats;
+#[cfg(feature = "page")]
+pub mod threads;
 pub mod ticket;
 pub mod websockets;

@@ -126,7 +126,7 @@ impl Connection {
     pub(super) fn thread_name(&self) -> String {
         let role = match self.head().path() {
             _ if self.head().is_upgrade => "ws",
-            "/events" => "sse",
+            "/events" | "/threads" | "/lab/stream" => "sse",
             _ => "http",
         };
         format!("{role} {}", self.peer())

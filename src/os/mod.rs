@@ -7,4 +7,5 @@ pub(crate) mod memory;
 pub mod procfs;
 pub mod send;
 pub mod sys;
+pub mod task;
 pub mod tcp;

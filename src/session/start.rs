@@ -76,6 +76,7 @@ pub fn start(app: &Arc<App>, connection: Connection, endpoint: &Arc<Endpoint>) -
     let (limit, timeout) = (app.config.max_message, pulse.interval());
     let endpoint = Arc::clone(endpoint);
     let serve = move || {
+        session.guard.set_thread();
         if session.outbox.link().stream().set_read_timeout(timeout).is_err() {
             return session.outbox.abort_for(Reason::Lost);
         }

@@ -40,7 +40,7 @@ pub(super) struct Session {
     /// The query of the request, percent-encoded; empty where there is none.
     query: Box<str>,
     last_event_id: Option<Box<str>>,
-    guard: ClientGuard,
+    pub guard: ClientGuard,
 }
 
 impl Session {
