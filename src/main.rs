@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use log::{Metadata, Record};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use threadcast::Server;
@@ -45,6 +45,11 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot wait for signals: {error}")),
     };
+    // A journal that reaches the limit of file sizes (ulimit -f) is a full disk: the signal for it would end
+    // the process. With a handler, whatever it does, `write` returns the error.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        return fail(&format!("cannot wait for signals: {error}"));
+    }
     if let Err(error) = log::set_logger(&Logger) {
         return fail(&format!("cannot log: {error}"));
     }

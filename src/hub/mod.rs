@@ -15,10 +15,11 @@ use crate::config::Config;
 use crate::event::last_seen::LastSeen;
 use crate::event::topics::Topics;
 use crate::event::{Draft, EventId};
+use crate::store::Store;
 use crate::store::error::{OpenError, PublishError};
 use crate::store::replay::Replay;
+use crate::store::status::Status;
 use crate::store::window::Window;
-use crate::store::{Status, Store};
 use broadcaster::{Subscriber, Timing};
 use subscribers::{Subscribers, Subscription};
 
@@ -98,8 +99,7 @@ impl Hub {
     /// nothing, but then on other topics. `None` when nothing will be published any more. The id of the
     /// newest event is returned, too. For readers inside the process.
     pub fn wait_after(&self, last: EventId, topics: &Topics) -> Option<(Replay, EventId)> {
-        let next = EventId { sequence: last.sequence + 1, ..last };
-        let is_there = self.subscribers.wait_for(next, None);
+        let is_there = self.subscribers.wait_for(last.successor(), None);
         is_there.then(|| self.subscribers.replay(LastSeen::Event(last), topics))
     }
 

@@ -131,6 +131,11 @@ impl Window {
         self.kept().newest
     }
 
+    /// The oldest event that is kept.
+    pub fn oldest(&self) -> Option<EventId> {
+        self.kept().events.keys().next().copied()
+    }
+
     /// How a client with these topics begins that gets live events from behind the newest id on. To be called
     /// while nothing is pushed: else an event that comes meanwhile would count as one that it missed. For the same
     /// reason it includes the first batch: what is kept when a client comes, it gets.
