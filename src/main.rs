@@ -10,11 +10,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use log::{Metadata, Record};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use threadcast::Server;
 use threadcast::flags::{self, Command, HELP};
+use threadcast::os::clock::timestamp;
 use threadcast::os::sys;
 
 fn main() -> ExitCode {
@@ -48,14 +50,10 @@ fn main() -> ExitCode {
     if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
         return fail(&format!("cannot wait for signals: {error}"));
     }
-    // tiny_http logs the end of its accept thread as an error; that end is how its listening socket is
-    // closed to others (see src/listener/pipe.rs).
-    let logger = simple_logger::SimpleLogger::new()
-        .with_level(log)
-        .with_module_level("tiny_http", log::LevelFilter::Off);
-    if let Err(error) = logger.with_utc_timestamps().init() {
+    if let Err(error) = log::set_logger(&Logger) {
         return fail(&format!("cannot log: {error}"));
     }
+    log::set_max_level(log);
     // Both before the threads that they are for.
     sys::set_up_allocator();
     sys::enlarge_futex_hash();
@@ -79,6 +77,29 @@ fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     ExitCode::SUCCESS
+}
+
+/// Writes a line for each record to standard error. That this may fail, as on a full disk, is no reason to
+/// stop.
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // tiny_http logs the end of its accept thread as an error; that end is how its listening socket is
+        // closed to others (see src/listener/pipe.rs).
+        !metadata.target().starts_with("tiny_http")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let (level, target) = (record.level(), record.target());
+            let line = format!("{} {level:<5} [{target}] {}\n", timestamp(), record.args());
+            // In one piece: nobody else's line comes in between.
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn fail(message: &str) -> ExitCode {
