@@ -147,14 +147,17 @@ impl Redis {
         };
         result.map_err(|error| match error {
             PoolError::NotSent(why) => PublishError::Unavailable(format!("Redis: {why}")),
-            PoolError::Failed(error) => match error.code() {
-                Some("OOM") => PublishError::Full(format!("Redis: {}", describe(&error))),
-                Some(_) => PublishError::Unavailable(format!("Redis: {}", describe(&error))),
-                None => PublishError::Unavailable(format!(
-                    "Redis: {}; whether the event was published is not known: publish it again with the same Idempotency-Key",
-                    describe(&error)
-                )),
-            },
+            PoolError::Failed(error) => {
+                let why = format!("Redis: {}", describe(&error));
+                match error.code() {
+                    // Up to Redis 6 the error of a command is only a part of the script's.
+                    Some(code) if code == "OOM" || why.contains("-OOM ") => PublishError::Full(why),
+                    Some(_) => PublishError::Unavailable(why),
+                    None => PublishError::Unavailable(format!(
+                        "{why}; the event may be published all the same: publish it again with the same Idempotency-Key"
+                    )),
+                }
+            }
         })
     }
 

@@ -61,9 +61,7 @@ impl Stream {
         }
         if value("maxmemory_policy").starts_with("allkeys") {
             let policy = value("maxmemory_policy");
-            log::warn!(
-                "Redis may evict the stream (maxmemory-policy {policy}); choose volatile-ttl or noeviction"
-            );
+            log::warn!("Redis may evict the stream (maxmemory-policy {policy}); choose noeviction");
         }
         match query::<String>(connection, &["TYPE", name])?.as_str() {
             "stream" | "none" => {}
