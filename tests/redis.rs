@@ -47,13 +47,16 @@ fn redis(arguments: &[&str]) -> Option<RedisServer> {
 }
 
 /// A port for a server that stops and starts again. It is none that the system gives to whoever connects:
-/// while the server is away, a client would take the port, and be connected to itself.
+/// while the server is away, a client would take the port, and be connected to itself. (Nor is that which is
+/// 10,000 above it, on which members of a cluster listen, too.)
 fn free_port() -> u16 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     loop {
         let number = u64::from(std::process::id()) * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + (number % 12_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let port = 12_000 + (number % 10_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok()
+        {
             return port;
         }
     }

@@ -10,7 +10,7 @@ use redis::{Connection, ErrorKind, RedisResult};
 use super::connect::{Address, describe};
 use super::entry::{Chain, id_before};
 use super::pool::Pool;
-use super::stream::Stream;
+use super::stream::{MAX_ENTRIES, Stream};
 use crate::event::EventId;
 use crate::os::clock::timestamp;
 use crate::store::delivery::{Deliver, Delivery};
@@ -180,13 +180,16 @@ impl Reader {
         }
     }
 
-    /// Delivers what comes. Returns when the store is closed and everything before that is delivered.
+    /// Delivers what comes. Returns when the store is closed and what was published here is delivered.
     fn follow(&mut self, connection: &mut Connection) -> Result<(), String> {
         loop {
-            let is_last = self.shared.is_stopped();
-            let block = (!is_last).then_some(BLOCK);
+            let is_stopped = self.shared.is_stopped();
+            if is_stopped && self.chain.last() >= self.shared.seen() {
+                return Ok(());
+            }
+            let block = (!is_stopped).then_some(BLOCK);
             match self.read(connection, block).map_err(|error| describe(&error))? {
-                0 if is_last => return Ok(()),
+                0 if is_stopped => return Ok(()),
                 0 if !self.is_kept(connection).map_err(|error| describe(&error))? => {
                     return Err("the end of the stream is lost".into());
                 }
@@ -261,12 +264,10 @@ impl Reader {
             // Without drafts the script writes only the marker, and ids rise again.
             self.shared.stream.run_script(&mut connection, self.shared.seen(), &[])?;
         }
-        let mut count = 0;
-        loop {
-            match self.read(&mut connection, None)? {
-                0 => break,
-                read => count += read,
-            }
+        let (mut count, mut read) = (0, MAX_ENTRIES);
+        while read == MAX_ENTRIES {
+            read = self.read(&mut connection, None)?;
+            count += read;
         }
         // From here on publishers may go on. Their old connections may lead elsewhere.
         self.shared.pool.clear();

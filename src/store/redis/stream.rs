@@ -13,7 +13,7 @@ use crate::store::window::MAX_BYTES;
 const KEY_LIFETIME_MS: u64 = 300_000;
 
 /// The most entries that are read at once: with the longest events, of 1 MiB by default, they are 100 MiB.
-const MAX_ENTRIES: usize = 100;
+pub const MAX_ENTRIES: usize = 100;
 
 /// The script that publishes.
 const SCRIPT: &str = include_str!("publish.lua");
