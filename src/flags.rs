@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::config::{Config, Fanout, MIN_HEAD_BYTES};
+use crate::config::{Config, Fanout, JournalSync, MIN_HEAD_BYTES};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -55,6 +55,9 @@ Usage: threadcast [FLAGS]
   --heartbeat DURATION       comment line to an SSE client this long without an event, 0 = never [15s]
   --ping DURATION            ping to a WebSocket client; silent for two, it is dropped; 0 = never [30s]
   --history N                events kept for clients that come back [1000]
+  --journal DIR              keep them in this folder over a restart [in memory alone]
+  --journal-sync always|interval
+                             an event is on the disk: before its answer, or a second later [interval]
   --queue N                  messages that may wait for a slow client [256]
   --max-backlog-bytes BYTES  that may wait for all; above it the most behind go [268435456]
   --max-clients N            SSE and WebSocket clients together [as many as descriptors and threads allow]
@@ -90,6 +93,8 @@ const FLAGS: &[&str] = &[
     "heartbeat",
     "ping",
     "history",
+    "journal",
+    "journal-sync",
     "queue",
     "max-backlog-bytes",
     "max-clients",
@@ -184,6 +189,8 @@ impl Settings {
             "heartbeat" => config.set_heartbeat(duration(value)?),
             "ping" => config.set_ping(duration(value)?),
             "history" => config.set_history(number(value, 0)?),
+            "journal" => config.set_journal(value),
+            "journal-sync" => config.set_journal_sync(journal_sync(value)?),
             "queue" => config.set_queue(number(value, 1)?),
             "max-backlog-bytes" => config.set_max_backlog_bytes(bytes(value, 1)?),
             "max-clients" => config.set_max_clients(number(value, 1)?),
@@ -256,6 +263,14 @@ fn fanout(value: &str) -> Result<Fanout, String> {
         "direct" => Ok(Fanout::Direct),
         "handoff" => Ok(Fanout::Handoff),
         _ => Err(format!("{value:?} is neither direct nor handoff")),
+    }
+}
+
+fn journal_sync(value: &str) -> Result<JournalSync, String> {
+    match value {
+        "always" => Ok(JournalSync::Always),
+        "interval" => Ok(JournalSync::Interval),
+        _ => Err(format!("{value:?} is neither always nor interval")),
     }
 }
 
@@ -364,6 +379,8 @@ mod tests {
             (&["--header-timeout", "0"], "--header-timeout"),
             (&["--listen", "nowhere"], "--listen"),
             (&["--fanout", "both"], "--fanout"),
+            (&["--journal", ""], "--journal"),
+            (&["--journal-sync", "never"], "--journal-sync"),
             (&["--log", "loud"], "--log"),
             (&["--token", "with space"], "--token"),
             (&["--token-file", "/does/not/exist"], "--token-file"),

@@ -63,6 +63,9 @@ pub struct Config {
     pub(crate) heartbeat: Duration,
     pub(crate) ping: Duration,
     pub(crate) history: usize,
+    /// `None`: events are kept in memory alone.
+    pub(crate) journal: Option<PathBuf>,
+    pub(crate) journal_sync: JournalSync,
     pub(crate) queue: usize,
     pub(crate) max_backlog_bytes: usize,
     /// `None`: as many as there is room for (see [`crate::os::limits`]).
@@ -86,6 +89,15 @@ pub struct Config {
     pub(crate) redis: Option<String>,
     #[cfg_attr(not(feature = "redis"), allow(dead_code))]
     pub(crate) redis_stream: String,
+}
+
+/// When an event in the journal is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalSync {
+    /// Before its publisher gets an answer.
+    Always,
+    /// About a second later: a killed process loses nothing, a machine that goes down may lose that second.
+    Interval,
 }
 
 /// Who writes an event to a client's socket.
@@ -117,6 +129,8 @@ impl Default for Config {
             heartbeat: Duration::from_secs(15),
             ping: Duration::from_secs(30),
             history: 1000,
+            journal: None,
+            journal_sync: JournalSync::Interval,
             queue: 256,
             max_backlog_bytes: 256 << 20,
             max_clients: None,
@@ -137,7 +151,7 @@ impl Default for Config {
     }
 }
 
-/// The setters. All of them return a `Result`, also the two that refuse nothing.
+/// The setters. All of them return a `Result`, also the three that refuse nothing.
 ///
 /// # Errors
 /// Each says of a value that cannot be used what it should be: see [`ConfigError`].
@@ -206,6 +220,23 @@ impl Config {
     /// by default. Refuses nothing.
     pub fn set_history(&mut self, events: usize) -> Result<(), ConfigError> {
         self.history = events;
+        Ok(())
+    }
+
+    /// The folder in which events are kept over a restart; it is made if it does not exist. By default they are
+    /// kept in memory alone.
+    pub fn set_journal(&mut self, folder: impl AsRef<Path>) -> Result<(), ConfigError> {
+        let folder = folder.as_ref();
+        if folder.as_os_str().is_empty() {
+            return Err(ConfigError::new("journal", "name a folder"));
+        }
+        self.journal = Some(folder.to_owned());
+        Ok(())
+    }
+
+    /// When an event in the journal is on the disk: [`JournalSync::Interval`] by default. Refuses nothing.
+    pub fn set_journal_sync(&mut self, sync: JournalSync) -> Result<(), ConfigError> {
+        self.journal_sync = sync;
         Ok(())
     }
 
@@ -426,6 +457,7 @@ mod tests {
             (config.set_ping(too_short), "ping: 1ms is too short; the least is 100ms"),
             (config.set_header_timeout(Duration::ZERO), "header_timeout: must be above 0"),
             (config.set_drain(over_a_year), "drain: 1year 1month 4days"),
+            (config.set_journal(""), "journal: name a folder"),
             (config.set_queue(0), "queue: 0 is no whole number of at least 1"),
             (config.set_max_message(2 << 30), "max_message: 2147483648 is above 1073741824 bytes"),
             (config.set_max_head(1000), "max_head: 1000 is no number of bytes from 1024 on"),

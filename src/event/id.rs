@@ -60,6 +60,11 @@ impl IdSource {
         IdSource { last: EventId { millis: clock(), sequence: 0 }, clock }
     }
 
+    /// The same, from behind `last` on.
+    pub fn after(last: EventId, clock: fn() -> u64) -> IdSource {
+        IdSource { last, clock }
+    }
+
     /// The id given out last, or the one that stands for 'before the first event'.
     pub fn last(&self) -> EventId {
         self.last

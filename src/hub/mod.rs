@@ -15,10 +15,11 @@ use crate::config::Config;
 use crate::event::last_seen::LastSeen;
 use crate::event::topics::Topics;
 use crate::event::{Draft, EventId};
+use crate::store::Store;
 use crate::store::error::{OpenError, PublishError};
 use crate::store::replay::Replay;
+use crate::store::status::Status;
 use crate::store::window::Window;
-use crate::store::{Status, Store};
 use broadcaster::{Subscriber, Timing};
 use subscribers::{Subscribers, Subscription};
 

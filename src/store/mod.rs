@@ -6,6 +6,7 @@
 
 pub mod delivery;
 pub mod error;
+pub mod journal;
 pub mod keys;
 pub mod local;
 #[cfg(feature = "redis")]
@@ -14,15 +15,15 @@ pub mod replay;
 pub mod status;
 pub mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::event::id::IdSource;
 use crate::event::{Draft, EventId};
 use delivery::Deliver;
 use error::{OpenError, PublishError};
 use local::Local;
-pub use status::Status;
+use status::Status;
 use window::Window;
 
 /// See the module's documentation.
@@ -37,14 +38,15 @@ enum Backend {
 }
 
 impl Store {
-    /// Opens the store that is configured, and puts what it has kept into the window. `clock` tells milliseconds since 1970.
+    /// Opens the store that is configured, and puts what it has kept into the window. `clock` tells milliseconds
+    /// since 1970.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(
-        #[cfg_attr(not(feature = "redis"), allow(unused_variables))] config: &Config,
+        config: &Config,
         clock: fn() -> u64,
-        window: &Window,
+        window: &Arc<Window>,
         deliver: Deliver,
     ) -> Result<Store, OpenError> {
         #[cfg(feature = "redis")]
@@ -54,9 +56,7 @@ impl Store {
             let redis = redis::Redis::open(&options, window, deliver)?;
             return Ok(Store { backend: Backend::Redis(redis) });
         }
-        let ids = IdSource::new(clock);
-        window.gap(ids.last());
-        Ok(Store { backend: Backend::Local(Local::new(ids, deliver)) })
+        Ok(Store { backend: Backend::Local(Local::open(config, clock, window, deliver)?) })
     }
 
     /// Stores events, all or none, and delivers them. Returns an id for each: where its key was used before, the
@@ -85,7 +85,7 @@ impl Store {
     /// How the store is doing.
     pub fn status(&self) -> Status {
         match &self.backend {
-            Backend::Local(_) => Status { name: "memory", problem: None, counters: Vec::new() },
+            Backend::Local(local) => local.status(),
             #[cfg(feature = "redis")]
             Backend::Redis(redis) => redis.status(),
         }

@@ -1,4 +1,4 @@
-//! How a store is doing.
+//! How a store is doing, for `/healthz`, `/stats` and `/metrics`.
 
 /// How a store is doing.
 #[derive(Debug)]

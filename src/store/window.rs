@@ -131,6 +131,11 @@ impl Window {
         self.kept().newest
     }
 
+    /// The oldest event that is kept.
+    pub fn oldest(&self) -> Option<EventId> {
+        self.kept().events.keys().next().copied()
+    }
+
     /// How a client with these topics begins that gets live events from behind the newest id on. To be called
     /// while nothing is pushed: else an event that comes meanwhile would count as one that it missed. For the same
     /// reason it includes the first batch: what is kept when a client comes, it gets.
@@ -231,6 +236,17 @@ impl Kept {
         // What was lost beyond `until` was not meant for this reader, but then all before it is lost as well.
         let lost = self.complete_after(topics).min(until);
         let gap = (lost > told.max(after)).then_some(lost);
+        let Some(lost) = gap else { return self.range(after, until, topics) };
+        // What is kept from before the loss comes before the gap: the ids that a client gets only rise.
+        let before = self.range(after, lost, topics);
+        match before.next.or(before.events.last().map(|event| event.id)) {
+            Some(next) => Batch { next: Some(next), ..before },
+            None => Batch { gap, ..self.range(lost, until, topics) },
+        }
+    }
+
+    /// The first events after `after` and up to `until` on these topics.
+    fn range(&self, after: EventId, until: EventId, topics: &Topics) -> Batch {
         let (mut events, mut looked_at) = (Vec::new(), 0);
         // An empty range of a map would panic.
         let range = (after < until).then(|| self.events.range((Excluded(after), Included(until))));
@@ -240,10 +256,10 @@ impl Kept {
             }
             looked_at += 1;
             if looked_at == BATCH {
-                return Batch { gap, events, next: Some(*id) };
+                return Batch { gap: None, events, next: Some(*id) };
             }
         }
-        Batch { gap, events, next: None }
+        Batch { gap: None, events, next: None }
     }
 
     /// The newest loss on these topics: all their events after it are kept.
@@ -299,8 +315,9 @@ mod tests {
     /// The id of the gap, if there is one, and those of the events.
     fn replay(window: &Arc<Window>, last: LastSeen, topics: &Topics) -> (Option<u64>, Vec<u64>) {
         let mut replay = Replay::new(window, last, topics, Topics::named([]));
-        let all = std::iter::from_fn(|| replay.next_batch()).flatten();
-        let (gaps, events): (Vec<_>, Vec<_>) = all.partition(|event| event.is_gap());
+        let all: Vec<_> = std::iter::from_fn(|| replay.next_batch()).flatten().collect();
+        assert!(all.is_sorted_by_key(|event| event.id), "a client's ids rise: {all:?}");
+        let (gaps, events): (Vec<_>, Vec<_>) = all.into_iter().partition(|event| event.is_gap());
         assert!(gaps.len() <= 1);
         (gaps.first().map(|gap| gap.id.millis), events.iter().map(|e| e.id.millis).collect())
     }
