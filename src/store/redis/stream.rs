@@ -78,15 +78,35 @@ impl Stream {
 
     /// Publishes drafts, all or none, and returns their ids; before them a marker, where the stream ends below
     /// `seen`.
-    pub fn run_script(
+    pub fn publish(
         &self,
         connection: &mut Connection,
         seen: EventId,
         drafts: &[Draft],
     ) -> RedisResult<Vec<EventId>> {
+        self.run_script(connection, seen, false, drafts)
+    }
+
+    /// Writes a marker with an id above `seen`.
+    pub fn mark(&self, connection: &mut Connection, seen: EventId) -> RedisResult<()> {
+        self.run_script(connection, seen, true, &[]).map(drop)
+    }
+
+    fn run_script(
+        &self,
+        connection: &mut Connection,
+        seen: EventId,
+        must_mark: bool,
+        drafts: &[Draft],
+    ) -> RedisResult<Vec<EventId>> {
         let key_name = |key: &str| format!("{}:key:{key}", self.name);
         let keys: Vec<String> = drafts.iter().filter_map(Draft::key).map(key_name).collect();
-        let numbers = [self.retention.to_string(), seen.to_string(), KEY_LIFETIME_MS.to_string()];
+        let numbers = [
+            self.retention.to_string(),
+            seen.to_string(),
+            KEY_LIFETIME_MS.to_string(),
+            u8::from(must_mark).to_string(),
+        ];
         let mut arguments: Vec<&str> = numbers.iter().map(String::as_str).collect();
         for draft in drafts {
             let has_key = if draft.key().is_some() { "1" } else { "0" };
