@@ -35,11 +35,19 @@ struct Rest {
 impl Replay {
     /// What a client with these topics missed that gets live events from behind `until` on.
     pub fn new(window: &Arc<Window>, last: LastSeen, until: EventId, topics: &Topics) -> Replay {
+        match last {
+            // It comes back with the newest id, and misses nothing in between.
+            LastSeen::Nothing => Replay { seen: Some(until), ready: Vec::new(), rest: None },
+            last => Replay::begin(window, last, until, topics),
+        }
+    }
+
+    // Not inlined: a new client's thread does not touch so much of its stack.
+    #[inline(never)]
+    fn begin(window: &Arc<Window>, last: LastSeen, until: EventId, topics: &Topics) -> Replay {
         let rest = |after, told| {
             let (window, topics) = (Arc::clone(window), topics.clone());
-            // Nothing to read for a new client: its thread's stack is not touched by trying.
-            let rest = Rest { window, topics, except: None, after, until, told };
-            (after < until).then_some(rest)
+            Some(Rest { window, topics, except: None, after, until, told })
         };
         match window.begin(last, until, topics) {
             Beginning::After(after) => {

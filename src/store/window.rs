@@ -137,7 +137,6 @@ impl Window {
     pub(super) fn begin(&self, last: LastSeen, until: EventId, topics: &Topics) -> Beginning {
         let kept = self.kept();
         match last {
-            // It comes back with the newest id, and misses nothing in between.
             LastSeen::Nothing => Beginning::After(until),
             LastSeen::Event(id) if id <= until && !kept.is_hole(id) => Beginning::After(id),
             // A stranger's id says nothing about what was seen: the gap is all that can be told.
