@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::config::{Config, Fanout, MIN_HEAD_BYTES};
+use crate::config::{Config, Fanout, JournalSync, MIN_HEAD_BYTES};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -55,6 +55,9 @@ Usage: threadcast [FLAGS]
   --heartbeat DURATION       comment line to an SSE client this long without an event, 0 = never [15s]
   --ping DURATION            ping to a WebSocket client; silent for two, it is dropped; 0 = never [30s]
   --history N                events kept for clients that come back [1000]
+  --journal DIR              keep them in this folder over a restart [in memory alone]
+  --journal-sync always|interval
+                             an event is on the disk: before its answer, or a second later [interval]
   --topic-history PATTERN=N  events that each topic keeps for itself, for 'gauges/*=1' or one topic (repeatable)
   --queue N                  messages that may wait for a slow client [256]
   --max-backlog-bytes BYTES  that may wait for all; above it the most behind go [268435456]
@@ -74,6 +77,8 @@ Usage: threadcast [FLAGS]
   --subscribe-token-file FILE
                              the same, read from a file
   --fanout direct|handoff    who writes an event: the broadcaster, or each client's thread [direct]
+  --redis URL                share events and history with other servers through this Redis
+  --redis-stream NAME        the key of its stream [threadcast]
   --log LEVEL                off, error, warn, info, debug or trace [info]
   --help, --version
 
@@ -90,6 +95,8 @@ const FLAGS: &[&str] = &[
     "heartbeat",
     "ping",
     "history",
+    "journal",
+    "journal-sync",
     "topic-history",
     "queue",
     "max-backlog-bytes",
@@ -108,6 +115,8 @@ const FLAGS: &[&str] = &[
     "subscribe-token",
     "subscribe-token-file",
     "fanout",
+    "redis",
+    "redis-stream",
     "log",
 ];
 
@@ -188,6 +197,8 @@ impl Settings {
             "heartbeat" => config.set_heartbeat(duration(value)?),
             "ping" => config.set_ping(duration(value)?),
             "history" => config.set_history(number(value, 0)?),
+            "journal" => config.set_journal(value),
+            "journal-sync" => config.set_journal_sync(journal_sync(value)?),
             "topic-history" => {
                 let mut all = topic_histories(value)?.into_iter();
                 all.try_for_each(|(pattern, events)| config.add_topic_history(pattern, events))
@@ -213,6 +224,8 @@ impl Settings {
             "subscribe-token" => config.set_subscribe_token(value),
             "subscribe-token-file" => config.set_subscribe_token(&token_in(value)?),
             "fanout" => config.set_fanout(fanout(value)?),
+            "redis" => config.set_redis(value),
+            "redis-stream" => config.set_redis_stream(value),
             "log" => {
                 self.log = level(value)?;
                 Ok(())
@@ -273,6 +286,14 @@ fn fanout(value: &str) -> Result<Fanout, String> {
         "direct" => Ok(Fanout::Direct),
         "handoff" => Ok(Fanout::Handoff),
         _ => Err(format!("{value:?} is neither direct nor handoff")),
+    }
+}
+
+fn journal_sync(value: &str) -> Result<JournalSync, String> {
+    match value {
+        "always" => Ok(JournalSync::Always),
+        "interval" => Ok(JournalSync::Interval),
+        _ => Err(format!("{value:?} is neither always nor interval")),
     }
 }
 
@@ -390,6 +411,8 @@ mod tests {
             (&["--header-timeout", "0"], "--header-timeout"),
             (&["--listen", "nowhere"], "--listen"),
             (&["--fanout", "both"], "--fanout"),
+            (&["--journal", ""], "--journal"),
+            (&["--journal-sync", "never"], "--journal-sync"),
             (&["--log", "loud"], "--log"),
             (&["--token", "with space"], "--token"),
             (&["--token-file", "/does/not/exist"], "--token-file"),

@@ -32,7 +32,7 @@
 //! |---|---|
 //! | write your first stream | the [tutorial](docs::tutorial) |
 //! | embed it | [`Server`], [`Builder`], [`EventStream`], [`WebSocket`], [`Config`] |
-//! | run the program | [how to](docs::howto): systemd, a container, a Raspberry Pi; [behind a proxy](docs::proxies) |
+//! | run the program | [how to](docs::howto): systemd, a container, a Raspberry Pi; [behind a proxy](docs::proxies); [restarts and several servers](docs::restarts) |
 //! | look something up | the [contract](docs::contract) with clients, their [commands](docs::commands), [who may do what](docs::access), [operation](docs::operation) |
 //! | understand it | the [tour](docs::tour) of one event, [what it survives](docs::survives), [what was measured](docs::measured), [words](docs::glossary) |
 //! | change it | [contributing](docs::contributing) |
@@ -92,7 +92,7 @@ pub mod ws;
 pub use auth::permission::PublishPermission;
 pub use builder::Builder;
 pub use client::reason::Reason;
-pub use config::{Config, ConfigError, Fanout};
+pub use config::{Config, ConfigError, Fanout, JournalSync};
 pub use event::{Draft, Event, EventError, EventId};
 pub use http::Response;
 pub use http::forwarded::ClientAddress;
@@ -105,3 +105,4 @@ pub use session::event_stream::EventStream;
 pub use session::message::Message;
 pub use session::websocket::{Missed, WebSocket};
 pub use store::error::{OpenError, PublishError};
+pub use store::journal::error::JournalError;

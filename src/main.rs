@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use threadcast::Server;
@@ -43,6 +43,11 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot wait for signals: {error}")),
     };
+    // A journal that reaches the limit of file sizes (ulimit -f) is a full disk: the signal for it would end
+    // the process. With a handler, whatever it does, `write` returns the error.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        return fail(&format!("cannot wait for signals: {error}"));
+    }
     // tiny_http logs the end of its accept thread as an error; that end is how its listening socket is
     // closed to others (see src/listener/pipe.rs).
     let logger = simple_logger::SimpleLogger::new()

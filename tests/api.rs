@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The types and traits of `std` that signatures may name.
 const STD: &str = "Arc AsRef BTreeSet Box Clone Copy Cow Debug Default Display Drop Duration Eq Error Fn \
     FnOnce From FromStr Hash Into IntoIterator IpAddr Item Iterator Option Ord PartialEq PartialOrd Path \
-    Result Send SocketAddr String Sync Vec";
+    PathBuf Result Send SocketAddr String Sync Vec";
 
 /// A source file: its module (`hub::mailbox`) and its lines, without inline tests.
 struct File {

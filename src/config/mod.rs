@@ -63,6 +63,9 @@ pub struct Config {
     pub(crate) heartbeat: Duration,
     pub(crate) ping: Duration,
     pub(crate) history: usize,
+    /// `None`: events are kept in memory alone.
+    pub(crate) journal: Option<PathBuf>,
+    pub(crate) journal_sync: JournalSync,
     /// Patterns of topics, and how many events each of these topics keeps.
     pub(crate) topic_history: Vec<(String, usize)>,
     pub(crate) queue: usize,
@@ -84,6 +87,20 @@ pub struct Config {
     /// `None`: reading is public.
     pub(crate) subscribe_token: Option<String>,
     pub(crate) fanout: Fanout,
+    /// `None`: history is this server's own.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) redis: Option<String>,
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) redis_stream: String,
+}
+
+/// When an event in the journal is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalSync {
+    /// Before its publisher gets an answer.
+    Always,
+    /// About a second later: a killed process loses nothing, a machine that goes down may lose that second.
+    Interval,
 }
 
 /// Who writes an event to a client's socket.
@@ -115,6 +132,8 @@ impl Default for Config {
             heartbeat: Duration::from_secs(15),
             ping: Duration::from_secs(30),
             history: 1000,
+            journal: None,
+            journal_sync: JournalSync::Interval,
             topic_history: Vec::new(),
             queue: 256,
             max_backlog_bytes: 256 << 20,
@@ -131,11 +150,13 @@ impl Default for Config {
             token: None,
             subscribe_token: None,
             fanout: Fanout::Direct,
+            redis: None,
+            redis_stream: "threadcast".to_owned(),
         }
     }
 }
 
-/// The setters. All of them return a `Result`, also the two that refuse nothing.
+/// The setters. All of them return a `Result`, also the three that refuse nothing.
 ///
 /// # Errors
 /// Each says of a value that cannot be used what it should be: see [`ConfigError`].
@@ -204,6 +225,23 @@ impl Config {
     /// by default. Refuses nothing.
     pub fn set_history(&mut self, events: usize) -> Result<(), ConfigError> {
         self.history = events;
+        Ok(())
+    }
+
+    /// The folder in which events are kept over a restart; it is made if it does not exist. By default they are
+    /// kept in memory alone.
+    pub fn set_journal(&mut self, folder: impl AsRef<Path>) -> Result<(), ConfigError> {
+        let folder = folder.as_ref();
+        if folder.as_os_str().is_empty() {
+            return Err(ConfigError::new("journal", "name a folder"));
+        }
+        self.journal = Some(folder.to_owned());
+        Ok(())
+    }
+
+    /// When an event in the journal is on the disk: [`JournalSync::Interval`] by default. Refuses nothing.
+    pub fn set_journal_sync(&mut self, sync: JournalSync) -> Result<(), ConfigError> {
+        self.journal_sync = sync;
         Ok(())
     }
 
@@ -347,6 +385,24 @@ impl Config {
         self.fanout = fanout;
         Ok(())
     }
+
+    /// The Redis server through which several servers share their events and history, as in
+    /// `redis://:password@example.org:6379/0`; `rediss://` with the cargo feature `redis-tls`. It is read when
+    /// the server starts. By default a server is on its own.
+    pub fn set_redis(&mut self, url: &str) -> Result<(), ConfigError> {
+        built_in("redis", "redis", cfg!(feature = "redis"))?;
+        self.redis = Some(url.to_owned());
+        Ok(())
+    }
+
+    /// The key of the Redis stream, `threadcast` by default. Servers that use the same one share everything.
+    pub fn set_redis_stream(&mut self, key: &str) -> Result<(), ConfigError> {
+        built_in("redis_stream", "redis", cfg!(feature = "redis"))?;
+        check_name("redis_stream", key)
+            .map_err(|error| ConfigError::new("redis_stream", error.to_string()))?;
+        self.redis_stream = key.to_owned();
+        Ok(())
+    }
 }
 
 /// Checks that a setting's cargo feature is built in.
@@ -424,6 +480,7 @@ mod tests {
             (config.set_ping(too_short), "ping: 1ms is too short; the least is 100ms"),
             (config.set_header_timeout(Duration::ZERO), "header_timeout: must be above 0"),
             (config.set_drain(over_a_year), "drain: 1year 1month 4days"),
+            (config.set_journal(""), "journal: name a folder"),
             (config.set_drain_spread(over_a_year), "drain_spread: 1year 1month 4days"),
             (config.add_topic_history("", 1), "topic_history: topic is empty"),
             (config.set_queue(0), "queue: 0 is no whole number of at least 1"),
@@ -450,5 +507,7 @@ mod tests {
         assert_eq!(config.set_tick(MIN_INTERVAL).is_ok(), cfg!(feature = "metrics"));
         assert_eq!(config.set_deflate(true).is_ok(), cfg!(feature = "deflate"));
         assert_eq!(config.set_www(".").is_ok(), cfg!(feature = "page"));
+        assert_eq!(config.set_redis("redis://localhost").is_ok(), cfg!(feature = "redis"));
+        assert_eq!(config.set_redis_stream("events").is_ok(), cfg!(feature = "redis"));
     }
 }

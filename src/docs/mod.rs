@@ -3,7 +3,7 @@
 //! | to | read |
 //! |---|---|
 //! | learn | the [tutorial]: a stream, a WebSocket, slow readers, the end |
-//! | get it running | [how to](howto): systemd, a container, a Raspberry Pi; [behind a proxy](proxies) |
+//! | get it running | [how to](howto): systemd, a container, a Raspberry Pi; [behind a proxy](proxies), [restarts and several servers](restarts) |
 //! | look something up | the [contract] with clients, their [commands], [who may do what](access), [operation] |
 //! | understand | the [tour] of one event, [what it survives](survives), [what was measured](measured), [scale], [words](glossary) |
 //! | change it | [contributing] |
@@ -28,6 +28,9 @@ pub mod operation {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}
+
+#[doc = include_str!("restarts.md")]
+pub mod restarts {}
 
 #[doc = include_str!("tour.md")]
 pub mod tour {}

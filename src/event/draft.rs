@@ -119,6 +119,18 @@ impl Draft {
         block(None, self.name.as_deref(), &self.data)
     }
 
+    /// The event's name, if it has one.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// What is published.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) fn data(&self) -> &str {
+        &self.data
+    }
+
     /// The topic.
     pub fn topic(&self) -> &Arc<str> {
         &self.topic

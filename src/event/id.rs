@@ -16,6 +16,16 @@ pub struct EventId {
     pub sequence: u64,
 }
 
+impl EventId {
+    /// The least id above this one.
+    pub(crate) fn successor(self) -> EventId {
+        match self.sequence.checked_add(1) {
+            Some(sequence) => EventId { sequence, ..self },
+            None => EventId { millis: self.millis.saturating_add(1), sequence: 0 },
+        }
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.millis, self.sequence)
@@ -48,6 +58,11 @@ impl IdSource {
     /// [`wall_clock`](crate::os::clock::wall_clock).
     pub fn new(clock: fn() -> u64) -> IdSource {
         IdSource { last: EventId { millis: clock(), sequence: 0 }, clock }
+    }
+
+    /// The same, from behind `last` on.
+    pub fn after(last: EventId, clock: fn() -> u64) -> IdSource {
+        IdSource { last, clock }
     }
 
     /// The id given out last, or the one that stands for 'before the first event'.

@@ -17,9 +17,11 @@ use crate::config::Config;
 use crate::event::last_seen::LastSeen;
 use crate::event::topics::Topics;
 use crate::event::{Draft, EventId};
+use crate::store::Store;
 use crate::store::error::{OpenError, PublishError};
 use crate::store::replay::Replay;
-use crate::store::{Status, Store};
+use crate::store::status::Status;
+use crate::store::window::{TopicLimit, Window};
 use broadcaster::{Subscriber, Timing};
 use subscribers::{Subscribers, Subscription};
 
@@ -35,6 +37,7 @@ pub struct Receipt {
 /// See the module's documentation.
 pub struct Hub {
     store: Store,
+    window: Arc<Window>,
     subscribers: Arc<Subscribers>,
 }
 
@@ -49,12 +52,15 @@ impl Hub {
         broadcasters: usize,
         clock: fn() -> u64,
     ) -> Result<Arc<Hub>, OpenError> {
-        let subscribers = Subscribers::start(broadcasters, config.heartbeat);
+        let limits = config.topic_history.iter().cloned();
+        let limits = limits.map(|(pattern, events)| TopicLimit { pattern, events }).collect();
+        let window = Arc::new(Window::new(config.history, limits));
+        let subscribers = Subscribers::start(&window, broadcasters, config.heartbeat);
         let subscribers = Arc::new(subscribers.map_err(OpenError::Threads)?);
         let to = Arc::clone(&subscribers);
-        let store = Store::open(config, clock, Arc::new(move |delivery| to.deliver(&delivery)))?;
-        subscribers.begin_after(store.window().newest());
-        Ok(Arc::new(Hub { store, subscribers }))
+        let deliver = Arc::new(move |delivery| to.deliver(&delivery));
+        let store = Store::open(config, clock, &window, deliver)?;
+        Ok(Arc::new(Hub { store, window, subscribers }))
     }
 
     /// Publishes: the store gives the event its id, keeps it, and it goes to every broadcaster. Waits where a
@@ -97,35 +103,25 @@ impl Hub {
     /// nothing, but then on other topics. `None` when nothing will be published any more. The id of the
     /// newest event is returned, too. For readers inside the process.
     pub fn wait_after(&self, last: EventId, topics: &Topics) -> Option<(Replay, EventId)> {
-        let next = EventId { sequence: last.sequence + 1, ..last };
-        let newest = self.subscribers.wait_for(next, None)?;
-        Some((Replay::new(self.store.window(), LastSeen::Event(last), newest, topics), newest))
+        let is_there = self.subscribers.wait_for(last.successor(), None);
+        is_there.then(|| self.subscribers.replay(LastSeen::Event(last), topics))
     }
 
     /// What is kept of these topics after `last`, as a client gets it that subscribes now, and the newest id: what
     /// is published after that is not in it.
     pub fn read(&self, last: LastSeen, topics: &Topics) -> (Replay, EventId) {
         self.wait_until_known(last);
-        let newest = self.newest();
-        (Replay::new(self.store.window(), last, newest, topics), newest)
+        self.subscribers.replay(last, topics)
     }
 
     /// Makes `subscriber` get every event from now on, and returns those it missed. The caller
     /// holds its outbox and writes the replay first.
     pub fn subscribe(&self, subscriber: Subscriber, last: LastSeen) -> (Subscription, Replay) {
         self.wait_until_known(last);
-        let topics = subscriber.topics.clone();
-        let (subscription, newest) = self.subscribers.add(subscriber);
-        (subscription, Replay::new(self.store.window(), last, newest, &topics))
+        self.subscribers.add(subscriber, last)
     }
 
-    /// Makes the subscription's client get events on `topics` from now on, and on no others; returns those it
-    /// missed on topics that are new to it, as [`Hub::subscribe`] does. On the others it has missed
-    /// nothing, and gets nothing twice.
-    ///
-    /// Where topics are added, the caller holds the client's outbox and writes the replay first.
-    /// What was published before on topics that are given up may still be on its way: see
-    /// [`Subscription::wait_applied`].
+    /// Changes a client's topics: see [`Subscription::change`].
     pub fn change(
         &self,
         subscription: &mut Subscription,
@@ -133,13 +129,7 @@ impl Hub {
         last: LastSeen,
     ) -> Replay {
         self.wait_until_known(last);
-        let (join, before, newest) = subscription.change(topics);
-        // Nothing can be missing on no topics, not even after a stranger's id.
-        if join.is_empty() {
-            return Replay::nothing();
-        }
-        // A topic that the client had already may be among the new ones where these are all topics.
-        Replay::new(self.store.window(), last, newest, &join).without(before)
+        subscription.change(topics, last)
     }
 
     /// Where there are several servers, a client may have seen on another one what has not come here yet.
@@ -151,7 +141,7 @@ impl Hub {
 
     /// The id delivered last, or the one that stands for 'before the first event'.
     pub fn newest(&self) -> EventId {
-        self.subscribers.newest()
+        self.window.newest()
     }
 
     /// How many of this server's clients are subscribed to each name (see [`Subscribers::counts`]).

@@ -13,8 +13,11 @@ use super::broadcaster::{Broadcaster, Message, Subscriber, Timing};
 use super::by_name::ByName;
 use super::mailbox::Mailbox;
 use crate::event::EventId;
+use crate::event::last_seen::LastSeen;
 use crate::event::topics::{ALL_TOPICS, Topics};
 use crate::store::delivery::Delivery;
+use crate::store::replay::Replay;
+use crate::store::window::Window;
 
 /// The topic on which counts of subscribers are published. While nobody has named it, nothing is noted.
 pub const COUNTS_TOPIC: &str = "subscribers";
@@ -27,11 +30,11 @@ pub struct Subscribers {
     /// Signalled when something is delivered and somebody waits for it, and at the end.
     delivered: Condvar,
     broadcasters: Vec<Broadcaster>,
+    /// Events are pushed with `order` locked, so that a client misses exactly what is here when it comes.
+    window: Arc<Window>,
 }
 
 struct Order {
-    /// The id delivered last.
-    newest: EventId,
     /// Subscribers of every topic, and of topics and patterns.
     to_all: usize,
     to_some: ByName<usize>,
@@ -50,12 +53,15 @@ impl Subscribers {
     ///
     /// # Errors
     /// Where a thread cannot be started.
-    pub fn start(broadcasters: usize, heartbeat: Duration) -> io::Result<Subscribers> {
+    pub fn start(
+        window: &Arc<Window>,
+        broadcasters: usize,
+        heartbeat: Duration,
+    ) -> io::Result<Subscribers> {
         let broadcasters: Vec<Broadcaster> = (0..broadcasters.max(1))
             .map(|number| Broadcaster::start(number, heartbeat))
             .collect::<io::Result<_>>()?;
         let order = Order {
-            newest: EventId::default(),
             to_all: 0,
             to_some: ByName::default(),
             changed: None,
@@ -64,21 +70,22 @@ impl Subscribers {
             is_stopped: false,
             waiting: 0,
         };
-        let (order, counted, delivered) = (Mutex::new(order), Condvar::new(), Condvar::new());
-        Ok(Subscribers { order, counted, delivered, broadcasters })
+        let (order, window) = (Mutex::new(order), Arc::clone(window));
+        let (counted, delivered) = (Condvar::new(), Condvar::new());
+        Ok(Subscribers { order, counted, delivered, broadcasters, window })
     }
 
     fn order(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands an event to every broadcaster. Waits where one is behind.
+    /// Puts an event into the window and hands it to every broadcaster. Waits where one is behind.
     pub fn deliver(&self, delivery: &Delivery) {
-        let mut order = self.order();
-        order.newest = match delivery {
-            Delivery::Event(event) => event.id,
-            Delivery::Gap(id) => *id,
-        };
+        let order = self.order();
+        match delivery {
+            Delivery::Event(event) => self.window.push(Arc::clone(event)),
+            Delivery::Gap(id) => self.window.gap(*id),
+        }
         for (broadcaster, members) in self.broadcasters.iter().zip(&order.members) {
             let message = match delivery {
                 Delivery::Event(event) => Message::Event(Arc::clone(event)),
@@ -96,26 +103,15 @@ impl Subscribers {
         }
     }
 
-    /// Nothing was delivered up to `id`, but what is delivered comes after it.
-    pub fn begin_after(&self, id: EventId) {
-        let mut order = self.order();
-        order.newest = order.newest.max(id);
-    }
-
-    /// The id delivered last, or the one that stands for 'before the first event'.
-    pub fn newest(&self) -> EventId {
-        self.order().newest
-    }
-
     /// Waits until an id of at least `id` is delivered, or for `limit`; without one, until the shutdown.
-    /// Returns the newest id, or `None` where it is below `id`.
-    pub fn wait_for(&self, id: EventId, limit: Option<Duration>) -> Option<EventId> {
+    /// Returns whether it is.
+    pub fn wait_for(&self, id: EventId, limit: Option<Duration>) -> bool {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut order = self.order();
-        while order.newest < id {
+        while self.window.newest() < id {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if order.is_stopped || left.is_some_and(|left| left.is_zero()) {
-                return None;
+                return false;
             }
             order.waiting += 1;
             order = match left {
@@ -127,13 +123,19 @@ impl Subscribers {
             };
             order.waiting -= 1;
         }
-        Some(order.newest)
+        true
     }
 
-    /// Makes `subscriber` get every event from now on. Returns its place, and the id of the last event that it
-    /// does not get.
-    pub fn add(self: &Arc<Self>, subscriber: Subscriber) -> (Subscription, EventId) {
+    /// What a client with these topics missed that comes now, and the newest id.
+    pub fn replay(&self, last: LastSeen, topics: &Topics) -> (Replay, EventId) {
+        let _order = self.order();
+        (Replay::new(&self.window, last, topics, Topics::named([])), self.window.newest())
+    }
+
+    /// Makes `subscriber` get every event from now on. Returns its place, and what it missed.
+    pub fn add(self: &Arc<Self>, subscriber: Subscriber, last: LastSeen) -> (Subscription, Replay) {
         let mut order = self.order();
+        let replay = Replay::new(&self.window, last, &subscriber.topics, Topics::named([]));
         self.count(&mut order, &subscriber.topics, true);
         let broadcaster = order.next_broadcaster % self.broadcasters.len();
         order.next_broadcaster += 1;
@@ -153,7 +155,7 @@ impl Subscribers {
             _ => mailbox.send_without_wake(message),
         }
         order.members[broadcaster] += 1;
-        (subscription, order.newest)
+        (subscription, replay)
     }
 
     /// Counts a subscriber more, or less.
@@ -295,20 +297,30 @@ impl Subscription {
         &self.subscribers.broadcasters[self.broadcaster].mailbox
     }
 
-    /// Makes the client get events on `topics` from now on, and on no others. Returns the topics that are new to
-    /// it, those that it had before, and the id of the last event before the change.
-    pub(super) fn change(&mut self, topics: Topics) -> (Topics, Topics, EventId) {
+    /// Makes the client get events on `topics` from now on, and on no others; returns those it missed on topics
+    /// that are new to it. On the others it has missed nothing, and gets nothing twice.
+    ///
+    /// Where topics are added, the caller holds the client's outbox and writes the replay first.
+    /// What was published before on topics that are given up may still be on its way: see
+    /// [`Subscription::wait_applied`].
+    pub fn change(&mut self, topics: Topics, last: LastSeen) -> Replay {
         let leave = self.topics.without(&topics);
         let join = topics.without(&self.topics);
         let before = std::mem::replace(&mut self.topics, topics);
-        let mut order = self.subscribers.order();
-        if !leave.is_empty() || !join.is_empty() {
-            self.subscribers.count(&mut order, &leave, false);
-            self.subscribers.count(&mut order, &join, true);
-            let change = Message::Change { client: self.client, leave, join: join.clone() };
-            self.mailbox().send(change);
+        if leave.is_empty() && join.is_empty() {
+            return Replay::nothing();
         }
-        (join, before, order.newest)
+        let mut order = self.subscribers.order();
+        // Nothing can be missing on no topics, not even after a stranger's id.
+        let replay = match join.is_empty() {
+            true => Replay::nothing(),
+            // A topic that the client had already is among the new ones where these are all topics.
+            false => Replay::new(&self.subscribers.window, last, &join, before),
+        };
+        self.subscribers.count(&mut order, &leave, false);
+        self.subscribers.count(&mut order, &join, true);
+        self.mailbox().send(Message::Change { client: self.client, leave, join });
+        replay
     }
 
     /// Returns when the latest change is in effect: no event that it excludes will be put into the

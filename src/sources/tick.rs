@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::event::Draft;
 use crate::os::clock::timestamp;
 use crate::os::procfs::ProcessInfo;
+use crate::store::error::PublishError;
 
 /// The topic of the metrics.
 pub const TOPIC: &str = "metrics";
@@ -72,7 +73,8 @@ fn run(app: &Weak<App>, mut system: System, interval: Duration, stop: &AtomicBoo
         });
         let draft = Draft::new(TOPIC, None, &metric.to_string());
         let draft = draft.expect("the topic is a constant, and JSON is one line");
-        if app.hub.publish(draft).is_err() {
+        // A store that is away comes back.
+        if app.hub.publish(draft) == Err(PublishError::Stopped) {
             return;
         }
         // From the planned time, so that ticks do not drift; but never a burst after a pause.

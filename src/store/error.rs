@@ -2,6 +2,7 @@
 
 use std::{error, fmt, io};
 
+use super::journal::error::JournalError;
 use crate::event::EventError;
 
 /// Why something is not published.
@@ -45,6 +46,15 @@ impl From<EventError> for PublishError {
 pub enum OpenError {
     /// A thread cannot be started.
     Threads(io::Error),
+    /// The journal cannot be opened.
+    Journal(JournalError),
+    /// The Redis server cannot be used.
+    Redis {
+        /// Where it is.
+        address: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
 }
 
 impl fmt::Display for OpenError {
@@ -53,8 +63,16 @@ impl fmt::Display for OpenError {
             OpenError::Threads(error) => {
                 write!(f, "cannot start a thread: {error}; raise the limits on threads and memory")
             }
+            OpenError::Journal(error) => error.fmt(f),
+            OpenError::Redis { address, problem } => write!(f, "Redis at {address}: {problem}"),
         }
     }
 }
 
 impl error::Error for OpenError {}
+
+impl From<JournalError> for OpenError {
+    fn from(error: JournalError) -> OpenError {
+        OpenError::Journal(error)
+    }
+}

@@ -25,7 +25,7 @@ struct Rest {
     window: Arc<Window>,
     topics: Topics,
     /// Topics whose events the client has.
-    except: Option<Topics>,
+    except: Topics,
     after: EventId,
     until: EventId,
     /// Up to which id the client knows of losses, or has not asked.
@@ -33,50 +33,20 @@ struct Rest {
 }
 
 impl Replay {
-    /// What a client with these topics missed that gets live events from behind `until` on.
-    pub fn new(window: &Arc<Window>, last: LastSeen, until: EventId, topics: &Topics) -> Replay {
-        match last {
-            // It comes back with the newest id, and misses nothing in between.
-            LastSeen::Nothing => Replay { seen: Some(until), ready: Vec::new(), rest: None },
-            last => Replay::begin(window, last, until, topics),
-        }
-    }
-
-    // Not inlined: a new client's thread does not touch so much of its stack.
-    #[inline(never)]
-    fn begin(window: &Arc<Window>, last: LastSeen, until: EventId, topics: &Topics) -> Replay {
-        let rest = |after, told| {
-            let (window, topics) = (Arc::clone(window), topics.clone());
-            Some(Rest { window, topics, except: None, after, until, told })
-        };
-        match window.begin(last, until, topics) {
-            Beginning::After(after) => {
-                Replay { seen: Some(after), ready: Vec::new(), rest: rest(after, after) }
-            }
-            // A client that gets none of the events comes back as it came.
-            Beginning::Kept(told) => {
-                Replay { seen: None, ready: Vec::new(), rest: rest(EventId::default(), told) }
-            }
-            Beginning::Gap(resumed) => {
-                Replay { seen: None, ready: vec![Arc::new(Event::gap(resumed))], rest: None }
-            }
-            // With an id above those of the events the client would come back as if it had seen them.
-            Beginning::With(events) => Replay { seen: None, ready: events, rest: None },
-        }
+    /// What a client with these topics missed that gets live events from behind the newest id on, but nothing on
+    /// the topics of `except`. To be called while nothing is pushed.
+    pub fn new(window: &Arc<Window>, last: LastSeen, topics: &Topics, except: Topics) -> Replay {
+        let Beginning { seen, first, until, told } = window.begin(last, topics);
+        let (window, topics, after) = (Arc::clone(window), topics.clone(), until);
+        let rest = Some(Rest { window, topics, except, after, until, told });
+        let mut replay = Replay { seen, ready: Vec::new(), rest };
+        replay.take_in(first);
+        replay
     }
 
     /// No event, and no gap.
     pub fn nothing() -> Replay {
         Replay { seen: None, ready: Vec::new(), rest: None }
-    }
-
-    /// Leaves out the events of these topics.
-    pub fn without(mut self, topics: Topics) -> Replay {
-        self.ready.retain(|event| event.is_gap() || !topics.match_topic(&event.topic));
-        if let Some(rest) = &mut self.rest {
-            rest.except = Some(topics);
-        }
-        self
     }
 
     /// Up to where the client has seen everything before this replay: what it comes back with if the replay
@@ -87,24 +57,26 @@ impl Replay {
 
     /// The next events, or an event `gap` and the next events. `None` at the end.
     pub fn next_batch(&mut self) -> Option<Vec<Arc<Event>>> {
-        loop {
-            if !self.ready.is_empty() {
-                return Some(std::mem::take(&mut self.ready));
-            }
-            let rest = self.rest.as_mut()?;
-            let Batch { gap, events, next } =
-                rest.window.read(rest.after, rest.until, rest.told, &rest.topics);
-            // Also in the middle: the window may lose events while a slow client takes the first ones.
-            rest.told = gap.unwrap_or(rest.told);
-            self.ready.extend(gap.map(|resumed| Arc::new(Event::gap(resumed))));
-            let is_new = |event: &Arc<Event>| {
-                rest.except.as_ref().is_none_or(|except| !except.match_topic(&event.topic))
-            };
-            self.ready.extend(events.into_iter().filter(is_new));
-            match next {
-                Some(next) => rest.after = next,
-                None => self.rest = None,
-            }
+        while self.ready.is_empty() {
+            let Rest { window, topics, after, until, told, .. } = self.rest.as_ref()?;
+            let batch = window.read(*after, *until, *told, topics);
+            self.take_in(batch);
+        }
+        Some(std::mem::take(&mut self.ready))
+    }
+
+    fn take_in(&mut self, batch: Batch) {
+        let Some(rest) = &mut self.rest else { return };
+        // Also in the middle: the window may lose events while a slow client takes the first ones.
+        if let Some(resumed) = batch.gap {
+            rest.told = resumed;
+            self.ready.push(Arc::new(Event::gap(resumed)));
+        }
+        let is_new = |event: &Arc<Event>| !rest.except.match_topic(&event.topic);
+        self.ready.extend(batch.events.into_iter().filter(is_new));
+        match batch.next {
+            Some(next) => rest.after = next,
+            None => self.rest = None,
         }
     }
 

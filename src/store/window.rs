@@ -68,15 +68,15 @@ struct Entry {
 
 /// How a client begins.
 #[derive(Debug)]
-pub(super) enum Beginning {
-    /// It has seen everything up to this id, which may be the newest.
-    After(EventId),
-    /// What it has seen is not known.
-    Gap(EventId),
-    /// With these events, at least one, which are the newest of their topics.
-    With(Vec<Arc<Event>>),
-    /// With all that is kept. Events up to this id may be lost.
-    Kept(EventId),
+pub(super) struct Beginning {
+    /// It has seen everything up to here; `None` where that is not known.
+    pub seen: Option<EventId>,
+    /// What it missed, or the first part of that.
+    pub first: Batch,
+    /// Where what it missed ends.
+    pub until: EventId,
+    /// Of losses up to here it knows, or has not asked.
+    pub told: EventId,
 }
 
 /// Some of the events that a client missed.
@@ -91,9 +91,9 @@ pub(super) struct Batch {
 }
 
 impl Window {
-    /// A window of at most `capacity` events, besides those of topics with a limit of their own. It begins
-    /// after `birth`.
-    pub fn new(capacity: usize, limits: Vec<TopicLimit>, birth: EventId) -> Window {
+    /// A window of at most `capacity` events, besides those of topics with a limit of their own. With
+    /// [`Window::gap`] it begins after an id.
+    pub fn new(capacity: usize, limits: Vec<TopicLimit>) -> Window {
         let kept = Kept {
             events: BTreeMap::new(),
             bytes: 0,
@@ -102,8 +102,8 @@ impl Window {
             shared: VecDeque::new(),
             own: HashMap::new(),
             latest: HashMap::new(),
-            newest: birth,
-            floor: birth,
+            newest: EventId::default(),
+            floor: EventId::default(),
             lost: HashMap::new(),
             topics_by_loss: BTreeMap::new(),
         };
@@ -133,23 +133,47 @@ impl Window {
         self.kept().newest
     }
 
-    /// How a client with these topics begins that gets live events from behind `until` on.
-    pub(super) fn begin(&self, last: LastSeen, until: EventId, topics: &Topics) -> Beginning {
-        let kept = self.kept();
-        match last {
-            LastSeen::Nothing => Beginning::After(until),
-            LastSeen::Event(id) if id <= until && !kept.is_hole(id) => Beginning::After(id),
-            // A stranger's id says nothing about what was seen: the gap is all that can be told.
-            LastSeen::Event(_) | LastSeen::Unknown => Beginning::Gap(until),
-            LastSeen::Earliest => Beginning::Kept(kept.complete_after(EventId::default(), topics)),
-            LastSeen::Latest => match kept.latest(topics, until) {
-                events if events.is_empty() => Beginning::After(until),
-                events => Beginning::With(events),
-            },
-        }
+    /// The oldest event that is kept.
+    pub fn oldest(&self) -> Option<EventId> {
+        self.kept().events.keys().next().copied()
     }
 
-    /// The next events after `after` and up to `until` on these topics. The reader has been told of losses up to
+    /// How a client with these topics begins that gets live events from behind the newest id on. To be called
+    /// while nothing is pushed: else an event that comes meanwhile would count as one that it missed. For the same
+    /// reason it includes the first batch: what is kept when a client comes, it gets.
+    pub(super) fn begin(&self, last: LastSeen, topics: &Topics) -> Beginning {
+        let kept = self.kept();
+        let newest = kept.newest;
+        let after = match last {
+            // It comes back with the newest id, and misses nothing in between.
+            LastSeen::Nothing => newest,
+            LastSeen::Event(id) if id <= newest && !kept.is_hole(id) => id,
+            LastSeen::Earliest => {
+                // With limits of their own, topics may have lost events that are newer than what others keep. A
+                // client that gets none of the events comes back as it came.
+                let told = kept.complete_after(EventId::default(), topics);
+                let first = kept.read(EventId::default(), newest, told, topics);
+                return Beginning { seen: None, first, until: newest, told };
+            }
+            LastSeen::Event(_) | LastSeen::Unknown => {
+                // A stranger's id says nothing about what was seen: the gap is all that can be told.
+                let first = Batch { gap: Some(newest), ..Batch::default() };
+                return Beginning { seen: None, first, until: newest, told: newest };
+            }
+            LastSeen::Latest => match kept.latest(topics) {
+                events if events.is_empty() => newest,
+                events => {
+                    // With an id above those of the events it would come back as if it had seen them.
+                    let first = Batch { events, ..Batch::default() };
+                    return Beginning { seen: None, first, until: newest, told: newest };
+                }
+            },
+        };
+        let first = kept.read(after, newest, after, topics);
+        Beginning { seen: Some(after), first, until: newest, told: after }
+    }
+
+    /// The next events behind `after` and up to `until` on these topics. The reader knows of losses up to
     /// `told`.
     pub(super) fn read(
         &self,
@@ -158,25 +182,7 @@ impl Window {
         told: EventId,
         topics: &Topics,
     ) -> Batch {
-        let kept = self.kept();
-        // With limits of their own, topics may have lost events that are newer than what others keep: what comes
-        // next may be older than a gap of which the reader knows.
-        let known = after.max(told);
-        let complete_after = kept.complete_after(known, topics).min(until);
-        let gap = (known < complete_after).then_some(complete_after);
-        let (mut events, mut looked_at) = (Vec::new(), 0);
-        // An empty range of a map would panic.
-        let range = (after < until).then(|| kept.events.range((Excluded(after), Included(until))));
-        for (id, entry) in range.into_iter().flatten() {
-            if topics.match_topic(&entry.event.topic) {
-                events.push(Arc::clone(&entry.event));
-            }
-            looked_at += 1;
-            if looked_at == BATCH {
-                return Batch { gap, events, next: Some(*id) };
-            }
-        }
-        Batch { gap, events, next: None }
+        self.kept().read(after, until, told, topics)
     }
 }
 
@@ -234,6 +240,37 @@ impl Kept {
         }
     }
 
+    fn read(&self, after: EventId, until: EventId, told: EventId, topics: &Topics) -> Batch {
+        // What was lost beyond `until` was not meant for this reader, but then all before it is lost as well.
+        let known = told.max(after);
+        let lost = self.complete_after(known, topics).min(until);
+        let gap = (lost > known).then_some(lost);
+        let Some(lost) = gap else { return self.range(after, until, topics) };
+        // What is kept from before the loss comes before the gap: the ids that a client gets only rise.
+        let before = self.range(after, lost, topics);
+        match before.next.or(before.events.last().map(|event| event.id)) {
+            Some(next) => Batch { next: Some(next), ..before },
+            None => Batch { gap, ..self.range(lost, until, topics) },
+        }
+    }
+
+    /// The first events after `after` and up to `until` on these topics.
+    fn range(&self, after: EventId, until: EventId, topics: &Topics) -> Batch {
+        let (mut events, mut looked_at) = (Vec::new(), 0);
+        // An empty range of a map would panic.
+        let range = (after < until).then(|| self.events.range((Excluded(after), Included(until))));
+        for (id, entry) in range.into_iter().flatten() {
+            if topics.match_topic(&entry.event.topic) {
+                events.push(Arc::clone(&entry.event));
+            }
+            looked_at += 1;
+            if looked_at == BATCH {
+                return Batch { gap: None, events, next: Some(*id) };
+            }
+        }
+        Batch { gap: None, events, next: None }
+    }
+
     /// The newest loss on these topics after `after`: all their later events are kept. Without one, an id up to
     /// `after`, or the floor.
     fn complete_after(&self, after: EventId, topics: &Topics) -> EventId {
@@ -258,9 +295,9 @@ impl Kept {
     }
 
     /// The newest event of each of these topics, oldest first.
-    fn latest(&self, topics: &Topics, until: EventId) -> Vec<Arc<Event>> {
+    fn latest(&self, topics: &Topics) -> Vec<Arc<Event>> {
         let matching = self.latest.iter().filter(|(topic, _)| topics.match_topic(topic));
-        let mut ids: Vec<EventId> = matching.map(|(_, id)| *id).filter(|id| *id <= until).collect();
+        let mut ids: Vec<EventId> = matching.map(|(_, id)| *id).collect();
         ids.sort_unstable();
         ids.iter().filter_map(|id| self.events.get(id)).map(|e| Arc::clone(&e.event)).collect()
     }
@@ -282,7 +319,8 @@ mod tests {
     }
 
     fn window(capacity: usize, topics: &[&str]) -> Arc<Window> {
-        let window = Arc::new(Window::new(capacity, Vec::new(), id(100)));
+        let window = Arc::new(Window::new(capacity, Vec::new()));
+        window.gap(id(100));
         for (number, topic) in topics.iter().enumerate() {
             push(&window, 101 + number as u64, topic);
         }
@@ -291,9 +329,10 @@ mod tests {
 
     /// The id of the gap, if there is one, and those of the events.
     fn replay(window: &Arc<Window>, last: LastSeen, topics: &Topics) -> (Option<u64>, Vec<u64>) {
-        let mut replay = Replay::new(window, last, window.newest(), topics);
-        let all = std::iter::from_fn(|| replay.next_batch()).flatten();
-        let (gaps, events): (Vec<_>, Vec<_>) = all.partition(|event| event.is_gap());
+        let mut replay = Replay::new(window, last, topics, Topics::named([]));
+        let all: Vec<_> = std::iter::from_fn(|| replay.next_batch()).flatten().collect();
+        assert!(all.is_sorted_by_key(|event| event.id), "a client's ids rise: {all:?}");
+        let (gaps, events): (Vec<_>, Vec<_>) = all.into_iter().partition(|event| event.is_gap());
         assert!(gaps.len() <= 1);
         (gaps.first().map(|gap| gap.id.millis), events.iter().map(|e| e.id.millis).collect())
     }
@@ -313,19 +352,33 @@ mod tests {
 
     #[test]
     fn a_replay_of_many_events_is_read_in_batches_and_ends_where_the_live_events_begin() {
-        let window = window(10_000, &["a"; 3 * BATCH]);
-        let until = id(100 + 2 * BATCH as u64 + 1);
-        let mut replay = Replay::new(&window, LastSeen::Event(id(100)), until, &Topics::All);
+        let window = window(10_000, &["a"; 2 * BATCH + 1]);
+        let mut replay =
+            Replay::new(&window, LastSeen::Event(id(100)), &Topics::All, Topics::named([]));
+        push(&window, 10_000, "a");
         let batches: Vec<usize> =
             std::iter::from_fn(|| replay.next_batch()).map(|batch| batch.len()).collect();
         assert_eq!(batches, [BATCH, BATCH, 1]);
     }
 
     #[test]
+    fn what_is_kept_when_a_client_comes_it_gets_and_what_comes_later_is_no_gap() {
+        let window = window(1, &["b", "a"]);
+        let topics = Topics::named(["a"]);
+        let begin =
+            |last| Replay::new(&window, LastSeen::Event(id(last)), &topics, Topics::named([]));
+        let (mut missed, mut nothing) = (begin(101), begin(102));
+        push(&window, 200, "a");
+        push(&window, 201, "a");
+        assert_eq!(missed.next_batch().unwrap()[0].id, id(102));
+        assert!(missed.next_batch().is_none() && nothing.next_batch().is_none());
+    }
+
+    #[test]
     fn what_is_lost_while_a_replay_is_read_is_a_gap() {
         let window = window(2 * BATCH, &["a"; 2 * BATCH]);
         let last = LastSeen::Event(id(100));
-        let mut replay = Replay::new(&window, last, window.newest(), &Topics::All);
+        let mut replay = Replay::new(&window, last, &Topics::All, Topics::named([]));
         assert_eq!(replay.next_batch().unwrap().len(), BATCH);
         for number in 0..BATCH as u64 + 10 {
             push(&window, 10_000 + number, "a");
@@ -396,7 +449,8 @@ mod tests {
     fn a_topic_with_a_limit_keeps_its_events_whatever_the_others_publish() {
         let limit = |pattern: &str, events| TopicLimit { pattern: pattern.to_owned(), events };
         let limits = vec![limit("gauge/*", 1), limit("gauge/fine", 2)];
-        let window = Arc::new(Window::new(3, limits, id(100)));
+        let window = Arc::new(Window::new(3, limits));
+        window.gap(id(100));
         let topics = ["gauge/a", "gauge/b", "gauge/a", "gauge/fine", "gauge/fine", "gauge/fine"];
         for (number, topic) in topics.into_iter().chain(["noise"; 10]).enumerate() {
             push(&window, 101 + number as u64, topic);
@@ -421,7 +475,8 @@ mod tests {
     #[test]
     fn a_gap_is_told_once_though_older_events_follow() {
         let limits = vec![TopicLimit { pattern: "gauge".to_owned(), events: 1 }];
-        let window = Arc::new(Window::new(10_000, limits, id(100)));
+        let window = Arc::new(Window::new(10_000, limits));
+        window.gap(id(100));
         for number in 0..3 * BATCH as u64 {
             push(&window, 101 + number, "log");
         }
@@ -437,7 +492,8 @@ mod tests {
     #[test]
     fn the_windows_memory_is_bounded() {
         let limits = vec![TopicLimit { pattern: "*".to_owned(), events: 100 }];
-        let window = Arc::new(Window::new(1_000, limits, id(100)));
+        let window = Arc::new(Window::new(1_000, limits));
+        window.gap(id(100));
         let large = "x".repeat(MAX_BYTES / 16);
         for number in 0..20 {
             let draft = Draft::new(&format!("topic {number}"), None, &large).unwrap();

@@ -256,3 +256,12 @@ def commands_in_the_text(context, of_the_tour, of_the_contract):
         assert printed(server, of_the_tour[0])["subscribers"] == 1
         assert printed(server, of_the_contract[0].replace("…", f"http://{ADDRESS}/publish"))["subscribers"] == 1
         assert events(stream, "hi")[1:] == ["hello", "hi"]
+
+
+@book(f"""curl -d '72.5' -H 'Idempotency-Key: "sensor-7-000481"' 'http://{ADDRESS}/publish?topic=sensors/7'""")
+def publishing_twice(context, of_the_book):
+    with start(context) as server, Output(["curl", "-sN", f"{server.url}/events"]) as stream:
+        events(stream, "established")
+        assert printed(server, of_the_book[0])["id"] == printed(server, of_the_book[0])["id"]
+        publish(server.url, "end")
+        assert events(stream, "end")[1:] == ["72.5", "end"]

@@ -64,8 +64,13 @@ impl Server {
 
     /// The same with a limit of open descriptors.
     pub fn start_with_descriptors(limit: usize, flags: &[&str]) -> Server {
+        Server::start_limited(&format!("-n {limit}"), flags)
+    }
+
+    /// The same with whatever limit `ulimit` can set: `-f 8` for files of 8 blocks.
+    pub fn start_limited(limit: &str, flags: &[&str]) -> Server {
         let mut shell = Command::new("sh");
-        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
         shell.args(["-c", &script, PROGRAM]);
         Server::start_command(shell, flags)
     }

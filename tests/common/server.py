@@ -1,26 +1,31 @@
 """A real threadcast server as a child process, and plain requests to it."""
 
+import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 import urllib.parse
 
 
 class Server:
-    """Starts a server and waits until it listens. `port` makes it come back where it was."""
+    """Starts a server and waits until it listens. `port` makes it come back where it was;
+    `variables` are put into its environment."""
 
-    def __init__(self, binary, *flags, listen="127.0.0.1", port=0, log=subprocess.DEVNULL, **as_user):
+    def __init__(self, binary, *flags, listen="127.0.0.1", port=0, log=subprocess.DEVNULL,
+                 variables=None, **as_user):
         # Events that nobody published are in the way, unless they are asked for.
         tick = () if "--tick" in flags else ("--tick", "0")
         command = [binary, "--listen", f"{listen}:{port}", *tick, *flags]
         # Variables of the caller's would be flags.
         environment = {name: value for name, value in os.environ.items()
-                       if not name.startswith("THREADCAST_")}
+                       if not name.startswith("THREADCAST_")} | (variables or {})
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=log, text=True, env=environment, **as_user)
         # The line is written in one piece.
@@ -105,3 +110,14 @@ def until(condition, what, timeout=10.0):
             raise AssertionError(f"not within {timeout:.0f} s: {what}")
         time.sleep(0.01)
     return result
+
+
+def free_port():
+    """A port that is free now, for a program that cannot be asked which one it got. Below the range from
+    which the kernel takes ports for connections: one of those could be gone before the program listens."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            port = random.randrange(10_000, 32_000)
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+    raise RuntimeError("of 100 ports none is free")
