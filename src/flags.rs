@@ -58,6 +58,7 @@ Usage: threadcast [FLAGS]
   --journal DIR              keep them in this folder over a restart [in memory alone]
   --journal-sync always|interval
                              an event is on the disk: before its answer, or a second later [interval]
+  --topic-history PATTERN=N  events that each topic keeps for itself, for 'gauges/*=1' or one topic (repeatable)
   --queue N                  messages that may wait for a slow client [256]
   --max-backlog-bytes BYTES  that may wait for all; above it the most behind go [268435456]
   --max-clients N            SSE and WebSocket clients together [as many as descriptors and threads allow]
@@ -67,6 +68,7 @@ Usage: threadcast [FLAGS]
   --header-timeout DURATION  time for a request's header, and again for its body [10s]
   --max-head BYTES           longest head of a request: request line and header fields [32768]
   --drain DURATION           time for clients to go at shutdown [5s]
+  --drain-spread DURATION    over which time they are told to come back, each at another moment [2s]
   --allow-origin ORIGIN      another origin that browsers may connect and publish from (repeatable)
   --trust-proxy CIDR         proxies that name their clients' addresses (repeatable)
   --token TOKEN              publishers must send 'Authorization: Bearer TOKEN'
@@ -95,6 +97,7 @@ const FLAGS: &[&str] = &[
     "history",
     "journal",
     "journal-sync",
+    "topic-history",
     "queue",
     "max-backlog-bytes",
     "max-clients",
@@ -104,6 +107,7 @@ const FLAGS: &[&str] = &[
     "header-timeout",
     "max-head",
     "drain",
+    "drain-spread",
     "allow-origin",
     "trust-proxy",
     "token",
@@ -139,6 +143,7 @@ pub fn read(
     // A repeated flag adds to its list, but not to the list of its variable: that is set aside.
     let origins = std::mem::take(&mut settings.config.allow_origin);
     let proxies = std::mem::take(&mut settings.config.trust_proxy);
+    let topics = std::mem::take(&mut settings.config.topic_history);
     let mut parser = lexopt::Parser::from_args(arguments);
     let unusable = |error: lexopt::Error| BadFlag(error.to_string());
     while let Some(argument) = parser.next().map_err(unusable)? {
@@ -169,6 +174,9 @@ pub fn read(
     if settings.config.trust_proxy.is_empty() {
         settings.config.trust_proxy = proxies;
     }
+    if settings.config.topic_history.is_empty() {
+        settings.config.topic_history = topics;
+    }
     Ok(Command::Run { config: Box::new(settings.config), log: settings.log })
 }
 
@@ -191,6 +199,10 @@ impl Settings {
             "history" => config.set_history(number(value, 0)?),
             "journal" => config.set_journal(value),
             "journal-sync" => config.set_journal_sync(journal_sync(value)?),
+            "topic-history" => {
+                let mut all = topic_histories(value)?.into_iter();
+                all.try_for_each(|(pattern, events)| config.add_topic_history(pattern, events))
+            }
             "queue" => config.set_queue(number(value, 1)?),
             "max-backlog-bytes" => config.set_max_backlog_bytes(bytes(value, 1)?),
             "max-clients" => config.set_max_clients(number(value, 1)?),
@@ -200,6 +212,7 @@ impl Settings {
             "header-timeout" => config.set_header_timeout(duration(value)?),
             "max-head" => config.set_max_head(bytes(value, MIN_HEAD_BYTES)?),
             "drain" => config.set_drain(duration(value)?),
+            "drain-spread" => config.set_drain_spread(duration(value)?),
             "allow-origin" => {
                 value.split(',').map(str::trim).try_for_each(|one| config.add_allow_origin(one))
             }
@@ -256,6 +269,16 @@ fn switch(value: &str) -> Result<bool, String> {
         "0" | "false" => Ok(false),
         _ => Err(format!("{value:?} is none of 1, true, 0, false")),
     }
+}
+
+/// Patterns, and how many events each of their topics keeps. (A topic's name may hold `=`.)
+fn topic_histories(value: &str) -> Result<Vec<(&str, usize)>, String> {
+    fn one(text: &str) -> Result<(&str, usize), String> {
+        let (pattern, events) =
+            text.rsplit_once('=').ok_or_else(|| format!("{text:?} is no PATTERN=N"))?;
+        Ok((pattern, number(events, 0)?))
+    }
+    value.split(',').map(|text| one(text.trim())).collect()
 }
 
 fn fanout(value: &str) -> Result<Fanout, String> {
@@ -352,6 +375,12 @@ mod tests {
         assert_eq!(proxies(&[]), ["10.0.0.0/8", "::1/128"]);
         let flags = ["--trust-proxy", "192.0.2.1", "--trust-proxy=192.0.2.2,192.0.2.3"];
         assert_eq!(proxies(&flags), ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32"]);
+        let variables = [("THREADCAST_TOPIC_HISTORY", "a/*=1, b=c=5")];
+        let kept = |arguments| read(arguments, &variables).unwrap().topic_history;
+        let pair = |pattern: &str, events| (pattern.to_owned(), events);
+        assert_eq!(kept(&[]), [pair("a/*", 1), pair("b=c", 5)]);
+        let flags = ["--topic-history", "*=0", "--topic-history=a=1,a=2"];
+        assert_eq!(kept(&flags), [pair("*", 0), pair("a", 2)]);
     }
 
     #[test]
@@ -360,6 +389,9 @@ mod tests {
             (&["--tick", "soon"], "--tick"),
             (&["--tick"], "--tick"),
             (&["--queue", "0"], "--queue"),
+            (&["--topic-history", "gauges/*"], "--topic-history"),
+            (&["--topic-history", "gauges/*=many"], "--topic-history"),
+            (&["--topic-history", "=1"], "--topic-history"),
             (&["--queue", "-1"], "--queue"),
             (&["--max-clients-per-ip", "0"], "--max-clients-per-ip"),
             (&["--max-backlog-bytes", "0"], "--max-backlog-bytes"),

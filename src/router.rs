@@ -12,7 +12,7 @@ use crate::auth::origin;
 #[cfg(feature = "metrics")]
 use crate::handlers::metrics;
 use crate::handlers::query::Query;
-use crate::handlers::{commands, events, publish, stats, ticket, websockets};
+use crate::handlers::{commands, events, history, publish, stats, ticket, websockets};
 use crate::http::Response;
 use crate::listener::connection::{Connection, Next};
 use crate::request::Request;
@@ -171,7 +171,7 @@ impl Router {
 /// Sets the CORS fields of an endpoint's responses. Files of the page have none.
 fn set_fields(app: &App, connection: &mut Connection, path: &str) {
     let is_public = match path {
-        "/events" | "/stats" => app.access.is_public(),
+        "/events" | "/history" | "/stats" => app.access.is_public(),
         "/publish" | "/ticket" => false,
         _ => return,
     };
@@ -206,7 +206,7 @@ fn admit(app: &App, connection: &Connection, path: &str) -> Result<Query, Respon
     // Reading events, or about clients, takes the subscribe token; WebSockets are checked in
     // `websocket`. `/healthz`, `/metrics` and the page are public: they show sums and files, and nothing
     // about a client.
-    if matches!(method, "GET" | "HEAD") && matches!(path, "/events" | "/stats") {
+    if matches!(method, "GET" | "HEAD") && matches!(path, "/events" | "/history" | "/stats") {
         app.access.check(connection, query.ticket.as_deref())?;
     }
     // Nobody would read it: an event stream's socket is only written.
@@ -237,6 +237,9 @@ fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
     let response = match path {
         "/publish" | "/ticket" => method_not_allowed(allowed_methods(path)),
         "/events" if is_read => event_stream::head(connection.coding()),
+        "/history" if is_read => {
+            history::history(app, connection.head().query().unwrap_or_default())
+        }
         "/healthz" if is_read => health(app),
         #[cfg(feature = "metrics")]
         "/metrics" if is_read => metrics::metrics(app),
@@ -280,7 +283,7 @@ fn is_websocket(path: &str) -> bool {
 
 /// Whether a path is an endpoint of the contract, and no file.
 fn is_endpoint(path: &str) -> bool {
-    let plain = ["/events", "/publish", "/ticket", "/healthz", "/stats"];
+    let plain = ["/events", "/history", "/publish", "/ticket", "/healthz", "/stats"];
     is_websocket(path) || plain.contains(&path) || cfg!(feature = "metrics") && path == "/metrics"
 }
 

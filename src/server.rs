@@ -5,11 +5,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{error, fmt, io};
 
 use crate::app::App;
 use crate::client::reason::Reason;
+use crate::client::registry::{Client, Transport};
 use crate::config::{Config, ConfigError};
 use crate::door::Door;
 use crate::event::Draft;
@@ -22,6 +24,7 @@ use crate::os::limits;
 use crate::router::Router;
 use crate::routes::Routes;
 use crate::session::{closing, event_stream};
+use crate::sources;
 #[cfg(feature = "metrics")]
 use crate::sources::tick::Tick;
 use crate::store::error::{OpenError, PublishError};
@@ -29,8 +32,9 @@ use crate::store::error::{OpenError, PublishError};
 /// How long the threads of aborted connections may take to end, after the drain time.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the shutdown looks for clients that were still connecting when it began.
-const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the shutdown looks for WebSockets whose turn it is, and for clients that were still
+/// connecting when it began.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A running server. When it is dropped it shuts down, as [`Server::shutdown`] does.
 pub struct Server {
@@ -38,6 +42,8 @@ pub struct Server {
     listener: Arc<Listener>,
     #[cfg(feature = "metrics")]
     tick: Mutex<Option<Tick>>,
+    /// Publishes counts of subscribers.
+    counts: Mutex<Option<JoinHandle<()>>>,
     address: SocketAddr,
     is_stopped: Mutex<bool>,
     /// Signalled when the shutdown is over.
@@ -125,12 +131,15 @@ impl Server {
             Box::new(move |connection| router.route(connection))
         };
         let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
+        let counts = sources::subscribers::start(&app.hub, address);
+        let counts = counts.inspect_err(|_| listener.stop()).map_err(StartError::Threads)?;
         log_capacity(app.config.max_clients, &room.tightest);
         Ok(Server {
             app,
             listener,
             #[cfg(feature = "metrics")]
             tick: Mutex::new(tick),
+            counts: Mutex::new(Some(counts)),
             address,
             is_stopped: Mutex::new(false),
             stopped: Condvar::new(),
@@ -160,7 +169,7 @@ impl Server {
 
     /// The events that are published on `topics` from now on (`*` stands for all), for this process itself.
     pub fn subscribe<T: Into<String>>(&self, topics: impl IntoIterator<Item = T>) -> Events {
-        let names = topics.into_iter().map(Into::into).collect();
+        let names: Vec<String> = topics.into_iter().map(Into::into).collect();
         Events::new(&self.app.hub, Topics::asked_for(&names))
     }
 
@@ -211,6 +220,9 @@ impl Server {
         }
         self.listener.close_idle();
         self.app.hub.close();
+        if let Some(counts) = self.counts.lock().ok().and_then(|mut counts| counts.take()) {
+            let _ = counts.join();
+        }
         // The listener serves on: proxies that check `/healthz` must see that the server is draining.
         let in_time = self.close_clients(deadline) && self.listener.wait_served(deadline);
         self.listener.stop();
@@ -229,16 +241,28 @@ impl Server {
 
     /// Tells all clients that the server shuts down, and waits until none is left. Returns whether that is
     /// so at the deadline.
+    ///
+    /// Event streams are told at once: each gets a time of its own to come back at. A close frame carries no
+    /// such time, so WebSockets are closed one after another, the oldest first.
     fn close_clients(&self, deadline: Instant) -> bool {
+        let spread = self.app.config.drain_spread;
+        let start = Instant::now();
+        // The other half of the drain time is for the last ones to leave.
+        let turns = Turns::new(
+            self.app.clients.list().iter().filter(|one| one.transport == Transport::WebSocket),
+            spread.min(deadline.saturating_duration_since(start) / 2),
+        );
         // Again and again, since a client that is connecting gets its outbox only a moment later.
         loop {
+            let elapsed = start.elapsed();
             for client in self.app.clients.list() {
                 let Some(outbox) = client.outbox() else {
                     continue;
                 };
                 let message = match outbox.link().coding() {
-                    Some(coding) => event_stream::shutdown_message(client.number, coding),
-                    None => closing::shutdown_message(),
+                    Some(coding) => event_stream::shutdown_message(client.number, spread, coding),
+                    None if turns.has_come(client.number, elapsed) => closing::shutdown_message(),
+                    None => continue,
                 };
                 // An outbox that is closing already ignores this.
                 outbox.close(Reason::Shutdown, Some(&message));
@@ -257,6 +281,30 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shutdown();
+    }
+}
+
+/// When the WebSockets of a shutdown are closed: evenly over a time.
+struct Turns {
+    /// The clients' numbers, rising.
+    numbers: Vec<u64>,
+    spread: Duration,
+}
+
+impl Turns {
+    fn new<'a>(clients: impl Iterator<Item = &'a Arc<Client>>, spread: Duration) -> Turns {
+        let mut numbers: Vec<u64> = clients.map(|client| client.number).collect();
+        numbers.sort_unstable();
+        Turns { numbers, spread }
+    }
+
+    /// Whether it is this client's turn so long after the beginning. The first one's comes at once, and so
+    /// does that of a client that came later than all others.
+    fn has_come(&self, number: u64, elapsed: Duration) -> bool {
+        let place = self.numbers.partition_point(|one| *one < number);
+        let count = self.numbers.len();
+        place == count
+            || elapsed.as_millis() * count as u128 >= self.spread.as_millis() * place as u128
     }
 }
 

@@ -353,6 +353,38 @@ fn what_was_missed_comes_between_the_ack_and_what_is_new() {
 /// Topics are left and joined again while events flow: between the ack of `subscribe` and the ack of
 /// `unsubscribe` every event is the one after the last, and elsewhere there is none.
 #[test]
+fn patterns_and_what_is_kept_are_asked_for_by_name() {
+    let server = Server::start(&[]);
+    let mut client = Client::open(&server, "/ws?topic=a/1");
+    let publish =
+        |topic: &str, data: &str| server.publish_id(&format!("/publish?topic={topic}"), data);
+    for (topic, data) in [("a/1", "1"), ("a/2", "2"), ("a/2", "3"), ("b", "4"), ("b", "5")] {
+        publish(topic, data);
+    }
+    assert_eq!(client.event(), event("a/1", "1"));
+    let subscribe = |topics: &[&str], last: &str| json!({"type": "subscribe", "topics": topics, "last_event_id": last});
+    // What it has already does not come again, though a new name stands for it.
+    let ack = client.ask(subscribe(&["a/*"], "earliest"));
+    assert_eq!((&ack["topics"], ack.get("lastEventId")), (&json!(["a/*", "a/1"]), None));
+    assert_eq!((client.event(), client.event()), (event("a/2", "2"), event("a/2", "3")));
+    client.topics(subscribe(&["b"], "latest"));
+    assert_eq!(client.event(), event("b", "5"));
+    publish("a/1", "once");
+    assert_eq!(client.event(), event("a/1", "once"));
+    // Its name is still there when the pattern goes.
+    assert_eq!(
+        client.topics(json!({"type": "unsubscribe", "topics": ["a/*"]})),
+        json!(["a/1", "b"])
+    );
+    publish("a/2", "not any more");
+    publish("a/1", "6");
+    assert_eq!(client.event(), event("a/1", "6"));
+    client.send(&json!({"type": "publish", "topic": "a/*", "data": 1}));
+    assert_eq!(client.error_code(), "bad_event");
+    client.expect_nothing();
+}
+
+#[test]
 fn no_gap_and_no_duplicate_while_events_flow() {
     for fanout in FANOUTS {
         let flags = ["--fanout", fanout, "--history", "100000", "--queue", "100000"];

@@ -119,7 +119,7 @@ fn own_main_checks_its_clients_and_ends_at_a_signal() {
     while time.event().is_some() {}
     assert!(time.is_whole() && time.retry.is_some(), "it is told when to come back");
     match websocket.read().unwrap() {
-        Message::Close(Some(close)) => assert_eq!(u16::from(close.code), 1001),
+        Message::Close(Some(close)) => assert_eq!(u16::from(close.code), 1012),
         other => panic!("{other:?} instead of a close frame"),
     }
     while websocket.read().is_ok() {}

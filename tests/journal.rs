@@ -112,7 +112,11 @@ impl Client {
                 continue;
             }
             // The end of a block, or of the response's head. A block without its end does not count.
-            let Some(id) = fields.get("id").cloned() else { continue };
+            let Some(id) = fields.get("id").cloned() else {
+                // The head, or the greeting of a client that may get events of any age.
+                fields.clear();
+                continue;
+            };
             self.last = Some(id.clone());
             let is_greeting = fields.contains_key("retry");
             match (fields.remove("event").as_deref(), fields.remove("data")) {

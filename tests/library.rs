@@ -732,7 +732,7 @@ fn a_handler_that_publishes_too_late_has_not_failed() {
         let shutdown = scope.spawn(|| server.shutdown());
         wait_for("the drain", || server.publish("t", "x") == Err(PublishError::Stopped));
         release.send(()).unwrap();
-        assert_eq!(client.close_code(), 1001);
+        assert_eq!(client.close_code(), 1012);
         assert!(shutdown.join().unwrap());
     });
     wait_log(&[&peer, "left after"]);

@@ -32,7 +32,7 @@ fn two_hundred_clients_are_seen_off_within_the_drain_time() {
         for client in &mut ws {
             assert!(client.read().unwrap().is_text());
             match client.read().unwrap() {
-                tungstenite::Message::Close(Some(close)) => assert_eq!(u16::from(close.code), 1001),
+                tungstenite::Message::Close(Some(close)) => assert_eq!(u16::from(close.code), 1012),
                 other => panic!("{other:?} instead of a close frame"),
             }
             // Sends the answer, and reads until the server closes.
@@ -57,9 +57,47 @@ fn clients_that_do_not_leave_are_cut() {
     assert_eq!(deaf.frame().unwrap().opcode, 1);
     for client in [&mut deaf, &mut echo] {
         let close = client.frame().unwrap();
-        assert_eq!((close.opcode, &close.payload[..2]), (8, &1001_u16.to_be_bytes()[..]));
+        assert_eq!((close.opcode, &close.payload[..2]), (8, &1012_u16.to_be_bytes()[..]));
         assert_eq!(client.frame(), None);
     }
+}
+
+#[test]
+fn each_client_is_told_another_time_to_come_back() {
+    let flags = ["--drain", "2h", "--drain-spread", "1h", "--log", "warn"];
+    let mut server = Server::start(&flags);
+    let mut sse: Vec<Sse> = (0..20).map(|_| Sse::open(&server, "/events")).collect();
+    let mut first = Raw::connect(&server, "/echo");
+    let mut second = Raw::connect(&server, "/echo");
+    server.signal("TERM");
+    let delays: Vec<u64> = sse
+        .iter_mut()
+        .map(|client| {
+            assert_eq!(client.event(), None);
+            client.retry.as_deref().expect("when to come back").parse().unwrap()
+        })
+        .collect();
+    assert!(delays.iter().all(|delay| (1_000..=3_601_000).contains(delay)), "{delays:?}");
+    let quarters: std::collections::HashSet<_> = delays.iter().map(|one| one / 900_001).collect();
+    assert_eq!(quarters.len(), 4, "in every quarter of the hour some come back: {delays:?}");
+    // A close frame tells no time: the second WebSocket is closed half an hour later, and served until then.
+    assert_eq!(first.close_code(), 1012);
+    second.send(0x81, b"still here");
+    assert_eq!(second.frame().unwrap().payload, b"still here");
+    server.signal("TERM");
+    assert_eq!(server.wait_exit().code(), Some(143));
+}
+
+#[test]
+fn nobody_is_told_too_late_to_leave_in_time() {
+    let mut server = Server::start(&["--drain", "4s", "--drain-spread", "1h", "--log", "warn"]);
+    let mut clients: Vec<Raw> = (0..10).map(|_| Raw::connect(&server, "/echo")).collect();
+    server.signal("TERM");
+    for client in &mut clients {
+        assert_eq!(client.close_code(), 1012);
+    }
+    assert_eq!(server.wait_exit().code(), Some(0));
+    assert_eq!(server.log(), "", "all have left in time");
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub struct Config {
     /// `None`: events are kept in memory alone.
     pub(crate) journal: Option<PathBuf>,
     pub(crate) journal_sync: JournalSync,
+    /// Patterns of topics, and how many events each of these topics keeps.
+    pub(crate) topic_history: Vec<(String, usize)>,
     pub(crate) queue: usize,
     pub(crate) max_backlog_bytes: usize,
     /// `None`: as many as there is room for (see [`crate::os::limits`]).
@@ -77,6 +79,7 @@ pub struct Config {
     pub(crate) header_timeout: Duration,
     pub(crate) max_head: usize,
     pub(crate) drain: Duration,
+    pub(crate) drain_spread: Duration,
     pub(crate) allow_origin: Vec<String>,
     pub(crate) trust_proxy: Vec<Cidr>,
     /// `None`: publishing is open, but only on a server that listens on loopback.
@@ -131,6 +134,7 @@ impl Default for Config {
             history: 1000,
             journal: None,
             journal_sync: JournalSync::Interval,
+            topic_history: Vec::new(),
             queue: 256,
             max_backlog_bytes: 256 << 20,
             max_clients: None,
@@ -140,6 +144,7 @@ impl Default for Config {
             header_timeout: Duration::from_secs(10),
             max_head: 32 << 10,
             drain: Duration::from_secs(5),
+            drain_spread: Duration::from_secs(2),
             allow_origin: Vec::new(),
             trust_proxy: Vec::new(),
             token: None,
@@ -230,6 +235,7 @@ impl Config {
         if folder.as_os_str().is_empty() {
             return Err(ConfigError::new("journal", "name a folder"));
         }
+        self.check_store("journal", self.redis.is_none())?;
         self.journal = Some(folder.to_owned());
         Ok(())
     }
@@ -237,6 +243,17 @@ impl Config {
     /// When an event in the journal is on the disk: [`JournalSync::Interval`] by default. Refuses nothing.
     pub fn set_journal_sync(&mut self, sync: JournalSync) -> Result<(), ConfigError> {
         self.journal_sync = sync;
+        Ok(())
+    }
+
+    /// How many events each topic keeps that `pattern` stands for (a topic's name, `prefix/*`, or `*` for each),
+    /// apart from [`Config::set_history`]: a gauge's last value is not lost because others publish more. Of several
+    /// patterns the longest counts, of the same one the last.
+    pub fn add_topic_history(&mut self, pattern: &str, events: usize) -> Result<(), ConfigError> {
+        check_name("topic", pattern)
+            .map_err(|error| ConfigError::new("topic_history", error.to_string()))?;
+        self.topic_history.retain(|(known, _)| known != pattern);
+        self.topic_history.push((pattern.to_owned(), events));
         Ok(())
     }
 
@@ -310,6 +327,13 @@ impl Config {
         duration("drain", timeout).map(|value| self.drain = value)
     }
 
+    /// Over which time clients are spread that come back after a shutdown, 2 s by default: each event
+    /// stream gets a `retry:` of its own between one second and that much more, and WebSockets are closed
+    /// one after another, within half of the drain time at the most. Zero: all at once.
+    pub fn set_drain_spread(&mut self, spread: Duration) -> Result<(), ConfigError> {
+        duration("drain_spread", spread).map(|value| self.drain_spread = value)
+    }
+
     /// One more origin, besides the server's own, that browsers may connect and publish from, as in
     /// `https://example.org:8443`; `*`: any.
     pub fn add_allow_origin(&mut self, origin: &str) -> Result<(), ConfigError> {
@@ -368,6 +392,7 @@ impl Config {
     /// the server starts. By default a server is on its own.
     pub fn set_redis(&mut self, url: &str) -> Result<(), ConfigError> {
         built_in("redis", "redis", cfg!(feature = "redis"))?;
+        self.check_store("redis", self.journal.is_none())?;
         self.redis = Some(url.to_owned());
         Ok(())
     }
@@ -379,6 +404,12 @@ impl Config {
             .map_err(|error| ConfigError::new("redis_stream", error.to_string()))?;
         self.redis_stream = key.to_owned();
         Ok(())
+    }
+
+    /// Events have one place where they are kept.
+    fn check_store(&self, setting: &'static str, is_only: bool) -> Result<(), ConfigError> {
+        let problem = "a journal and Redis both keep the events; choose one of them";
+        if is_only { Ok(()) } else { Err(ConfigError::new(setting, problem)) }
     }
 }
 
@@ -458,6 +489,8 @@ mod tests {
             (config.set_header_timeout(Duration::ZERO), "header_timeout: must be above 0"),
             (config.set_drain(over_a_year), "drain: 1year 1month 4days"),
             (config.set_journal(""), "journal: name a folder"),
+            (config.set_drain_spread(over_a_year), "drain_spread: 1year 1month 4days"),
+            (config.add_topic_history("", 1), "topic_history: topic is empty"),
             (config.set_queue(0), "queue: 0 is no whole number of at least 1"),
             (config.set_max_message(2 << 30), "max_message: 2147483648 is above 1073741824 bytes"),
             (config.set_max_head(1000), "max_head: 1000 is no number of bytes from 1024 on"),
@@ -484,5 +517,7 @@ mod tests {
         assert_eq!(config.set_www(".").is_ok(), cfg!(feature = "page"));
         assert_eq!(config.set_redis("redis://localhost").is_ok(), cfg!(feature = "redis"));
         assert_eq!(config.set_redis_stream("events").is_ok(), cfg!(feature = "redis"));
+        // Where Redis is built in it keeps the events already.
+        assert_eq!(config.set_journal("folder").is_ok(), !cfg!(feature = "redis"));
     }
 }

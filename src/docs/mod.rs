@@ -5,7 +5,7 @@
 //! | learn | the [tutorial]: a stream, a WebSocket, slow readers, the end |
 //! | get it running | [how to](howto): systemd, a container, a Raspberry Pi; [behind a proxy](proxies), [restarts and several servers](restarts) |
 //! | look something up | the [contract] with clients, their [commands], [who may do what](access), [operation] |
-//! | understand | the [tour] of one event, [what it survives](survives), [what was measured](measured), [words](glossary) |
+//! | understand | the [tour] of one event, [what it survives](survives), [what was measured](measured), [scale], [words](glossary) |
 //! | change it | [contributing] |
 
 #[doc = include_str!("tutorial.md")]
@@ -40,6 +40,9 @@ pub mod survives {}
 
 #[doc = include_str!("measured.md")]
 pub mod measured {}
+
+#[doc = include_str!("scale.md")]
+pub mod scale {}
 
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}

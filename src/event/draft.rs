@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::error::EventError;
 use super::id::EventId;
 use super::members::Members;
+use super::topics::prefix_of;
 
 /// The longest topic or event name, in bytes.
 pub const MAX_NAME: usize = 256;
@@ -15,9 +16,6 @@ pub const MAX_KEY: usize = 128;
 
 /// The topic of what is published without one.
 pub const DEFAULT_TOPIC: &str = "default";
-
-/// Stands for all topics where one subscribes. Nothing is published on it.
-pub const ALL_TOPICS: &str = "*";
 
 /// What is to be published: checked, but without a place in the order yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +31,10 @@ impl Draft {
     /// cannot tell CR, LF and CRLF apart, and every receiver is to read the same.
     ///
     /// # Errors
-    /// Where topic or name is too long or holds control characters; an empty topic.
+    /// Where topic or name is too long or holds control characters; an empty topic, or one that stands for
+    /// several: `*`, or any that ends in `/*`.
     pub fn new(topic: &str, name: Option<&str>, data: &str) -> Result<Draft, EventError> {
-        check_name("topic", topic)?;
+        check_topic(topic)?;
         if let Some(name) = name {
             check_name("event", name)?;
         }
@@ -108,9 +107,6 @@ impl Draft {
             Some(json) => json.into(),
         };
         let topic = own_topic.as_deref().unwrap_or(topic);
-        if topic == ALL_TOPICS {
-            return Err(EventError::AllTopics);
-        }
         let draft = Draft::new(topic, own_name.as_deref().or(name), &data)?;
         match members.take_string("key")? {
             Some(key) => draft.with_key(&key),
@@ -155,6 +151,18 @@ pub(super) fn block(id: Option<EventId>, name: Option<&str>, data: &str) -> Stri
     text
 }
 
+/// Checks the topic of something that is to be published.
+///
+/// # Errors
+/// As for [`Draft::new`].
+pub fn check_topic(topic: &str) -> Result<(), EventError> {
+    check_name("topic", topic)?;
+    match prefix_of(topic) {
+        Some(_) => Err(EventError::Pattern(topic.to_owned())),
+        None => Ok(()),
+    }
+}
+
 /// Topics and event names go into one line of an event stream, and into logs.
 ///
 /// # Errors
@@ -197,7 +205,8 @@ mod tests {
             ("{}", EventError::NoData),
             (r#"{"data":1,"data":2}"#, EventError::RepeatedMember("data".into())),
             (r#"{"data":"x","topic":1}"#, EventError::NotAString("topic".into())),
-            (r#"{"data":"x","topic":"*"}"#, EventError::AllTopics),
+            (r#"{"data":"x","topic":"*"}"#, EventError::Pattern("*".into())),
+            (r#"{"data":"x","topic":"a/*"}"#, EventError::Pattern("a/*".into())),
             (r#"{"data":"x","event":"a\nb"}"#, EventError::ControlCharacter("event")),
         ] {
             assert_eq!(parse(bad), Err(error), "{bad}");

@@ -26,8 +26,8 @@ pub enum EventError {
     NoData,
     /// `data` is a string of JSON that stands for no text; the text is the parser's.
     BadText(String),
-    /// The topic is `*`.
-    AllTopics,
+    /// The topic to publish on is a name that stands for several: `*`, or one that ends in `/*`.
+    Pattern(String),
 }
 
 impl fmt::Display for EventError {
@@ -45,7 +45,9 @@ impl fmt::Display for EventError {
             EventError::NotAString(name) => write!(f, "{name:?} must be a string"),
             EventError::NoData => f.write_str("\"data\" is missing"),
             EventError::BadText(error) => write!(f, "\"data\" is no text: {error}"),
-            EventError::AllTopics => f.write_str("topic * means all; publish on one"),
+            EventError::Pattern(topic) => {
+                write!(f, "topic {topic} stands for several; publish on one")
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `GET /events`: what is published, as an event stream.
 
 use super::query::Query;
-use crate::event::draft::ALL_TOPICS;
+use crate::event::topics::ALL_TOPICS;
 use crate::session::error::HandlerResult;
 use crate::session::event_stream::EventStream;
 

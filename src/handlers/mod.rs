@@ -7,6 +7,7 @@
 pub mod commands;
 pub mod error;
 pub mod events;
+pub mod history;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod publish;

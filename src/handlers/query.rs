@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::error::HandlerError;
-use crate::event::EventError;
-use crate::event::draft::{ALL_TOPICS, check_name};
+use crate::event::draft::{check_name, check_topic};
 use crate::http::head::percent_decode;
-use crate::session::LAST_EVENT_ID_NAMES;
+use crate::session::{LAST_EVENT_ID_NAMES, LATEST, LATEST_VALUES};
 
 /// The parameters of all endpoints. Unknown ones are ignored, unless their name is nearly one of these.
 #[derive(Debug, Default)]
@@ -43,6 +42,9 @@ impl Query {
                 }
                 // The session reads it.
                 known if LAST_EVENT_ID_NAMES.contains(&known) => {}
+                // The session reads this one, too.
+                LATEST if LATEST_VALUES.contains(&&*value) => {}
+                LATEST => return Err(bad("latest takes no value; leave it out, or use 1".into())),
                 "ticket" => parsed.ticket = Some(value.into_owned()),
                 unknown => {
                     if let Some(meant) = nearly(unknown) {
@@ -73,14 +75,15 @@ impl Query {
     /// The one topic to publish on; `None` where the query names none.
     ///
     /// # Errors
-    /// [`HandlerError::BadQuery`] where the query names several topics, or `*`.
+    /// [`HandlerError::BadQuery`] where the query names several topics, or one that stands for several.
     pub fn single_topic(&self) -> Result<Option<&str>, HandlerError> {
-        let bad = |message: &str| Err(HandlerError::BadQuery(message.to_owned()));
-        match self.topics.len() {
-            0 | 1 if self.topics.contains(ALL_TOPICS) => bad(&EventError::AllTopics.to_string()),
-            0 | 1 => Ok(self.topics.first().map(String::as_str)),
-            _ => bad("an event has one topic; name it once"),
+        let bad = |message: String| HandlerError::BadQuery(message);
+        if self.topics.len() > 1 {
+            return Err(bad("an event has one topic; name it once".to_owned()));
         }
+        let topic = self.topics.first().map(String::as_str);
+        topic.map_or(Ok(()), check_topic).map_err(|error| bad(error.to_string()))?;
+        Ok(topic)
     }
 }
 
@@ -92,6 +95,7 @@ fn nearly(name: &str) -> Option<&'static str> {
         "topic" | "topics" | "channel" | "channels" => Some("topic"),
         "event" | "events" | "eventname" => Some("event"),
         "lasteventid" | "lastid" => Some("last_event_id"),
+        "latest" => Some("latest"),
         "ticket" | "tickets" => Some("ticket"),
         _ => None,
     }
@@ -119,6 +123,7 @@ mod tests {
         assert_eq!(single("topic=a"), Ok(Some("a".to_owned())));
         assert_eq!(single("topic=a&topic=b"), Err(()));
         assert_eq!(single("topic=*"), Err(()));
+        assert_eq!(single("topic=a/*"), Err(()));
     }
 
     #[test]
@@ -130,6 +135,10 @@ mod tests {
         for name in LAST_EVENT_ID_NAMES {
             assert!(Query::parse(&format!("{name}=x&_=17&access_token=x")).is_ok(), "{name}");
         }
+        for latest in ["latest", "latest=", "latest=1", "latest=true"] {
+            assert!(Query::parse(latest).is_ok(), "{latest}");
+        }
+        assert!(Query::parse("latest=5").is_err() && Query::parse("Latest").is_err());
         assert!(Query::parse("topic=caf%C3%A9").is_ok());
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::auth::access::sends_bearer;
@@ -16,6 +16,9 @@ use crate::os::procfs::{ProcessInfo, open_descriptors};
 
 /// The most clients that `/stats` describes one by one.
 const MAX_LISTED: usize = 200;
+
+/// The most topics that `/stats` names.
+const MAX_TOPICS: usize = 100;
 
 /// How long fan-out takes, over all broadcasters.
 #[derive(Debug, Default)]
@@ -48,7 +51,17 @@ pub fn may_list_clients(app: &App, connection: &Connection) -> bool {
         || app.config.token.as_deref().is_some_and(|token| sends_bearer(connection, token))
 }
 
-/// The response to `GET /stats`; with `lists_clients` it describes clients one by one.
+/// How many clients are subscribed to each name: the names that most are subscribed to, and how many are left
+/// out.
+fn topics(app: &App) -> (Map<String, Value>, usize) {
+    let mut counts = app.hub.counts();
+    counts.sort_unstable_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
+    let omitted = counts.len().saturating_sub(MAX_TOPICS);
+    counts.truncate(MAX_TOPICS);
+    (counts.into_iter().map(|(name, count)| (name, count.into())).collect(), omitted)
+}
+
+/// The response to `GET /stats`; with `lists_clients` it describes clients one by one, and names topics.
 pub fn stats(app: &App, lists_clients: bool) -> Response {
     let process = ProcessInfo::read();
     let (fan_out, counters) = (fan_out(app), &app.counters);
@@ -80,7 +93,7 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
             })
         })
         .collect();
-    let body = json!({
+    let mut body = json!({
         "uptimeSeconds": app.started.elapsed().as_secs(),
         "draining": app.is_draining(),
         "threads": process.threads,
@@ -110,5 +123,11 @@ pub fn stats(app: &App, lists_clients: bool) -> Response {
             "requests": counters.requests.load(Relaxed),
         },
     });
+    // A topic's name may be as private as a client's address.
+    if lists_clients {
+        let (topics, omitted) = topics(app);
+        body["topics"] = topics.into();
+        body["topicsOmitted"] = omitted.into();
+    }
     Response::json(200, &body)
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::by_name::ByName;
 use super::mailbox::{Mailbox, receive};
 use crate::client::outbox::Outbox;
 use crate::client::reason::Reason;
@@ -155,16 +156,17 @@ struct Share {
     subscribers: HashMap<u64, Subscriber>,
     /// The subscribers of all topics.
     to_all: Group,
-    /// The subscribers of single topics: an event costs nothing for clients that do not want it.
-    to_topic: HashMap<Arc<str>, Group>,
+    /// The subscribers of topics and patterns: an event costs nothing for clients that do not want it. A client
+    /// is in one group at most of those that an event finds.
+    to_some: ByName<Group>,
     heartbeat: Duration,
     timing: Arc<Timing>,
 }
 
 impl Share {
     fn new(heartbeat: Duration, timing: Arc<Timing>) -> Share {
-        let (subscribers, to_topic) = (HashMap::new(), HashMap::new());
-        Share { subscribers, to_all: Group::new(), to_topic, heartbeat, timing }
+        let (subscribers, to_some) = (HashMap::new(), ByName::default());
+        Share { subscribers, to_all: Group::new(), to_some, heartbeat, timing }
     }
 
     fn run(&mut self, receiver: &Receiver<Message>) {
@@ -222,8 +224,10 @@ impl Share {
             }
             Topics::Some(names) => {
                 for name in names.iter() {
-                    let group = self.to_topic.entry(Arc::clone(name)).or_default();
-                    group.insert(client, member());
+                    let add = |group: &mut Group| {
+                        group.insert(client, member());
+                    };
+                    self.to_some.update(name, add, Group::is_empty);
                 }
             }
         }
@@ -236,11 +240,10 @@ impl Share {
             }
             Topics::Some(names) => {
                 for name in names.iter() {
-                    let Some(group) = self.to_topic.get_mut(name) else { continue };
-                    group.remove(&client);
-                    if group.is_empty() {
-                        self.to_topic.remove(name);
-                    }
+                    let remove = |group: &mut Group| {
+                        group.remove(&client);
+                    };
+                    self.to_some.update(name, remove, Group::is_empty);
                 }
             }
         }
@@ -250,7 +253,7 @@ impl Share {
     fn tell_gap(&self, resumed: EventId) {
         let now = Instant::now();
         let gap = Event::gap(resumed);
-        let groups = self.to_topic.values().chain([&self.to_all]);
+        let groups = self.to_some.values().chain([&self.to_all]);
         let members: BTreeMap<&u64, &Member> = groups.flatten().collect();
         for (encoding, outbox) in members.into_values() {
             outbox.offer(&Payload::own(Arc::clone(gap.encoded(*encoding))), now);
@@ -275,10 +278,11 @@ impl Share {
     fn fan_out_by_topic(&self, events: &[Arc<Event>], start: Instant) {
         let mut groups: Vec<(&Group, EventMask)> = Vec::new();
         for (place, event) in events.iter().enumerate() {
-            let Some(group) = self.to_topic.get(&event.topic) else { continue };
-            match groups.iter_mut().find(|(known, _)| std::ptr::eq(*known, group)) {
-                Some((_, mask)) => *mask |= 1 << place,
-                None => groups.push((group, 1 << place)),
+            for group in self.to_some.matching(&event.topic) {
+                match groups.iter_mut().find(|(known, _)| std::ptr::eq(*known, group)) {
+                    Some((_, mask)) => *mask |= 1 << place,
+                    None => groups.push((group, 1 << place)),
+                }
             }
         }
         // The usual case: events of one topic. Its group is gone through as it is.

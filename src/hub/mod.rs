@@ -5,11 +5,13 @@
 //! gets what it missed from the store's window, and everything from then on from its broadcaster.
 
 pub mod broadcaster;
+mod by_name;
 pub mod mailbox;
 pub mod reader;
 pub mod subscribers;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::event::last_seen::LastSeen;
@@ -19,7 +21,7 @@ use crate::store::Store;
 use crate::store::error::{OpenError, PublishError};
 use crate::store::replay::Replay;
 use crate::store::status::Status;
-use crate::store::window::Window;
+use crate::store::window::{TopicLimit, Window};
 use broadcaster::{Subscriber, Timing};
 use subscribers::{Subscribers, Subscription};
 
@@ -50,7 +52,9 @@ impl Hub {
         broadcasters: usize,
         clock: fn() -> u64,
     ) -> Result<Arc<Hub>, OpenError> {
-        let window = Arc::new(Window::new(config.history, Vec::new()));
+        let limits = config.topic_history.iter().cloned();
+        let limits = limits.map(|(pattern, events)| TopicLimit { pattern, events }).collect();
+        let window = Arc::new(Window::new(config.history, limits));
         let subscribers = Subscribers::start(&window, broadcasters, config.heartbeat);
         let subscribers = Arc::new(subscribers.map_err(OpenError::Threads)?);
         let to = Arc::clone(&subscribers);
@@ -78,7 +82,7 @@ impl Hub {
             return Ok(None);
         };
         let ids = self.store.append(drafts)?;
-        let subscribers = self.subscribers.count(&topic);
+        let subscribers = self.subscribers.count_of(&topic);
         Ok(ids.last().map(|id| Receipt { id: *id, subscribers }))
     }
 
@@ -101,6 +105,13 @@ impl Hub {
     pub fn wait_after(&self, last: EventId, topics: &Topics) -> Option<(Replay, EventId)> {
         let is_there = self.subscribers.wait_for(last.successor(), None);
         is_there.then(|| self.subscribers.replay(LastSeen::Event(last), topics))
+    }
+
+    /// What is kept of these topics after `last`, as a client gets it that subscribes now, and the newest id: what
+    /// is published after that is not in it.
+    pub fn read(&self, last: LastSeen, topics: &Topics) -> (Replay, EventId) {
+        self.wait_until_known(last);
+        self.subscribers.replay(last, topics)
     }
 
     /// Makes `subscriber` get every event from now on, and returns those it missed. The caller
@@ -133,6 +144,16 @@ impl Hub {
         self.window.newest()
     }
 
+    /// How many of this server's clients are subscribed to each name (see [`Subscribers::counts`]).
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        self.subscribers.counts()
+    }
+
+    /// See [`Subscribers::wait_counts`].
+    pub fn wait_counts(&self, earliest: Instant, most: usize) -> Option<Vec<(String, usize)>> {
+        self.subscribers.wait_counts(earliest, most)
+    }
+
     /// How the store is doing.
     pub fn store_status(&self) -> Status {
         self.store.status()
@@ -155,3 +176,6 @@ impl Hub {
         self.subscribers.stop();
     }
 }
+
+#[cfg(test)]
+mod tests;

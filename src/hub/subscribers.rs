@@ -4,23 +4,29 @@
 //! subscription falls between two events for certain: what came before it is in its replay, what comes after it
 //! in the channel. No gap, no duplicate.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::broadcaster::{Broadcaster, Message, Subscriber, Timing};
+use super::by_name::ByName;
 use super::mailbox::Mailbox;
 use crate::event::EventId;
 use crate::event::last_seen::LastSeen;
-use crate::event::topics::Topics;
+use crate::event::topics::{ALL_TOPICS, Topics};
 use crate::store::delivery::Delivery;
 use crate::store::replay::Replay;
 use crate::store::window::Window;
 
+/// The topic on which counts of subscribers are published. While nobody has named it, nothing is noted.
+pub const COUNTS_TOPIC: &str = "subscribers";
+
 /// See the module's documentation.
 pub struct Subscribers {
     order: Mutex<Order>,
+    /// Signalled when a count has changed that somebody wants to know, and at the end.
+    counted: Condvar,
     /// Signalled when something is delivered and somebody waits for it, and at the end.
     delivered: Condvar,
     broadcasters: Vec<Broadcaster>,
@@ -29,9 +35,11 @@ pub struct Subscribers {
 }
 
 struct Order {
-    /// Subscribers of every topic, and of single ones.
+    /// Subscribers of every topic, and of topics and patterns.
     to_all: usize,
-    to_topic: HashMap<Arc<str>, usize>,
+    to_some: ByName<usize>,
+    /// The names whose counts have changed, while somebody wants to know.
+    changed: Option<BTreeSet<Arc<str>>>,
     next_broadcaster: usize,
     /// How many subscribers each broadcaster has.
     members: Vec<usize>,
@@ -55,14 +63,16 @@ impl Subscribers {
             .collect::<io::Result<_>>()?;
         let order = Order {
             to_all: 0,
-            to_topic: HashMap::new(),
+            to_some: ByName::default(),
+            changed: None,
             next_broadcaster: 0,
             members: vec![0; broadcasters.len()],
             is_stopped: false,
             waiting: 0,
         };
         let (order, window) = (Mutex::new(order), Arc::clone(window));
-        Ok(Subscribers { order, delivered: Condvar::new(), broadcasters, window })
+        let (counted, delivered) = (Condvar::new(), Condvar::new());
+        Ok(Subscribers { order, counted, delivered, broadcasters, window })
     }
 
     fn order(&self) -> MutexGuard<'_, Order> {
@@ -126,7 +136,7 @@ impl Subscribers {
     pub fn add(self: &Arc<Self>, subscriber: Subscriber, last: LastSeen) -> (Subscription, Replay) {
         let mut order = self.order();
         let replay = Replay::new(&self.window, last, &subscriber.topics, Topics::named([]));
-        order.count(&subscriber.topics, true);
+        self.count(&mut order, &subscriber.topics, true);
         let broadcaster = order.next_broadcaster % self.broadcasters.len();
         order.next_broadcaster += 1;
         let subscription = Subscription {
@@ -148,10 +158,43 @@ impl Subscribers {
         (subscription, replay)
     }
 
+    /// Counts a subscriber more, or less.
+    fn count(&self, order: &mut Order, topics: &Topics, more: bool) {
+        order.count(topics, more);
+        if order.changed.is_some() {
+            self.counted.notify_one();
+        }
+    }
+
     /// How many clients are subscribed to `topic`.
-    pub fn count(&self, topic: &str) -> usize {
+    pub fn count_of(&self, topic: &str) -> usize {
         let order = self.order();
-        order.to_all + order.to_topic.get(topic).copied().unwrap_or(0)
+        order.to_all + order.to_some.matching(topic).sum::<usize>()
+    }
+
+    /// How many clients are subscribed to each name: a topic, a pattern, or [`ALL_TOPICS`]. Names without a
+    /// client are left out.
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        self.order().counts().collect()
+    }
+
+    /// Waits until counts have changed while somebody is subscribed to [`COUNTS_TOPIC`], and until `earliest`.
+    /// Returns names and counts, at most so many of them; `None` at the end. For one thread.
+    pub fn wait_counts(&self, earliest: Instant, most: usize) -> Option<Vec<(String, usize)>> {
+        let mut order = self.order();
+        loop {
+            let left = earliest.saturating_duration_since(Instant::now());
+            let is_changed = order.changed.as_ref().is_some_and(|changed| !changed.is_empty());
+            order = match is_changed {
+                _ if order.is_stopped => return None,
+                true if left.is_zero() => return Some(order.take_counts(most)),
+                true => {
+                    let waited = self.counted.wait_timeout(order, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                false => self.counted.wait(order).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
     }
 
     /// The fan-out times of each broadcaster.
@@ -164,6 +207,7 @@ impl Subscribers {
     pub fn close(&self) {
         self.order().is_stopped = true;
         self.delivered.notify_all();
+        self.counted.notify_all();
         let (done, all_done) = crossbeam_channel::bounded(0);
         for broadcaster in &self.broadcasters {
             broadcaster.mailbox.send(Message::Flush(done.clone()));
@@ -186,22 +230,57 @@ impl Subscribers {
 
 impl Order {
     fn count(&mut self, topics: &Topics, more: bool) {
-        let change = |count: usize| {
-            if more { count + 1 } else { count.saturating_sub(1) }
+        let change = |count: &mut usize| {
+            *count = if more { *count + 1 } else { count.saturating_sub(1) };
         };
         match topics {
-            Topics::All => self.to_all = change(self.to_all),
+            Topics::All => change(&mut self.to_all),
             Topics::Some(names) => {
                 for name in names.iter() {
-                    let count = change(self.to_topic.get(name).copied().unwrap_or(0));
-                    if count > 0 {
-                        self.to_topic.insert(Arc::clone(name), count);
-                    } else {
-                        self.to_topic.remove(name);
-                    }
+                    self.to_some.update(name, change, |count| *count == 0);
                 }
             }
         }
+        self.note_change(topics, more);
+    }
+
+    /// Notes that the counts of `topics` have changed, if somebody wants to know.
+    fn note_change(&mut self, topics: &Topics, more: bool) {
+        let names = match topics {
+            Topics::All => &[Arc::from(ALL_TOPICS)][..],
+            Topics::Some(names) => names,
+        };
+        if names.iter().any(|name| **name == *COUNTS_TOPIC) {
+            let is_wanted = self.to_some.get(COUNTS_TOPIC).is_some();
+            self.changed = match (is_wanted, more) {
+                (false, _) => None,
+                // Who is new has seen no count yet.
+                (true, true) => Some(self.counts().map(|(name, _)| name.into()).collect()),
+                (true, false) => self.changed.take(),
+            };
+        }
+        if let Some(changed) = &mut self.changed {
+            changed.extend(names.iter().cloned());
+        }
+    }
+
+    /// The counts of all names that have a subscriber.
+    fn counts(&self) -> impl Iterator<Item = (String, usize)> {
+        let all = (self.to_all > 0).then(|| (ALL_TOPICS.to_owned(), self.to_all));
+        all.into_iter().chain(self.to_some.iter().map(|(name, count)| (name, *count)))
+    }
+
+    /// Takes at most so many of the names whose counts have changed, with their counts.
+    fn take_counts(&mut self, most: usize) -> Vec<(String, usize)> {
+        let Some(changed) = &mut self.changed else { return Vec::new() };
+        let rest = changed.iter().nth(most).cloned();
+        let rest = rest.map(|name| changed.split_off(&name)).unwrap_or_default();
+        let taken = std::mem::replace(changed, rest);
+        let count = |name: &str| match name {
+            ALL_TOPICS => self.to_all,
+            name => self.to_some.get(name).copied().unwrap_or(0),
+        };
+        taken.iter().map(|name| (name.to_string(), count(name))).collect()
     }
 }
 
@@ -238,8 +317,8 @@ impl Subscription {
             // A topic that the client had already is among the new ones where these are all topics.
             false => Replay::new(&self.subscribers.window, last, &join, before),
         };
-        order.count(&leave, false);
-        order.count(&join, true);
+        self.subscribers.count(&mut order, &leave, false);
+        self.subscribers.count(&mut order, &join, true);
         self.mailbox().send(Message::Change { client: self.client, leave, join });
         replay
     }
@@ -257,7 +336,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         {
             let mut order = self.subscribers.order();
-            order.count(&self.topics, false);
+            self.subscribers.count(&mut order, &self.topics, false);
             order.members[self.broadcaster] -= 1;
         }
         let topics = std::mem::replace(&mut self.topics, Topics::named([]));

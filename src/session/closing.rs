@@ -46,9 +46,10 @@ pub(super) fn wait_closed(outbox: &Outbox, linger: ReadBounds) {
     read_out(stream, linger, |_| false);
 }
 
-/// The close frame that a client gets when the server shuts down: 1001, `Going Away`.
+/// The close frame that a client gets when the server shuts down: 1012, `Service Restart` (IANA registry
+/// of close codes). Come back, here or to another server, with the id of the last event.
 pub fn shutdown_message() -> Vec<u8> {
-    close_frame(CloseCode::Away, "server shutdown")
+    close_frame(CloseCode::Restart, "server shutdown")
 }
 
 /// A close frame with this code and reason, of at most 123 bytes.

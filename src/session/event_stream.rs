@@ -122,7 +122,8 @@ impl EventStream {
         self.session.query()
     }
 
-    /// The id of the last event that the client has seen, if it comes back (`Last-Event-ID`).
+    /// The id of the last event that the client has seen, if it comes back (`Last-Event-ID`); else what it wants to
+    /// begin with: `earliest`, or `latest` (also where the query has a parameter of this name).
     pub fn last_event_id(&self) -> Option<String> {
         self.session.last_event_id()
     }
@@ -186,7 +187,8 @@ impl EventStream {
         topics: impl IntoIterator<Item = T>,
     ) -> Result<(), ClientError> {
         // Before the greeting: a client that has read it misses nothing that is published from then on.
-        let topics = Topics::asked_for(&topics.into_iter().map(Into::into).collect());
+        let topics =
+            Topics::asked_for(&topics.into_iter().map(Into::into).collect::<Vec<String>>());
         let last = LastSeen::parse(self.last_event_id().as_deref());
         let mut subscribed = self.session.subscribe(topics, last)?;
         self.write_missed(&mut subscribed);
@@ -233,10 +235,11 @@ impl EventStream {
 }
 
 /// What a client is told when the server shuts down: when to come back, and that the stream ends here.
-/// Spread over two seconds, so that not all of them come at once.
-pub fn shutdown_message(client: u64, coding: Coding) -> Vec<u8> {
-    // Any number that differs between neighbours will do; this is Knuth's multiplicative hash.
-    let jitter = client.wrapping_mul(2_654_435_761) % 2_000;
+/// After a second at the earliest, and spread over `spread`, so that not all of them come at once.
+pub fn shutdown_message(client: u64, spread: Duration, coding: Coding) -> Vec<u8> {
+    // Knuth's multiplicative hash: clients that came one after another are spread evenly.
+    let hash = u128::from((client as u32).wrapping_mul(2_654_435_769));
+    let jitter = (hash * (spread.as_millis() + 1)) >> 32;
     let retry = coding.frame(format!("retry: {}\n", 1_000 + jitter).as_bytes());
     [&*retry, coding.end()].concat()
 }
@@ -247,10 +250,23 @@ mod tests {
 
     #[test]
     fn shutdown_messages_are_spread() {
-        let messages = (0..200).map(|client| shutdown_message(client, Coding::Identity));
-        let all: std::collections::HashSet<_> = messages.collect();
-        assert!(all.len() > 150, "{}", all.len());
-        assert!(all.iter().all(|one| one.starts_with(b"retry: ") && one.ends_with(b"\n")));
-        assert!(shutdown_message(1, Coding::Chunked).ends_with(b"\n\r\n0\r\n\r\n"));
+        for (spread, steps) in [(2, 20), (60, 100), (365 * 24 * 3600, 100)] {
+            let spread = Duration::from_secs(spread);
+            let mut delays: Vec<u128> = (1..=200)
+                .map(|client| {
+                    let message = shutdown_message(client, spread, Coding::Identity);
+                    let text = std::str::from_utf8(&message).unwrap();
+                    text.strip_prefix("retry: ").unwrap().trim_end().parse().unwrap()
+                })
+                .collect();
+            delays.sort_unstable();
+            assert!(delays[0] >= 1_000 && delays[199] <= 1_000 + spread.as_millis());
+            // No step without a client: they do not come in clusters.
+            let step = spread.as_millis() / steps;
+            assert!(delays.windows(2).all(|pair| pair[1] - pair[0] <= 2 * step), "{delays:?}");
+            assert!(delays[199] - delays[0] > spread.as_millis() * 9 / 10, "{delays:?}");
+        }
+        let at_once = shutdown_message(7, Duration::ZERO, Coding::Chunked);
+        assert_eq!(at_once, b"c\r\nretry: 1000\n\r\n0\r\n\r\n");
     }
 }

@@ -22,3 +22,9 @@ pub mod websocket;
 /// The names of the parameter for clients that cannot send the header field `Last-Event-ID`. Each polyfill
 /// of `EventSource` has its own.
 pub const LAST_EVENT_ID_NAMES: [&str; 3] = ["last_event_id", "lastEventId", "last-event-id"];
+
+/// The name of the parameter for clients that want the newest event of each topic at once, unless they come
+/// back; and its values, which all mean the same.
+pub const LATEST: &str = "latest";
+/// See [`LATEST`].
+pub const LATEST_VALUES: [&str; 3] = ["", "1", "true"];

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::LAST_EVENT_ID_NAMES;
 use super::error::ClientError;
+use super::{LAST_EVENT_ID_NAMES, LATEST, LATEST_VALUES};
 use crate::app::App;
 use crate::client::outbox::Outbox;
 use crate::client::reason::Reason;
@@ -77,12 +77,20 @@ impl Session {
 
     #[inline(never)]
     pub fn last_event_id(&self) -> Option<String> {
-        let is_known = |name: &str| LAST_EVENT_ID_NAMES.contains(&name);
         let in_query = || {
-            let pairs = form_urlencoded::parse(self.query.as_bytes());
-            pairs.filter(|(name, _)| is_known(name)).last().map(|(_, value)| value.into_owned())
+            let (mut id, mut latest) = (None, None);
+            for (name, value) in form_urlencoded::parse(self.query.as_bytes()) {
+                if LAST_EVENT_ID_NAMES.contains(&&*name) {
+                    id = Some(value.into_owned()).filter(|id| !id.is_empty());
+                } else if name == LATEST && LATEST_VALUES.contains(&&*value) {
+                    latest = Some(LATEST.to_owned());
+                }
+            }
+            // An `EventSource` comes back with the same query.
+            id.or(latest)
         };
-        self.last_event_id.as_deref().map(str::to_owned).or_else(in_query)
+        let in_head = self.last_event_id.as_deref().filter(|id| !id.is_empty());
+        in_head.map(str::to_owned).or_else(in_query)
     }
 
     /// Writes the response, if that is not done.

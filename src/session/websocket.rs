@@ -67,7 +67,8 @@ impl WebSocket {
         self.session.query()
     }
 
-    /// The id of the last event that the client has seen, if its request names one.
+    /// The id of the last event that the client has seen, if its request names one; or what it wants to begin with,
+    /// as [`EventStream::last_event_id`](super::event_stream::EventStream::last_event_id).
     pub fn last_event_id(&self) -> Option<String> {
         self.session.last_event_id()
     }

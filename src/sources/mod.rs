@@ -1,4 +1,5 @@
 //! Where events come from besides publishers.
 
+pub mod subscribers;
 #[cfg(feature = "metrics")]
 pub mod tick;

@@ -32,7 +32,7 @@ pub struct Store {
 }
 
 enum Backend {
-    Local(Local),
+    Local(Box<Local>),
     #[cfg(feature = "redis")]
     Redis(redis::Redis),
 }
@@ -56,7 +56,8 @@ impl Store {
             let redis = redis::Redis::open(&options, window, deliver)?;
             return Ok(Store { backend: Backend::Redis(redis) });
         }
-        Ok(Store { backend: Backend::Local(Local::open(config, clock, window, deliver)?) })
+        let local = Local::open(config, clock, window, deliver)?;
+        Ok(Store { backend: Backend::Local(Box::new(local)) })
     }
 
     /// Stores events, all or none, and delivers them. Returns an id for each: where its key was used before, the

@@ -28,7 +28,7 @@ struct Rest {
     except: Topics,
     after: EventId,
     until: EventId,
-    /// Of losses up to here the client knows.
+    /// Up to which id the client knows of losses, or has not asked.
     told: EventId,
 }
 
@@ -36,9 +36,8 @@ impl Replay {
     /// What a client with these topics missed that gets live events from behind the newest id on, but nothing on
     /// the topics of `except`. To be called while nothing is pushed.
     pub fn new(window: &Arc<Window>, last: LastSeen, topics: &Topics, except: Topics) -> Replay {
-        let Beginning { seen, first, until } = window.begin(last, topics);
-        let (window, topics) = (Arc::clone(window), topics.clone());
-        let (after, told) = (until, EventId::default());
+        let Beginning { seen, first, until, told } = window.begin(last, topics);
+        let (window, topics, after) = (Arc::clone(window), topics.clone(), until);
         let rest = Some(Rest { window, topics, except, after, until, told });
         let mut replay = Replay { seen, ready: Vec::new(), rest };
         replay.take_in(first);

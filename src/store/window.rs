@@ -9,7 +9,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::last_seen::LastSeen;
-use crate::event::topics::{Topics, is_covered};
+use crate::event::topics::{Topics, is_covered, prefix_of};
 use crate::event::{Event, EventId};
 
 /// The most memory that the window keeps, whatever its length in events.
@@ -75,6 +75,8 @@ pub(super) struct Beginning {
     pub first: Batch,
     /// Where what it missed ends.
     pub until: EventId,
+    /// Of losses up to here it knows, or has not asked.
+    pub told: EventId,
 }
 
 /// Some of the events that a client missed.
@@ -146,23 +148,29 @@ impl Window {
             // It comes back with the newest id, and misses nothing in between.
             LastSeen::Nothing => newest,
             LastSeen::Event(id) if id <= newest && !kept.is_hole(id) => id,
-            LastSeen::Earliest => kept.complete_after(topics),
+            LastSeen::Earliest => {
+                // With limits of their own, topics may have lost events that are newer than what others keep. A
+                // client that gets none of the events comes back as it came.
+                let told = kept.complete_after(EventId::default(), topics);
+                let first = kept.read(EventId::default(), newest, told, topics);
+                return Beginning { seen: None, first, until: newest, told };
+            }
             LastSeen::Event(_) | LastSeen::Unknown => {
                 // A stranger's id says nothing about what was seen: the gap is all that can be told.
                 let first = Batch { gap: Some(newest), ..Batch::default() };
-                return Beginning { seen: None, first, until: newest };
+                return Beginning { seen: None, first, until: newest, told: newest };
             }
             LastSeen::Latest => match kept.latest(topics) {
                 events if events.is_empty() => newest,
                 events => {
                     // With an id above those of the events it would come back as if it had seen them.
                     let first = Batch { events, ..Batch::default() };
-                    return Beginning { seen: None, first, until: newest };
+                    return Beginning { seen: None, first, until: newest, told: newest };
                 }
             },
         };
         let first = kept.read(after, newest, after, topics);
-        Beginning { seen: Some(after), first, until: newest }
+        Beginning { seen: Some(after), first, until: newest, told: after }
     }
 
     /// The next events behind `after` and up to `until` on these topics. The reader knows of losses up to
@@ -234,8 +242,9 @@ impl Kept {
 
     fn read(&self, after: EventId, until: EventId, told: EventId, topics: &Topics) -> Batch {
         // What was lost beyond `until` was not meant for this reader, but then all before it is lost as well.
-        let lost = self.complete_after(topics).min(until);
-        let gap = (lost > told.max(after)).then_some(lost);
+        let known = told.max(after);
+        let lost = self.complete_after(known, topics).min(until);
+        let gap = (lost > known).then_some(lost);
         let Some(lost) = gap else { return self.range(after, until, topics) };
         // What is kept from before the loss comes before the gap: the ids that a client gets only rise.
         let before = self.range(after, lost, topics);
@@ -262,10 +271,16 @@ impl Kept {
         Batch { gap: None, events, next: None }
     }
 
-    /// The newest loss on these topics: all their events after it are kept.
-    fn complete_after(&self, topics: &Topics) -> EventId {
+    /// The newest loss on these topics after `after`: all their later events are kept. Without one, an id up to
+    /// `after`, or the floor.
+    fn complete_after(&self, after: EventId, topics: &Topics) -> EventId {
         let lost = match topics {
             Topics::All => self.topics_by_loss.keys().next_back().copied(),
+            Topics::Some(names) if names.iter().any(|name| prefix_of(name).is_some()) => {
+                // From the newest loss on: a client that comes back has mostly seen what is lost.
+                let mut lost = self.topics_by_loss.iter().rev().take_while(|(id, _)| **id > after);
+                lost.find(|(_, topic)| topics.match_topic(topic)).map(|(id, _)| *id)
+            }
             Topics::Some(names) => {
                 names.iter().filter_map(|name| self.lost.get(name).copied()).max()
             }
@@ -445,10 +460,33 @@ mod tests {
         assert_eq!(earliest("gauge/b"), (None, vec![102]));
         assert_eq!(earliest("gauge/fine"), (None, vec![105, 106]));
         assert_eq!(earliest("noise"), (None, vec![114, 115, 116]));
+        assert_eq!(earliest("gauge/*"), (None, vec![102, 103, 105, 106]), "all that is kept");
+        assert_eq!(
+            after(&window, 102, &Topics::named(["gauge/*"])),
+            (Some(104), vec![103, 105, 106])
+        );
+        assert_eq!(after(&window, 104, &Topics::named(["gauge/*"])), (None, vec![105, 106]));
         assert_eq!(after(&window, 101, &Topics::named(["gauge/a"])), (None, vec![103]));
         assert_eq!(after(&window, 100, &Topics::named(["gauge/a"])), (Some(101), vec![103]));
         let latest = replay(&window, LastSeen::Latest, &Topics::All);
         assert_eq!(latest, (None, vec![102, 103, 106, 116]));
+    }
+
+    #[test]
+    fn a_gap_is_told_once_though_older_events_follow() {
+        let limits = vec![TopicLimit { pattern: "gauge".to_owned(), events: 1 }];
+        let window = Arc::new(Window::new(10_000, limits));
+        window.gap(id(100));
+        for number in 0..3 * BATCH as u64 {
+            push(&window, 101 + number, "log");
+        }
+        push(&window, 10_001, "gauge");
+        push(&window, 10_002, "gauge");
+        // The function fails where there is more than one.
+        let (gap, events) = after(&window, 101, &Topics::All);
+        assert_eq!((gap, events.len()), (Some(10_001), 3 * BATCH));
+        let (gap, events) = replay(&window, LastSeen::Earliest, &Topics::All);
+        assert_eq!((gap, events.len()), (None, 3 * BATCH + 1));
     }
 
     #[test]

@@ -92,7 +92,7 @@ def fails_over(kind, context, client):
         assert numbers(gap["id"]) < numbers(live[0][0]), gap
 
 
-@behind("ws", "echo, events, replay, 1001", proxies=ALL)
+@behind("ws", "echo, events, replay, 1012", proxies=ALL)
 def sockets(kind, context, client):
     flags = ("--deflate",) if context.compresses else ()
     with kind(context, *flags) as proxy:
@@ -115,7 +115,7 @@ def sockets(kind, context, client):
         socket.welcome()
         socket.ws_events(missed, "t")
         serving(proxy, "websocket").stop()
-        socket.expect("closed", code=1001, reason="server shutdown")
+        socket.expect("closed", code=1012, reason="server shutdown")
 
 
 @behind("ws", "close codes, both ways")

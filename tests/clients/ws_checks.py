@@ -141,8 +141,8 @@ def resumes(context, client):
         socket.ws_events(several(server, 3, "live", topic="t"), "t")
 
 
-@check("ws, without an end", "server restarts: 1001, gap, everything of the new run")
-@check("ws", "server restarts: 1001, gap, everything of the new run")
+@check("ws, without an end", "server restarts: 1012, gap, everything of the new run")
+@check("ws", "server restarts: 1012, gap, everything of the new run")
 def restart(context, client):
     with start(context) as server:
         port, url = server.port, f"{server.url}/ws?topic=t"
@@ -152,7 +152,7 @@ def restart(context, client):
         socket.ws_events(seen, "t")
         code = server.stop()
         assert code == 0, f"exit code {code}"
-        socket.expect("closed", code=1001, reason="server shutdown")
+        socket.expect("closed", code=1012, reason="server shutdown")
     with start(context, port=port) as server:
         early = several(server, 3, "second run", topic="t")
         socket = client.open("ws", f"{url}&last_event_id={seen[-1][0]}")

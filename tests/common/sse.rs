@@ -191,6 +191,12 @@ impl Sse {
         assert_eq!(event.id, Some(marker), "{cause} published {event:?}");
     }
 
+    /// The same for a client that is subscribed to `topic`.
+    pub fn expect_nothing_on(&mut self, server: &Remote, topic: &str) {
+        let marker = server.publish_id(&format!("/publish?topic={topic}"), "marker");
+        assert_eq!(self.event().expect("the marker").id, Some(marker));
+    }
+
     /// Whether the stream has ended as the server meant it to (with its last chunk).
     pub fn is_whole(&self) -> bool {
         self.reader.get_ref().is_whole

@@ -133,7 +133,7 @@ def report(members, publisher, may_end):
         "open": sum(not member.ended for member in members.all),
         "broken": sum("broken" in (member.ended or "") for member in members.all),
         "retries": sum(member.parser.retries > 0 and member.parser.is_whole for member in sse),
-        "gone away": sum(member.close_code == 1001 for member in websocket),
+        "told": sum(member.close_code == 1012 for member in websocket),
     }
 
 

@@ -33,8 +33,8 @@ def sigterm(binary, result):
         context.note(f"exit code {code} after {seconds * 1000:.0f} ms")
         context.check(report["published"] > 0, "not one event was published")
         result.failures += report["problems"][:5]
-        told, retried = report["gone away"], report["retries"]
-        context.check(told == HALF, f"{told} of {HALF} WebSocket clients got close code 1001")
+        told, retried = report["told"], report["retries"]
+        context.check(told == HALF, f"{told} of {HALF} WebSocket clients got close code 1012")
         context.check(retried == HALF, f"{retried} of {HALF} SSE clients got a retry and the last chunk")
         context.check(report["open"] == 0, f"{report['open']} connections are still open")
         context.check(report["broken"] == 0, f"{report['broken']} connections were reset")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::draft::ALL_TOPICS;
+use crate::event::topics::ALL_TOPICS;
 use crate::event::{Draft, Event, EventId};
 use crate::store::delivery::Delivery;
 

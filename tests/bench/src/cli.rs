@@ -8,7 +8,7 @@ use crate::procfs::Server;
 use crate::target::Transport;
 use crate::{
     churn, compare, compare_floor, echo, echo_report, fanout_report, floor_child, idle,
-    publish_cost, ramp, replay, saturate,
+    publish_cost, ramp, replay, returning, saturate,
 };
 
 /// Open-loop load generator for push servers (SSE and WebSocket).
@@ -155,6 +155,30 @@ enum Command {
         #[arg(long, default_value = "bench")]
         topic: String,
     },
+    /// Live events while many clients return at once. The server must keep enough: with --history 4000,
+    /// the defaults.
+    Returning {
+        #[command(flatten)]
+        common: Common,
+        /// --clients are those that stay.
+        #[command(flatten)]
+        load: Load,
+        /// How those are connected that stay.
+        #[arg(long, value_enum, default_value = "sse")]
+        transport: Transport,
+        /// Clients that return, a quarter of --seconds after the beginning.
+        #[arg(long, default_value_t = 5000)]
+        returning: usize,
+        /// Events each of them has missed.
+        #[arg(long, default_value_t = 1000)]
+        events: u64,
+        /// Connections of theirs under way at a time.
+        #[arg(long, default_value_t = 256)]
+        at_once: usize,
+        /// The topic published to and subscribed to.
+        #[arg(long, default_value = "bench")]
+        topic: String,
+    },
     /// Server CPU of a publish request on a kept connection, and on a new one each. Needs --pid.
     PublishCost {
         #[command(flatten)]
@@ -275,6 +299,14 @@ pub fn run() -> Result<()> {
             let plan = replay::Plan { clients, events, size, at_once, topic };
             let (target, server) = common.open()?;
             replay::run(&plan, &target, server.as_ref())?.print(common.own.json);
+        }
+        Command::Returning { common, load, transport, returning, events, at_once, topic } => {
+            let fan = load.plan(transport, &topic, 1, common.own.cpu)?;
+            let size = fan.size;
+            let back = replay::Plan { clients: returning, events, size, at_once, topic };
+            let (target, server) = common.open()?;
+            returning::run(&returning::Plan { fan, back }, &target, server.as_ref())?
+                .print(common.own.json);
         }
         Command::PublishCost { common, requests, size, rounds, topic } => {
             let plan = publish_cost::Plan { requests, size, rounds, topic };

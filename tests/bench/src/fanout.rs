@@ -44,6 +44,8 @@ pub struct Plan {
     pub batch: u64,
     /// The CPU the generator has taken for itself, if any.
     pub cpu: Option<usize>,
+    /// Whether each delivery is kept by itself: see [`Ledger::log`].
+    pub log: bool,
 }
 
 /// What came out.
@@ -139,14 +141,14 @@ pub fn measure(
 ) -> Result<Outcome> {
     let run = new_run();
     if plan.warmup > 0.0 {
-        drive(swarm, feeder, &plan.phase(plan.warmup, !run), plan.clients)?;
+        drive(swarm, feeder, &plan.phase(plan.warmup, !run), plan)?;
     }
     let rss_after = server.map(Server::rss_kib);
     let grown = rss_after.zip(rss_before).map(|(after, before)| after as f64 - before as f64);
     swarm.lag = crate::ledger::Times::new();
     let window = Window::open(server);
     let phase = plan.phase(plan.seconds, run);
-    let (ledger, feed) = drive(swarm, feeder, &phase, plan.clients)?;
+    let (ledger, feed) = drive(swarm, feeder, &phase, plan)?;
     let active = ledger.last.max(phase.planned(phase.count - 1)).saturating_sub(phase.start);
     let usage = window.close(active.max(1_000_000));
     Ok(Outcome {
@@ -168,9 +170,10 @@ fn drive(
     swarm: &mut Swarm,
     feeder: &mut dyn Feeder,
     phase: &Phase,
-    clients: usize,
+    plan: &Plan,
 ) -> Result<(Ledger, FeedReport)> {
-    let mut ledger = Ledger::new(phase.run, clients, phase.count);
+    let mut ledger = Ledger::new(phase.run, plan.clients, phase.count);
+    ledger.log = plan.log.then(Vec::new);
     let waker = swarm.waker();
     let (sender, receiver) = mpsc::channel();
     let feed = thread::scope(|scope| {
@@ -190,7 +193,7 @@ fn drive(
         }
     })?;
     let ended = monotonic_ns();
-    let expected = feed.accepted * clients as u64;
+    let expected = feed.accepted * plan.clients as u64;
     while ledger.delivered < expected {
         let quiet_since = ledger.last.max(ended);
         if monotonic_ns().saturating_sub(quiet_since) > STRAGGLERS {

@@ -69,6 +69,8 @@ pub struct Ledger {
     newest: Vec<u32>,
     /// Arrival minus planned time of every first delivery.
     pub latency: Times,
+    /// The same one by one, with the planned time first, where it is wanted.
+    pub log: Option<Vec<(u64, u64)>>,
     /// First deliveries.
     pub delivered: u64,
     /// Deliveries of what had already arrived.
@@ -90,6 +92,7 @@ impl Ledger {
             seen: vec![0; words * clients],
             newest: vec![0; clients],
             latency: Times::new(),
+            log: None,
             delivered: 0,
             duplicates: 0,
             out_of_order: 0,
@@ -118,7 +121,11 @@ impl Ledger {
         }
         self.delivered += 1;
         self.last = at;
-        self.latency.record(at.saturating_sub(stamp.planned));
+        let late = at.saturating_sub(stamp.planned);
+        self.latency.record(late);
+        if let Some(log) = &mut self.log {
+            log.push((stamp.planned, late));
+        }
     }
 }
 

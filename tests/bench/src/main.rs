@@ -46,6 +46,7 @@ mod publisher;
 mod ramp;
 mod replay;
 mod report;
+mod returning;
 mod saturate;
 mod sse;
 mod stamp;

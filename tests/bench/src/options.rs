@@ -103,6 +103,7 @@ impl Load {
             topic: topic.to_owned(),
             batch,
             cpu,
+            log: false,
         };
         plan.check()?;
         Ok(plan)

@@ -67,12 +67,16 @@ fn event_id(event: &[u8]) -> Option<String> {
 }
 
 /// The books, and when each client had everything.
-struct CatchUp {
-    ledger: Ledger,
+pub struct CatchUp {
+    /// Who got what.
+    pub ledger: Ledger,
     missing: Vec<u64>,
-    start: u64,
-    done: Times,
-    complete: usize,
+    /// When the first began to connect.
+    pub start: u64,
+    /// From then until each client had everything.
+    pub done: Times,
+    /// How many have everything.
+    pub complete: usize,
 }
 
 impl Sink for CatchUp {
@@ -92,36 +96,25 @@ impl Sink for CatchUp {
     }
 }
 
-/// Publishes, then lets everybody come back.
-pub fn run(plan: &Plan, target: &Target, server: Option<&Server>) -> Result<Report> {
+/// Refuses what cannot be run.
+pub fn check(plan: &Plan) -> Result<()> {
     crate::fanout::check_size(plan.size)?;
     if plan.clients == 0 || plan.events == 0 || plan.events > 100_000 || plan.at_once == 0 {
         return Err(Failure::new(
-            "--clients, --events or --at-once is out of range",
+            "the clients that return, their events, or --at-once are out of range",
             "use at least 1 each and at most 100000 events",
         ));
     }
+    Ok(())
+}
+
+/// Publishes, then lets everybody come back.
+pub fn run(plan: &Plan, target: &Target, server: Option<&Server>) -> Result<Report> {
+    check(plan)?;
     let run = new_run();
     let id = publish(plan, target, run)?;
     let window = Window::open(server);
-    let endpoint = Endpoint::Events(Transport::Sse);
-    let mut swarm = Swarm::new(target.clone(), endpoint, Some(&plan.topic))?;
-    swarm.seen = Some(id);
-    let mut books = CatchUp {
-        // The first event is the one they have seen: if it comes again, that is one too many.
-        ledger: Ledger::new(run, plan.clients, plan.events + 1),
-        missing: vec![plan.events; plan.clients],
-        start: monotonic_ns(),
-        done: Times::new(),
-        complete: 0,
-    };
-    swarm.connect_with(plan.clients, plan.at_once, &mut books)?;
-    while books.complete < plan.clients && swarm.connected() > 0 {
-        if monotonic_ns().saturating_sub(books.ledger.last.max(books.start)) > STRAGGLERS {
-            break;
-        }
-        swarm.pump(Duration::from_millis(100), &mut books)?;
-    }
+    let (books, swarm) = come_back(plan, target, run, id)?;
     let active = books.ledger.last.saturating_sub(books.start).max(1_000_000);
     let usage = window.close(active);
 
@@ -154,8 +147,31 @@ pub fn run(plan: &Plan, target: &Target, server: Option<&Server>) -> Result<Repo
     Ok(report)
 }
 
+/// Lets everybody come back who has seen the event `id` of this run, and waits until all have the rest.
+pub fn come_back(plan: &Plan, target: &Target, run: u32, id: String) -> Result<(CatchUp, Swarm)> {
+    let endpoint = Endpoint::Events(Transport::Sse);
+    let mut swarm = Swarm::new(target.clone(), endpoint, Some(&plan.topic))?;
+    swarm.seen = Some(id);
+    let mut books = CatchUp {
+        // The first event is the one they have seen: if it comes again, that is one too many.
+        ledger: Ledger::new(run, plan.clients, plan.events + 1),
+        missing: vec![plan.events; plan.clients],
+        start: monotonic_ns(),
+        done: Times::new(),
+        complete: 0,
+    };
+    swarm.connect_with(plan.clients, plan.at_once, &mut books)?;
+    while books.complete < plan.clients && swarm.connected() > 0 {
+        if monotonic_ns().saturating_sub(books.ledger.last.max(books.start)) > STRAGGLERS {
+            break;
+        }
+        swarm.pump(Duration::from_millis(100), &mut books)?;
+    }
+    Ok((books, swarm))
+}
+
 /// Publishes one event and then those that will be missed; the id of the first.
-fn publish(plan: &Plan, target: &Target, run: u32) -> Result<String> {
+pub fn publish(plan: &Plan, target: &Target, run: u32) -> Result<String> {
     let endpoint = Endpoint::Events(Transport::Sse);
     let mut swarm = Swarm::new(target.clone(), endpoint, Some(&plan.topic))?;
     swarm.connect(1, 1)?;

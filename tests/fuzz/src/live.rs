@@ -31,6 +31,7 @@ fn quiet() -> Result<Config, ConfigError> {
     config.set_ping(Duration::ZERO)?;
     config.set_max_head(MAX_HEAD)?;
     config.set_drain(Duration::from_millis(500))?;
+    config.set_drain_spread(Duration::ZERO)?;
     Ok(config)
 }
 

@@ -193,7 +193,7 @@ impl Stage<'_> {
                 self.catch_up(slot)?;
                 if let Some(client) = &mut self.slots[slot].client {
                     match client.read_end()? {
-                        None | Some(1001) => self.leave(slot, false),
+                        None | Some(1012) => self.leave(slot, false),
                         other => return Err(format!("client {slot} was closed with {other:?}")),
                     }
                 }

@@ -184,6 +184,7 @@ fn fan(scale: &Scale, transport: Transport, clients: usize) -> fanout::Plan {
         topic: TOPIC.to_owned(),
         batch: 1,
         cpu: None,
+        log: false,
     }
 }
 
