@@ -6,17 +6,18 @@
 #![deny(unsafe_code)]
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use log::{Metadata, Record};
+use log::{Log, Metadata, Record};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
+use simple_logger::SimpleLogger;
 use threadcast::Server;
 use threadcast::flags::{self, Command, HELP};
-use threadcast::os::clock::timestamp;
 use threadcast::os::sys;
 
 fn main() -> ExitCode {
@@ -50,7 +51,13 @@ fn main() -> ExitCode {
     if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
         return fail(&format!("cannot wait for signals: {error}"));
     }
-    if let Err(error) = log::set_logger(&Logger) {
+    // tiny_http logs the end of its accept thread as an error; that end is how its listening socket is
+    // closed to others (see src/listener/pipe.rs).
+    let logger = SimpleLogger::new()
+        .with_level(log)
+        .with_module_level("tiny_http", log::LevelFilter::Off)
+        .with_utc_timestamps();
+    if let Err(error) = log::set_boxed_logger(Box::new(Logger(logger))) {
         return fail(&format!("cannot log: {error}"));
     }
     log::set_max_level(log);
@@ -79,27 +86,22 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Writes a line for each record to standard error. That this may fail, as on a full disk, is no reason to
-/// stop.
-struct Logger;
+/// The program's log. A line that cannot be written, as on a full disk, is lost: simple_logger panics then,
+/// which would end the thread that has something to say.
+struct Logger(SimpleLogger);
 
-impl log::Log for Logger {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // tiny_http logs the end of its accept thread as an error; that end is how its listening socket is
-        // closed to others (see src/listener/pipe.rs).
-        !metadata.target().starts_with("tiny_http")
+        self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let (level, target) = (record.level(), record.target());
-            let line = format!("{} {level:<5} [{target}] {}\n", timestamp(), record.args());
-            // In one piece: nobody else's line comes in between.
-            let _ = std::io::stderr().write_all(line.as_bytes());
-        }
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.log(record)));
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.flush()));
+    }
 }
 
 fn fail(message: &str) -> ExitCode {

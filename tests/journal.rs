@@ -315,6 +315,33 @@ fn a_full_disk_refuses_events_and_ends_nothing() {
 }
 
 #[test]
+fn a_server_starts_on_a_full_disk() {
+    let folder = Folder::new("journal-full-start");
+    let path = folder.path.to_str().unwrap();
+    let flags = ["--journal", path];
+    for signal in ["TERM", "KILL"] {
+        let mut server = Server::start(&flags);
+        let last = server.publish_id("/publish", "one");
+        server.publish_id("/publish", "two");
+        server.signal(signal);
+        server.wait_exit();
+        // Not a byte can be written.
+        let mut server = Server::start_limited("-f 0", &flags);
+        assert_eq!(server.get("/healthz").json()["status"], "degraded");
+        let mut sse = Sse::open_after(&server, "/events", Some(&last));
+        assert_eq!(sse.event().unwrap().data.as_deref(), Some("two"));
+        for _ in 0..2 {
+            assert_eq!(server.publish("/publish", "three").status, 507);
+        }
+        server.signal(signal);
+        server.wait_exit();
+        let server = Server::start(&flags);
+        let mut sse = Sse::open_after(&server, "/events", Some(&last));
+        expect(&server, &mut sse, &["two"]);
+    }
+}
+
+#[test]
 fn a_damaged_journal_is_a_gap_and_a_torn_one_is_not() {
     let folder = Folder::new("journal-damage");
     let server = start(&folder, &[]);

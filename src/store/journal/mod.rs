@@ -11,7 +11,8 @@
 //!   synced ([`JournalSync::Always`]). The two are told apart by what changes with every start of the machine.
 //!   Then a gap is written behind what is left. The ids of lost events are not given again: the state holds a
 //!   *ceiling*, on the disk before any id above it is given.
-//! - **A full disk** refuses an append; nothing of it stays in the file, and the next one tries again.
+//! - **A full disk** refuses an append; nothing of it stays in the file, and the next one tries again. A server
+//!   starts on one, too: its clients come back, and miss nothing.
 //!
 //! Why not `redb`, which is a whole database in one crate? It takes 15 s to compile ([`crc32fast`] 0.6 s) and
 //! 9 to 11 µs of CPU for an append without sync (this: 1 µs); and what it has not synced is gone when the
@@ -72,6 +73,10 @@ pub struct Journal {
     /// The last id: of an event or of a gap.
     last: EventId,
     state: State,
+    /// Why the disk does not say yet that the journal is open: it is full. Before that nothing is appended.
+    unbegun: Option<String>,
+    /// The gap that is to be written then.
+    gap: Option<EventId>,
     is_closed: bool,
     /// The frame that is being written; kept for its memory.
     buffer: Vec<u8>,
@@ -126,17 +131,28 @@ impl Journal {
             file: Arc::new(file),
             is_cut_needed: true,
             last: newest,
-            state: State { ceiling: ceiling.max(newest.millis + 1), boot, closed_at: None },
+            state: State {
+                ceiling: ceiling.max(newest.millis.saturating_add(1)),
+                boot,
+                closed_at: None,
+            },
+            unbegun: None,
+            gap: Some(newest).filter(|_| complete.is_none()),
             is_closed: true,
             buffer: Vec::new(),
         };
-        // The gap before the state: a crash in between must find the old state again, which asks for it.
-        let gap = Some(newest).filter(|_| complete.is_none());
-        journal.begin(gap).map_err(JournalError::io("write", &path))?;
-        journal.is_closed = false;
-        if let Some(gap) = gap {
+        if let Some(gap) = journal.gap {
             entry(Entry::Gap(gap));
         }
+        match journal.begin() {
+            Err(error) if is_full(&error) => {
+                let why = format!("cannot write to the journal in {folder:?}: {error}");
+                log::warn!("journal: {why}; until there is room, nothing can be published");
+                journal.unbegun = Some(why);
+            }
+            result => result.map_err(JournalError::io("write", &path))?,
+        }
+        journal.is_closed = false;
         if sync == JournalSync::Interval {
             let syncer = Syncer::start(folder.to_owned()).map_err(JournalError::Thread)?;
             journal.syncer = Some(syncer);
@@ -144,15 +160,19 @@ impl Journal {
         Ok((journal, newest))
     }
 
-    /// Makes the disk say that the journal is open, and that something is missing up to `gap`.
-    fn begin(&mut self, gap: Option<EventId>) -> io::Result<()> {
+    /// Makes the disk say that the journal is open, and where something is missing.
+    fn begin(&mut self) -> io::Result<()> {
         self.cut()?;
-        if let Some(gap) = gap {
+        // The gap before the state: a crash in between must find the old state again, which asks for it.
+        if let Some(gap) = self.gap {
             frame::encode(gap, &[], &mut self.buffer);
             self.write()?;
+            self.gap = None;
         }
         self.file.sync_all()?;
-        self.state.write(&self.folder)
+        self.state.write(&self.folder)?;
+        self.unbegun = None;
+        Ok(())
     }
 
     /// Writes events, all or none. Their ids rise, and are above all before. `oldest` is the oldest event that
@@ -175,10 +195,9 @@ impl Journal {
         }
         self.try_append(records, newest).map_err(|error| {
             let why = format!("cannot write to the journal in {:?}: {error}", self.folder);
-            use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-            match error.kind() {
-                FileTooLarge | QuotaExceeded | StorageFull => PublishError::Full(why),
-                _ => PublishError::Unavailable(why),
+            match is_full(&error) {
+                true => PublishError::Full(why),
+                false => PublishError::Unavailable(why),
             }
         })?;
         self.last = newest;
@@ -191,6 +210,9 @@ impl Journal {
     }
 
     fn try_append(&mut self, records: &[Record<'_>], newest: EventId) -> io::Result<()> {
+        if self.unbegun.is_some() {
+            self.begin()?;
+        }
         if self.is_cut_needed {
             self.cut()?;
         }
@@ -277,9 +299,9 @@ impl Journal {
         self.full.iter().chain([&self.segment]).map(|segment| segment.bytes).sum()
     }
 
-    /// Why events may not be on the disk though they were acknowledged, if that is so.
+    /// Why nothing can be appended, or why events may not be on the disk though they were.
     pub fn problem(&self) -> Option<String> {
-        self.syncer.as_ref().and_then(Syncer::problem)
+        self.unbegun.clone().or_else(|| self.syncer.as_ref().and_then(Syncer::problem))
     }
 
     /// Writes all to the disk, and that this is all; lets others open the folder. Nothing can be appended any
@@ -292,7 +314,7 @@ impl Journal {
         if let Some(syncer) = &mut self.syncer {
             syncer.stop();
         }
-        // Otherwise it is closed as after a crash, which is the safe side.
+        // Otherwise the state stays as it is, which is the safe side.
         if self.problem().is_none() && !self.is_cut_needed {
             self.state.closed_at = Some(self.last);
             if let Err(error) = self.state.write(&self.folder) {
@@ -327,6 +349,11 @@ fn lock(folder: &Path) -> Result<File, JournalError> {
         Err(Errno::WOULDBLOCK) => Err(JournalError::InUse(folder.to_owned())),
         Err(error) => Err(JournalError::io("lock", &path)(error.into())),
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull)
 }
 
 fn begin_segment(path: &Path) -> io::Result<File> {

@@ -109,20 +109,24 @@ fn run(shared: &Shared) {
 mod tests {
     use super::*;
 
+    fn wait(syncer: &Syncer, condition: fn(&Option<String>) -> bool) {
+        let holds = (0..2_000).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            condition(&syncer.problem())
+        });
+        assert!(holds, "not within 20 s");
+    }
+
     #[test]
     fn a_file_is_synced_without_further_writes_and_at_the_end() {
         let mut syncer = Syncer::start("folder".into()).unwrap();
         // Files that cannot be synced show when that is tried (fsync(2): `EINVAL`).
         let file = || Arc::new(File::open("/dev/null").unwrap());
         syncer.add(&file());
-        while syncer.problem().is_none() {
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait(&syncer, Option::is_some);
         assert!(syncer.problem().unwrap().contains("\"folder\""));
         syncer.add(&Arc::new(File::open(".").unwrap()));
-        while syncer.problem().is_some() {
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait(&syncer, Option::is_none);
         syncer.add(&file());
         syncer.stop();
         assert!(syncer.problem().is_some());

@@ -9,7 +9,8 @@
 //! Entries have the fields `t` (topic), `e` (event name, if any), `d` (data) and `p`, the id of the entry before:
 //! see [`Chain`](entry::Chain). A marker has `reset` instead of data. It is written where the stream ends below
 //! an id that a server has seen: Redis came back without its newest entries, or the stream was deleted. Its id
-//! is above that one, so ids never fall, and it tells all servers of the loss.
+//! is above that one, so ids never fall, and it tells all servers of the loss. A server also writes one that
+//! finds other entries where it has read, or published, some that are gone: the others may not know of those.
 //!
 //! | who waits | on what | what wakes it |
 //! |---|---|---|
@@ -22,6 +23,7 @@ pub mod connect;
 pub mod entry;
 pub mod pool;
 pub mod reader;
+pub mod shared;
 pub mod stream;
 
 use std::sync::Arc;
@@ -37,7 +39,8 @@ use super::window::Window;
 use crate::event::{Draft, EventId};
 use connect::{Address, describe};
 use pool::PoolError;
-use reader::{Reader, Shared};
+use reader::Reader;
+use shared::Shared;
 use stream::Stream;
 
 /// How many times the events that a server replays stay in the stream, and how many entries at least: a server
@@ -93,7 +96,7 @@ impl Redis {
         let stream = Stream::open(&mut connection, &options.stream, retention)
             .map_err(|why| refuse(&name, why))?;
         // Writes nothing, but shows whether the script may be run.
-        let probe = stream.run_script(&mut connection, EventId::default(), &[]);
+        let probe = stream.publish(&mut connection, EventId::default(), &[]);
         probe.map_err(|error| refuse(&name, describe(&error)))?;
         let shared = Arc::new(Shared::new(address, stream));
         let (alive, ended) = bounded(0);
@@ -125,7 +128,7 @@ impl Redis {
             None => self.publish(&drafts),
         };
         match &result {
-            Ok(ids) => ids.iter().for_each(|id| self.shared.saw(*id)),
+            Ok(ids) => self.shared.acknowledged(ids),
             Err(_) => self.shared.counters.publishes_failed.add(1),
         }
         result
@@ -134,7 +137,7 @@ impl Redis {
     fn publish(&self, drafts: &[Draft]) -> Result<Vec<EventId>, PublishError> {
         let Shared { address, stream, pool, .. } = &*self.shared;
         let seen = self.shared.seen();
-        let run = || pool.run(address, |one| stream.run_script(one, seen, drafts));
+        let run = || pool.run(address, |one| stream.publish(one, seen, drafts));
         let result = match run() {
             // The connection had ended. With a key nothing is published twice.
             Err(PoolError::Failed(error))
@@ -147,14 +150,17 @@ impl Redis {
         };
         result.map_err(|error| match error {
             PoolError::NotSent(why) => PublishError::Unavailable(format!("Redis: {why}")),
-            PoolError::Failed(error) => match error.code() {
-                Some("OOM") => PublishError::Full(format!("Redis: {}", describe(&error))),
-                Some(_) => PublishError::Unavailable(format!("Redis: {}", describe(&error))),
-                None => PublishError::Unavailable(format!(
-                    "Redis: {}; whether the event was published is not known: publish it again with the same Idempotency-Key",
-                    describe(&error)
-                )),
-            },
+            PoolError::Failed(error) => {
+                let why = format!("Redis: {}", describe(&error));
+                match error.code() {
+                    // Up to Redis 6 the error of a command is only a part of the script's.
+                    Some(code) if code == "OOM" || why.contains("-OOM ") => PublishError::Full(why),
+                    Some(_) => PublishError::Unavailable(why),
+                    None => PublishError::Unavailable(format!(
+                        "{why}; the event may be published all the same: publish it again with the same Idempotency-Key"
+                    )),
+                }
+            }
         })
     }
 
