@@ -822,6 +822,34 @@ fn a_client_may_come_back_to_any_server() {
 }
 
 #[test]
+fn a_client_that_comes_while_redis_is_away_gets_nothing_a_second_time() {
+    let Some(mut redis) = redis(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    let [first, second] = [server(&redis, &[]), server(&redis, &[])];
+    first.publish_id("/publish", "0");
+    let mut sse = Sse::open_after(&second, "/events", Some("earliest"));
+    assert_eq!(data(&mut sse), "0");
+    // The second server does not read on. (What it had asked for comes back empty meanwhile.)
+    second.signal("STOP");
+    std::thread::sleep(Duration::from_secs(2));
+    let id = first.publish_id("/publish", "1");
+    redis.kill();
+    second.signal("CONT");
+    let degraded = || second.get("/healthz").json()["status"] == "degraded";
+    wait_for("the second server to notice", degraded);
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| Sse::open_after(&second, "/events", Some(&id)));
+        // Longer than it waits for what was on its way.
+        std::thread::sleep(Duration::from_secs(6));
+        redis.start();
+        wait_for("Redis", || first.publish("/publish", "2").status == 200);
+        assert_eq!(data(&mut late.join().unwrap()), "2");
+    });
+    assert_eq!([0; 2].map(|_| data(&mut sse)), ["1", "2"]);
+}
+
+#[test]
 fn while_redis_is_away_streams_stay_open_and_publishing_is_refused() {
     let Some(mut redis) = redis(&["--appendonly", "yes", "--appendfsync", "always"]) else {
         return;

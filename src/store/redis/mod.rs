@@ -48,8 +48,9 @@ use stream::Stream;
 const RETENTION_FACTOR: usize = 10;
 const MIN_RETENTION: usize = 10_000;
 
-/// How long an event may take to get here that a client has seen on another server.
-pub const MAX_LAG: Duration = Duration::from_secs(2);
+/// How long an event may take to get here that a client has seen on another server. Longer than it takes to notice
+/// that Redis is silent.
+pub const MAX_LAG: Duration = Duration::from_secs(4);
 
 /// How long the reader may take to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
