@@ -137,7 +137,8 @@ struct Node {
 }
 
 fn options(url: &str) -> RedisOptions {
-    RedisOptions { url: url.to_owned(), stream: "threadcast".to_owned(), history: 100 }
+    let (url, stream) = (url.to_owned(), "threadcast".to_owned());
+    RedisOptions { url, stream, history: 100, has_topic_history: false }
 }
 
 fn try_open(options: &RedisOptions) -> Result<Node, String> {
@@ -819,6 +820,20 @@ fn a_client_may_come_back_to_any_server() {
     let mut sse = Sse::open(&other, "/events");
     servers[0].publish_id("/publish", "6");
     sse.expect_nothing(&other, "another stream");
+}
+
+#[test]
+fn a_server_that_starts_has_what_topics_keep_for_themselves() {
+    let Some(redis) = redis(&[]) else { return };
+    let flags = ["--topic-history", "gauges/*=1"];
+    let first = server(&redis, &flags);
+    first.publish_id("/publish?topic=gauges/a", "72.5");
+    let noise: String = (0..50).map(|number| format!("{{\"data\":\"{number}\"}}\n")).collect();
+    first.publish_lines(&noise);
+    for server in [&first, &server(&redis, &flags)] {
+        let mut sse = Sse::open(server, "/events?topic=gauges/*&latest");
+        assert_eq!(data(&mut sse), "72.5");
+    }
 }
 
 #[test]

@@ -62,8 +62,10 @@ pub struct RedisOptions {
     pub url: String,
     /// The stream's key.
     pub stream: String,
-    /// How many of the newest events are loaded at the start.
+    /// How many of the newest events the window keeps.
     pub history: usize,
+    /// Whether it keeps events of some topics for longer.
+    pub has_topic_history: bool,
 }
 
 /// See the module's documentation.
@@ -102,8 +104,10 @@ impl Redis {
         let shared = Arc::new(Shared::new(address, stream));
         let (alive, ended) = bounded(0);
         let mut reader = Reader::new(Arc::clone(&shared), deliver);
+        // What a topic keeps for itself may be among the oldest.
+        let count = if options.has_topic_history { retention } else { options.history };
         reader
-            .load(&mut connection, options.history, window)
+            .load(&mut connection, count, window)
             .map_err(|error| refuse(&name, describe(&error)))?;
         let thread = std::thread::Builder::new()
             .name("redis".into())
