@@ -42,7 +42,7 @@ fn value() -> impl Strategy<Value = String> {
 
 fn case() -> impl Strategy<Value = Case> {
     let known = select(vec!["topic", "topic", "topic", "event", "last_event_id", "x", ""]);
-    let misspelt = select(vec!["Topic", "topics", "topic[]", "lastId", "events"]);
+    let misspelt = select(vec!["Topic", "topics", "topic[]", "lastId", "Latest"]);
     let name = prop_oneof![
         24 => known.prop_map(str::to_owned),
         1 => misspelt.prop_map(str::to_owned),
@@ -97,7 +97,8 @@ fn test(case: &Case) -> Result<(), String> {
 
 /// Whether somebody who writes this means one of the parameters, and would get all topics.
 fn is_misspelt(name: &str) -> bool {
-    let known = ["topic", "event", "last_event_id", "lastEventId", "last-event-id", "ticket"];
+    let known =
+        ["topic", "event", "last_event_id", "lastEventId", "last-event-id", "ticket", "latest"];
     let meant = [
         "topic",
         "topics",
@@ -108,6 +109,7 @@ fn is_misspelt(name: &str) -> bool {
         "eventname",
         "lasteventid",
         "lastid",
+        "latest",
         "ticket",
         "tickets",
     ];
@@ -115,14 +117,22 @@ fn is_misspelt(name: &str) -> bool {
     !known.contains(&name) && meant.contains(&bare.as_str())
 }
 
+/// Whether one may subscribe to the name, but not publish on it.
+fn stands_for_several(name: &str) -> bool {
+    name == "*" || name.ends_with("/*")
+}
+
 /// One name or text on its own.
 fn check_text(text: &str) -> Result<(), String> {
     let good = is_name(text);
     let said = [
         check_name("topic", text).is_ok(),
-        Draft::new(text, None, text).is_ok(),
+        Draft::new(text, None, text).is_ok() || good && stands_for_several(text),
         Draft::new("t", Some(text), text).is_ok(),
     ];
+    if Draft::new(text, None, text).is_ok() && stands_for_several(text) {
+        return Err(format!("{text:?} can be published on"));
+    }
     if said != [good; 3] {
         return Err(format!("{text:?} is a name: {good}, and the server says {said:?}"));
     }
@@ -143,7 +153,7 @@ fn check_topics(query: &Query, wanted: &BTreeSet<&str>) -> Result<(), String> {
     let single = query.single_topic().ok();
     let expected = match wanted.len() {
         0 => Some(None),
-        1 if !wanted.contains("*") => Some(wanted.first().copied()),
+        1 if !wanted.iter().any(|name| stands_for_several(name)) => Some(wanted.first().copied()),
         _ => None,
     };
     match right && single == expected {
