@@ -83,10 +83,10 @@ impl Router {
             ("/", _) if handshake::is_asked_for(&connection) => {
                 self.websocket(connection, &self.ws, &query)
             }
-            ("/events", "GET") => {
+            ("/events", "GET" | "HEAD") => {
                 // It would stay in memory as long as the client.
                 drop(query);
-                event_stream::serve(app, connection, app.config.fanout, &events::events)
+                event_stream::serve(app, connection, &events::events)
             }
             #[cfg(feature = "page")]
             ("/threads", "GET" | "HEAD") => {
@@ -132,11 +132,7 @@ impl Router {
         if let Err(error) = threads::check(app, &connection) {
             return connection.respond(&error.into());
         }
-        if connection.method() == "HEAD" {
-            let head = event_stream::head(connection.coding());
-            return connection.respond(&head);
-        }
-        event_stream::serve(app, connection, app.config.fanout, &self.threads)
+        event_stream::serve(app, connection, &self.threads)
     }
 
     /// Serves a route of the embedding program.
@@ -175,11 +171,7 @@ impl Router {
             if let Err(error) = app.access.check(&connection, query.ticket.as_deref()) {
                 return connection.respond(&error.into());
             }
-            if connection.method() == "HEAD" {
-                let head = event_stream::head(connection.coding());
-                return connection.respond(&head);
-            }
-            return event_stream::serve(app, connection, app.config.fanout, handler);
+            return event_stream::serve(app, connection, handler);
         }
         match (routes.plain(connection.method(), path), websocket) {
             (Some(handler), _) => {
@@ -272,7 +264,6 @@ fn serve_plainly(app: &App, connection: Connection, path: &str) -> Next {
     let is_read = matches!(connection.method(), "GET" | "HEAD");
     let response = match path {
         "/publish" | "/ticket" => method_not_allowed(allowed_methods(path)),
-        "/events" if is_read => event_stream::head(connection.coding()),
         "/history" if is_read => {
             history::history(app, connection.head().query().unwrap_or_default())
         }
@@ -344,15 +335,13 @@ fn method_not_allowed(allow: impl Into<Cow<'static, str>>) -> Response {
 }
 
 fn health(app: &App) -> Response {
-    match app.is_draining() {
-        true => Response::draining(),
-        // Clients are served on while nothing can be published: no reason to take them elsewhere.
-        false => Response::json(
-            200,
-            &match app.hub.store_status().problem {
-                None => serde_json::json!({"status": "ok"}),
-                Some(problem) => serde_json::json!({"status": "degraded", "store": problem}),
-            },
-        ),
+    if app.is_draining() {
+        return Response::draining();
     }
+    // Clients are served on while nothing can be published: no reason to take them elsewhere.
+    let body = match app.hub.store_status().problem {
+        None => serde_json::json!({"status": "ok"}),
+        Some(problem) => serde_json::json!({"status": "degraded", "store": problem}),
+    };
+    Response::json(200, &body)
 }

@@ -41,7 +41,6 @@ pub struct Receipt {
 /// See the module's documentation.
 pub struct Hub {
     store: Store,
-    window: Arc<Window>,
     subscribers: Arc<Subscribers>,
 }
 
@@ -64,7 +63,7 @@ impl Hub {
         let to = Arc::clone(&subscribers);
         let deliver = Arc::new(move |delivery| to.deliver(&delivery));
         let store = Store::open(config, clock, &window, deliver)?;
-        Ok(Arc::new(Hub { store, window, subscribers }))
+        Ok(Arc::new(Hub { store, subscribers }))
     }
 
     /// Publishes: the store gives the event its id, keeps it, and it goes to every broadcaster. Waits where a
@@ -154,7 +153,7 @@ impl Hub {
 
     /// The id delivered last, or the one that stands for 'before the first event'.
     pub fn newest(&self) -> EventId {
-        self.window.newest()
+        self.subscribers.newest()
     }
 
     /// How many of this server's clients are subscribed to each name (see [`Subscribers::counts`]).

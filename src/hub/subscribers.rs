@@ -82,10 +82,7 @@ impl Subscribers {
     /// Puts an event into the window and hands it to every broadcaster. Waits where one is behind.
     pub fn deliver(&self, delivery: &Delivery) {
         let order = self.order();
-        match delivery {
-            Delivery::Event(event) => self.window.push(Arc::clone(event)),
-            Delivery::Gap(id) => self.window.gap(*id),
-        }
+        self.window.take_in(delivery);
         for (broadcaster, members) in self.broadcasters.iter().zip(&order.members) {
             let message = match delivery {
                 Delivery::Event(event) => Message::Event(Arc::clone(event)),
@@ -101,6 +98,11 @@ impl Subscribers {
         if order.waiting > 0 {
             self.delivered.notify_all();
         }
+    }
+
+    /// The id delivered last, or the one that stands for 'before the first event'.
+    pub fn newest(&self) -> EventId {
+        self.window.newest()
     }
 
     /// Waits until an id of at least `id` is delivered, or for `limit`; without one, until the shutdown.

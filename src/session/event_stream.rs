@@ -16,7 +16,6 @@ use crate::app::App;
 use crate::client::outbox::{CLOSE_TIMEOUT, Outbox};
 use crate::client::reason::Reason;
 use crate::client::registry::{AtCapacity, Transport};
-use crate::config::Fanout;
 use crate::event::EventId;
 use crate::event::draft::{DEFAULT_TOPIC, Draft};
 use crate::event::encoding::Encoding;
@@ -41,7 +40,7 @@ pub struct EventStream {
 }
 
 /// The head of every stream.
-pub fn head(coding: Coding) -> Response {
+fn head(coding: Coding) -> Response {
     match coding {
         Coding::Identity => Response::event_stream(),
         Coding::Chunked => Response::event_stream().with("Transfer-Encoding", "chunked"),
@@ -55,14 +54,9 @@ fn greeting(seen: Option<EventId>) -> String {
     format!("{id}retry: 2000\ndata: {{\"message\":\"Connection established\"}}\n\n")
 }
 
-/// Serves the client until its handler returns. `fanout` is who writes its events.
-pub fn serve(
-    app: &Arc<App>,
-    connection: Connection,
-    fanout: Fanout,
-    handler: &StreamHandler,
-) -> Next {
-    match open(app, connection, fanout) {
+/// Serves the client until its handler returns. To HEAD it responds with the head alone.
+pub fn serve(app: &Arc<App>, connection: Connection, handler: &StreamHandler) -> Next {
+    match open(app, connection) {
         Ok(mut stream) => {
             let result = handler(&mut stream);
             stream.finish(result);
@@ -85,10 +79,15 @@ fn response(connection: &Connection, coding: Coding) -> Vec<u8> {
     head(coding).to_bytes_with(connection.fields(), false, Persistence::Close)
 }
 
-/// Takes the socket over. What becomes of the connection is the error where there is no room.
+/// Takes the socket over. What becomes of the connection is the error where only the head is asked for, and
+/// where there is no room.
 // Not inlined: its frame would be below every idle client's.
 #[inline(never)]
-fn open(app: &Arc<App>, connection: Connection, fanout: Fanout) -> Result<EventStream, Next> {
+fn open(app: &Arc<App>, connection: Connection) -> Result<EventStream, Next> {
+    if connection.method() == "HEAD" {
+        let head = head(connection.coding());
+        return Err(connection.respond(&head));
+    }
     let guard = match app.clients.register(Transport::Sse, connection.peer()) {
         Ok(guard) => guard,
         Err(full) => return Err(refuse(app, connection, full)),
@@ -100,7 +99,7 @@ fn open(app: &Arc<App>, connection: Connection, fanout: Fanout) -> Result<EventS
     // From here on the socket is the client's. The outbox is held by this thread: events wait.
     let link = connection.into_event_stream();
     let backlog = Arc::clone(&app.backlog);
-    let outbox = Outbox::new(link, fanout, app.limits(), coding.end(), backlog);
+    let outbox = Outbox::new(link, app.config.fanout, app.limits(), coding.end(), backlog);
     guard.set_outbox(&outbox);
     guard.set_thread();
     if let Err(error) = app.hangups.watch(outbox.link().socket(), guard.number()) {

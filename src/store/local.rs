@@ -21,6 +21,7 @@ use crate::event::{Draft, Event, EventId};
 /// See the module's documentation.
 pub struct Local {
     state: Mutex<State>,
+    has_journal: bool,
     /// What the journal needs to keep.
     window: Arc<Window>,
     deliver: Deliver,
@@ -72,8 +73,9 @@ impl Local {
                 (IdSource::after(last, clock), Some(journal))
             }
         };
-        let state = State { ids, keys, journal, problem: None, is_closed: false };
-        Ok(Local { state: Mutex::new(state), window: Arc::clone(window), deliver })
+        let has_journal = journal.is_some();
+        let state = Mutex::new(State { ids, keys, journal, problem: None, is_closed: false });
+        Ok(Local { state, has_journal, window: Arc::clone(window), deliver })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -122,15 +124,17 @@ impl Local {
 
     /// See [`Store::status`](super::Store::status).
     pub fn status(&self) -> Status {
-        let state = self.state();
-        match &state.journal {
-            None => Status { name: "memory", problem: None, counters: Vec::new() },
-            Some(journal) => Status {
-                name: "journal",
-                problem: state.problem.clone().or_else(|| journal.problem()),
-                counters: vec![("journal_bytes", journal.bytes())],
-            },
+        let memory = Status { name: "memory", problem: None, counters: Vec::new() };
+        // A publisher may hold the lock for as long as a broadcaster is behind: a health check must not wait.
+        if !self.has_journal {
+            return memory;
         }
+        let state = self.state();
+        state.journal.as_ref().map_or(memory, |journal| Status {
+            name: "journal",
+            problem: state.problem.clone().or_else(|| journal.problem()),
+            counters: vec![("journal_bytes", journal.bytes())],
+        })
     }
 
     /// Takes no more events. Returns when those before have been delivered, and are on the disk.
@@ -182,11 +186,8 @@ mod tests {
         config.set_journal(folder).unwrap();
         let window = Arc::new(Window::new(10, Vec::new()));
         let to = Arc::clone(&window);
-        let deliver = move |delivery| match delivery {
-            Delivery::Event(event) => to.push(event),
-            Delivery::Gap(id) => to.gap(id),
-        };
-        let local = Local::open(&config, clock, &window, Arc::new(deliver)).unwrap();
+        let deliver = Arc::new(move |delivery| to.take_in(&delivery));
+        let local = Local::open(&config, clock, &window, deliver).unwrap();
         (local, window)
     }
 

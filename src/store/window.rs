@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::event::last_seen::LastSeen;
 use crate::event::topics::{Topics, is_covered, prefix_of};
 use crate::event::{Event, EventId};
+use crate::store::delivery::Delivery;
 
 /// The most memory that the window keeps, whatever its length in events.
 pub const MAX_BYTES: usize = 64 << 20;
@@ -112,6 +113,14 @@ impl Window {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a store delivers.
+    pub fn take_in(&self, delivery: &Delivery) {
+        match delivery {
+            Delivery::Event(event) => self.push(Arc::clone(event)),
+            Delivery::Gap(id) => self.gap(*id),
+        }
     }
 
     /// Appends an event, whose id must be above all others.

@@ -127,17 +127,11 @@ def redis_stopped(cluster):
     wait_healthy(cluster)
 
 
-@scenario("Redis killed, AOF", "Redis is killed and comes back with all it had", on_persistent_redis)
-def redis_killed(cluster):
-    with cluster.goes_on(503), killed(cluster.redis):
-        wait_degraded(cluster)
-        cluster.wait(2)
-    wait_healthy(cluster)
-
-
+# The lower one is registered first.
 @scenario("Redis killed, no AOF", "Redis is killed and comes back empty", on_redis, gaps=True,
           forgets=True)
-def redis_emptied(cluster):
+@scenario("Redis killed, AOF", "Redis is killed and comes back with all it had", on_persistent_redis)
+def redis_killed(cluster):
     with cluster.goes_on(503), killed(cluster.redis):
         wait_degraded(cluster)
         cluster.wait(2)

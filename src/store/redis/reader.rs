@@ -58,10 +58,7 @@ impl Reader {
         window.gap(floor);
         for entry in newest_first.into_iter().rev() {
             for delivery in self.chain.next(entry, None).ok_or_else(not_rising)? {
-                match delivery {
-                    Delivery::Event(event) => window.push(event),
-                    Delivery::Gap(id) => window.gap(id),
-                }
+                window.take_in(&delivery);
             }
         }
         // The newest entries have been deleted.

@@ -7,10 +7,8 @@ use redis::{Connection, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind,
 use super::connect::describe;
 use super::entry::{Content, Entry};
 use crate::event::{Draft, EventId};
+use crate::store::keys::KEY_LIFETIME;
 use crate::store::window::MAX_BYTES;
-
-/// How long an idempotency key is known.
-const KEY_LIFETIME_MS: u64 = 300_000;
 
 /// The most entries that are read at once: with the longest events, of 1 MiB by default, they are 100 MiB.
 pub const MAX_ENTRIES: usize = 100;
@@ -104,7 +102,7 @@ impl Stream {
         let numbers = [
             self.retention.to_string(),
             seen.to_string(),
-            KEY_LIFETIME_MS.to_string(),
+            KEY_LIFETIME.as_millis().to_string(),
             u8::from(must_mark).to_string(),
         ];
         let mut arguments: Vec<&str> = numbers.iter().map(String::as_str).collect();
