@@ -151,6 +151,9 @@ def main():
     failed = [result for result in results if result.verdict == "FAILED"]
     print(f"\n{len(results)} checks in {time.monotonic() - start:.0f} s; "
           + (f"{len(failed)} FAILED" if failed else "nothing failed"))
+    # Again where a long log ends.
+    for result in failed:
+        print(f"! {result.client}: {result.check}: {result.note}")
     return 1 if failed or not results else 0
 
 
