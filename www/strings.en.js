@@ -52,7 +52,7 @@ export default {
     block: '{n} bytes, the empty line included, which ends the event. In HTTP/1.1 a line with their number, {chunk} in hexadecimal, stands before them.',
     head: 'Head', mask: 'Masking key', payload: 'Payload', payloadUnmasked: 'Payload, before masking',
     total: '{n} bytes, {payload} of them payload.',
-    maskNote: 'A client masks each frame with a random key of four bytes, so that no program can choose what stands on the wire. The browser keeps the key to itself.',
+    maskNote: 'A client masks each frame with a random key, so that no program can choose what stands on the wire. The browser keeps it to itself.',
     deflateNote: 'Compression is agreed on: a compressed frame has RSV1 set and a shorter payload, which a script is not shown.',
   },
   lab: {
@@ -110,7 +110,7 @@ export default {
   },
   compare: {
     title: 'Threads against event loops',
-    noReport: 'This server was started without a report. The table is from its README; measure for yourself, since another machine has other figures:',
+    noReport: 'This server was started without a report. The table is from its README; to measure for yourself:',
     makeReport: 'cargo run --release -p threadcast-bench -- compare --quick\nthreadcast --report target/bench/results.jsonl',
     readmeCaption: '{source}, {date}', reportSource: 'Measured {date} on {processor}, {kernel}. Bars are medians, lines reach from the lowest round to the highest.',
     charts: {
@@ -126,7 +126,7 @@ export default {
     loopCaption: 'Recorded {date} on {machine}: {versions}. Twenty other clients get an event every 100 ms; one more asks for /healthz all the time.',
     loopHead: ['Server', 'What the handler does', 'Longest pause between two events of others', 'Longest wait for /healthz'],
     handlers: { sleep: 'sleeps', compute: 'computes' },
-    loopMeaning: 'An event loop waits well: a handler that **awaits** lets the others go on. It computes badly: until it returns, everybody stands still, those with open streams as well. With a thread for each connection the kernel takes the processor away from whoever computes, and nobody had to write `await`. `node tests/browser/event_loop.js` makes this table.',
+    loopMeaning: 'An event loop waits well: a handler that **awaits** lets the others go on. It computes badly: until it returns, everybody stands still, those with open streams as well. With a thread for each connection the kernel takes the processor away from whoever computes. `node tests/browser/event_loop.js` makes this table.',
   },
   learn: {
     contents: 'Chapters', intro: 'Predict first, then try. Chapters 1 to 3 need nothing but this page.', handout: 'Download the handout',
