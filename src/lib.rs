@@ -47,8 +47,8 @@
 //!                                                       SSE: asleep   WebSocket: blocked in read
 //! POST /publish ─┐
 //! tick           ├─► store: id + history ──► hub ──► broadcaster 1..cores (one channel each)
-//!                                              each owns its share of the subscribers
-//!                                              └─► client socket, or the client's channel
+//!                                                        each owns its share of the subscribers
+//!                                                        └─► client socket, or the client's channel
 //! ```
 //!
 //! # Layers

@@ -6,13 +6,16 @@
 #![deny(unsafe_code)]
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use log::{Log, Metadata, Record};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
+use simple_logger::SimpleLogger;
 use threadcast::Server;
 use threadcast::flags::{self, Command, HELP};
 use threadcast::os::sys;
@@ -50,12 +53,14 @@ fn main() -> ExitCode {
     }
     // tiny_http logs the end of its accept thread as an error; that end is how its listening socket is
     // closed to others (see src/listener/pipe.rs).
-    let logger = simple_logger::SimpleLogger::new()
+    let logger = SimpleLogger::new()
         .with_level(log)
-        .with_module_level("tiny_http", log::LevelFilter::Off);
-    if let Err(error) = logger.with_utc_timestamps().init() {
+        .with_module_level("tiny_http", log::LevelFilter::Off)
+        .with_utc_timestamps();
+    if let Err(error) = log::set_boxed_logger(Box::new(Logger(logger))) {
         return fail(&format!("cannot log: {error}"));
     }
+    log::set_max_level(log);
     // Both before the threads that they are for.
     sys::set_up_allocator();
     sys::enlarge_futex_hash();
@@ -79,6 +84,24 @@ fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     ExitCode::SUCCESS
+}
+
+/// The program's log. A line that cannot be written, as on a full disk, is lost: simple_logger panics then,
+/// which would end the thread that has something to say.
+struct Logger(SimpleLogger);
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.log(record)));
+    }
+
+    fn flush(&self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.flush()));
+    }
 }
 
 fn fail(message: &str) -> ExitCode {

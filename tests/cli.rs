@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 
 use common::sse::Sse;
@@ -42,6 +42,28 @@ fn help_and_version_go_to_stdout() {
         let expected = concat!("threadcast ", env!("CARGO_PKG_VERSION"), "\n");
         assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_cannot_be_written_is_no_reason_to_stop() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["--listen", "127.0.0.1:0", "--log", "debug"]).stdout(Stdio::piped()).stderr(full);
+    let mut program = command.spawn().expect("the program starts");
+    let mut line = String::new();
+    BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim_end().strip_prefix("listening on http://").map(str::to_owned);
+    let mut response = String::new();
+    if let Some(address) = &address {
+        let mut socket = TcpStream::connect(address).unwrap();
+        // A client is two lines in the log.
+        write!(socket, "GET /events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        BufReader::new(socket).read_line(&mut response).unwrap();
+    }
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert_eq!(response, "HTTP/1.1 200 OK\r\n", "after {line:?}");
 }
 
 #[test]

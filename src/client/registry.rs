@@ -45,7 +45,7 @@ pub struct Client {
     /// When it came.
     pub since: Instant,
     outbox: OnceLock<Arc<Outbox>>,
-    /// The kernel's number of its thread; 0 where there is none. It takes no memory: its place was padding.
+    /// The kernel's number of its thread; 0 where there is none.
     thread: AtomicU32,
 }
 

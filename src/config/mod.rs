@@ -2,15 +2,17 @@
 //! line or an embedding program, does so through the setters of [`Config`]. Settings do not change
 //! while the server runs.
 
+mod checks;
 mod error;
+mod store;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use checks::{at_least, built_in, bytes_from, checked_token, duration, interval_of};
 pub use error::ConfigError;
 
-use crate::event::draft::check_name;
 use crate::http::forwarded::{Cidr, CidrError};
 use crate::http::origin::{is_origin, normalized_origin};
 use crate::os::limits::descriptor_limit;
@@ -21,9 +23,6 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The shortest time that a client may be given: in a shorter one no packet is there and back.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// The longest duration: longer ones would overflow times that are added up.
-const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The longest message that can be allowed. A published one is kept three times: as it came, and in
 /// its encodings.
@@ -221,42 +220,6 @@ impl Config {
         interval_of("ping", interval, MIN_TIMEOUT).map(|value| self.ping = value)
     }
 
-    /// How many events are kept for clients that come back with the id of the last one they saw: 1000
-    /// by default. Refuses nothing.
-    pub fn set_history(&mut self, events: usize) -> Result<(), ConfigError> {
-        self.history = events;
-        Ok(())
-    }
-
-    /// The folder in which events are kept over a restart; it is made if it does not exist. By default they are
-    /// kept in memory alone.
-    pub fn set_journal(&mut self, folder: impl AsRef<Path>) -> Result<(), ConfigError> {
-        let folder = folder.as_ref();
-        if folder.as_os_str().is_empty() {
-            return Err(ConfigError::new("journal", "name a folder"));
-        }
-        self.check_store("journal", self.redis.is_none())?;
-        self.journal = Some(folder.to_owned());
-        Ok(())
-    }
-
-    /// When an event in the journal is on the disk: [`JournalSync::Interval`] by default. Refuses nothing.
-    pub fn set_journal_sync(&mut self, sync: JournalSync) -> Result<(), ConfigError> {
-        self.journal_sync = sync;
-        Ok(())
-    }
-
-    /// How many events each topic keeps that `pattern` stands for (a topic's name, `prefix/*`, or `*` for each),
-    /// apart from [`Config::set_history`]: a gauge's last value is not lost because others publish more. Of several
-    /// patterns the longest counts, of the same one the last.
-    pub fn add_topic_history(&mut self, pattern: &str, events: usize) -> Result<(), ConfigError> {
-        check_name("topic", pattern)
-            .map_err(|error| ConfigError::new("topic_history", error.to_string()))?;
-        self.topic_history.retain(|(known, _)| known != pattern);
-        self.topic_history.push((pattern.to_owned(), events));
-        Ok(())
-    }
-
     /// How many messages may wait for one client, 256 by default; with more it is closed.
     pub fn set_queue(&mut self, messages: usize) -> Result<(), ConfigError> {
         at_least("queue", 1, messages).map(|value| self.queue = value)
@@ -386,91 +349,6 @@ impl Config {
         self.fanout = fanout;
         Ok(())
     }
-
-    /// The Redis server through which several servers share their events and history, as in
-    /// `redis://:password@example.org:6379/0`; `rediss://` with the cargo feature `redis-tls`. It is read when
-    /// the server starts. By default a server is on its own.
-    pub fn set_redis(&mut self, url: &str) -> Result<(), ConfigError> {
-        built_in("redis", "redis", cfg!(feature = "redis"))?;
-        self.check_store("redis", self.journal.is_none())?;
-        self.redis = Some(url.to_owned());
-        Ok(())
-    }
-
-    /// The key of the Redis stream, `threadcast` by default. Servers that use the same one share everything.
-    pub fn set_redis_stream(&mut self, key: &str) -> Result<(), ConfigError> {
-        built_in("redis_stream", "redis", cfg!(feature = "redis"))?;
-        check_name("redis_stream", key)
-            .map_err(|error| ConfigError::new("redis_stream", error.to_string()))?;
-        self.redis_stream = key.to_owned();
-        Ok(())
-    }
-
-    /// Events have one place where they are kept.
-    fn check_store(&self, setting: &'static str, is_only: bool) -> Result<(), ConfigError> {
-        let problem = "a journal and Redis both keep the events; choose one of them";
-        if is_only { Ok(()) } else { Err(ConfigError::new(setting, problem)) }
-    }
-}
-
-/// Checks that a setting's cargo feature is built in.
-fn built_in(setting: &'static str, feature: &str, is_built: bool) -> Result<(), ConfigError> {
-    if is_built {
-        return Ok(());
-    }
-    let problem = format!("not in this build: its cargo feature '{feature}' is off");
-    Err(ConfigError::new(setting, problem))
-}
-
-fn duration(setting: &'static str, value: Duration) -> Result<Duration, ConfigError> {
-    if value <= MAX_DURATION {
-        return Ok(value);
-    }
-    Err(ConfigError::with_value(setting, humantime::format_duration(value), "is over a year"))
-}
-
-/// A duration of at least `least`, or zero, which switches off.
-fn interval_of(
-    setting: &'static str,
-    value: Duration,
-    least: Duration,
-) -> Result<Duration, ConfigError> {
-    if value.is_zero() || value >= least {
-        return duration(setting, value);
-    }
-    let problem = format!("is too short; the least is {}", humantime::format_duration(least));
-    Err(ConfigError::with_value(setting, humantime::format_duration(value), problem))
-}
-
-fn at_least(setting: &'static str, least: usize, value: usize) -> Result<usize, ConfigError> {
-    if value >= least {
-        return Ok(value);
-    }
-    Err(ConfigError::with_value(setting, value, format!("is no whole number of at least {least}")))
-}
-
-fn bytes_from(
-    setting: &'static str,
-    least: usize,
-    most: usize,
-    value: usize,
-) -> Result<usize, ConfigError> {
-    let problem = match value {
-        _ if value < least => format!("is no number of bytes from {least} on"),
-        _ if value > most => format!("is above {most} bytes"),
-        _ => return Ok(value),
-    };
-    Err(ConfigError::with_value(setting, value, problem))
-}
-
-/// What can stand in `Authorization: Bearer` (RFC 6750 section 2.1, in effect). The message does not
-/// repeat it: it is a secret, and may end in a log.
-fn checked_token(setting: &'static str, token: &str) -> Result<String, ConfigError> {
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let problem = "must be printable ASCII without spaces, and not empty";
-        return Err(ConfigError::new(setting, problem));
-    }
-    Ok(token.to_owned())
 }
 
 #[cfg(test)]

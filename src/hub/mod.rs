@@ -11,7 +11,7 @@ pub mod reader;
 pub mod subscribers;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::event::last_seen::LastSeen;
@@ -24,6 +24,10 @@ use crate::store::status::Status;
 use crate::store::window::{TopicLimit, Window};
 use broadcaster::{Subscriber, Timing};
 use subscribers::{Subscribers, Subscription};
+
+/// How long a client that has seen more than this server waits while the store is away. Proxies give up after
+/// a minute.
+const MAX_AWAY: Duration = Duration::from_secs(30);
 
 /// What a publisher gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,10 +136,19 @@ impl Hub {
         subscription.change(topics, last)
     }
 
-    /// Where there are several servers, a client may have seen on another one what has not come here yet.
+    /// Where there are several servers, a client may have seen on another one what has not come here yet. It
+    /// waits for that: told of a gap, it would get those events a second time.
     fn wait_until_known(&self, last: LastSeen) {
-        if let (LastSeen::Event(id), Some(max_lag)) = (last, self.store.max_lag()) {
-            self.subscribers.wait_for(id, Some(max_lag));
+        let LastSeen::Event(id) = last else { return };
+        let deadline = Instant::now() + MAX_AWAY;
+        while let Some(max_lag) = self.store.max_lag()
+            && !self.subscribers.wait_for(id, Some(max_lag))
+            && !self.subscribers.is_stopped()
+        {
+            // While the store is away nobody knows what it will deliver.
+            if self.store.status().problem.is_none() || Instant::now() >= deadline {
+                return;
+            }
         }
     }
 

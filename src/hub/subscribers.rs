@@ -126,6 +126,11 @@ impl Subscribers {
         true
     }
 
+    /// Whether it is closed: nothing is waited for any more.
+    pub fn is_stopped(&self) -> bool {
+        self.order().is_stopped
+    }
+
     /// What a client with these topics missed that comes now, and the newest id.
     pub fn replay(&self, last: LastSeen, topics: &Topics) -> (Replay, EventId) {
         let _order = self.order();

@@ -218,9 +218,7 @@ impl EventStream {
         let mut first = subscribed.response.take().unwrap_or_default();
         first.extend_from_slice(&self.coding.frame(greeting(replay.seen()).as_bytes()));
         self.session.outbox.write_held(&Payload::own(first));
-        for payload in replay.payloads(self.session.encoding) {
-            self.session.outbox.write_held(&payload);
-        }
+        self.session.write_missed(replay);
     }
 
     /// Ends the stream, when its handler has returned.

@@ -143,6 +143,14 @@ impl Session {
         Ok(Box::new(Subscribed { response, replay }))
     }
 
+    /// Writes what the client missed, to the outbox that the caller holds.
+    #[inline(never)]
+    pub fn write_missed(&self, replay: &mut Replay) {
+        for payload in replay.payloads(self.encoding) {
+            self.outbox.write_held(&payload);
+        }
+    }
+
     /// Subscribes to `topics`, which are fewer than before. When it returns, no event on others will come any
     /// more.
     pub fn unsubscribe(&mut self, topics: Topics) {

@@ -29,7 +29,6 @@ use crate::event::{Draft, EventId};
 use crate::http::forwarded::ClientAddress;
 use crate::hub::Receipt;
 use crate::os::send::read_out;
-use crate::store::replay::Replay;
 use crate::ws::deflate::{Window, compressed_frame};
 use crate::ws::failure::Failure;
 use crate::ws::frame::{frame, text_frame};
@@ -209,13 +208,13 @@ impl WebSocket {
         let last = LastSeen::parse(last_event_id);
         self.topics.extend(topics.into_iter().map(Into::into));
         let topics = Topics::asked_for(&self.topics);
-        let Subscribed { response, replay } = *self.session.subscribe(topics, last)?;
-        if let Some(response) = response {
+        let mut subscribed = self.session.subscribe(topics, last)?;
+        if let Some(response) = subscribed.response.take() {
             self.session.outbox.write_held(&Payload::own(response));
             wait_until_read(&self.session.outbox);
         }
         self.session.outbox.ensure_writer();
-        Ok(Missed { client: self, replay })
+        Ok(Missed { client: self, subscribed })
     }
 
     /// Ends the client's subscription to `topics`. When it returns, no event on them will come any more.
@@ -306,14 +305,14 @@ impl WebSocket {
 /// that, and then live events.
 pub struct Missed<'a> {
     client: &'a WebSocket,
-    replay: Replay,
+    subscribed: Box<Subscribed>,
 }
 
 impl Missed<'_> {
     /// The id from which on the client misses nothing, if it comes back with it before it has seen another;
     /// `None` where that is not known, and an event `gap` will tell it.
     pub fn last_event_id(&self) -> Option<EventId> {
-        self.replay.seen()
+        self.subscribed.replay.seen()
     }
 
     /// The names of the topics that the client is subscribed to.
@@ -330,9 +329,7 @@ impl Missed<'_> {
 impl Drop for Missed<'_> {
     fn drop(&mut self) {
         let session = &self.client.session;
-        for payload in self.replay.payloads(session.encoding) {
-            session.outbox.write_held(&payload);
-        }
+        session.write_missed(&mut self.subscribed.replay);
         session.outbox.release();
     }
 }

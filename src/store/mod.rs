@@ -52,7 +52,9 @@ impl Store {
         #[cfg(feature = "redis")]
         if let Some(url) = &config.redis {
             let (url, stream) = (url.clone(), config.redis_stream.clone());
-            let options = redis::RedisOptions { url, stream, history: config.history };
+            let has_topic_history = !config.topic_history.is_empty();
+            let options =
+                redis::RedisOptions { url, stream, history: config.history, has_topic_history };
             let redis = redis::Redis::open(&options, window, deliver)?;
             return Ok(Store { backend: Backend::Redis(redis) });
         }

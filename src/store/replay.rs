@@ -36,6 +36,16 @@ impl Replay {
     /// What a client with these topics missed that gets live events from behind the newest id on, but nothing on
     /// the topics of `except`. To be called while nothing is pushed.
     pub fn new(window: &Arc<Window>, last: LastSeen, topics: &Topics, except: Topics) -> Replay {
+        match last {
+            // Most clients: nothing is read.
+            LastSeen::Nothing => Replay { seen: Some(window.newest()), ..Replay::nothing() },
+            last => Replay::begin(window, last, topics, except),
+        }
+    }
+
+    // Not inlined: the thread of a new client would touch a page more of its stack, which then stays resident.
+    #[inline(never)]
+    fn begin(window: &Arc<Window>, last: LastSeen, topics: &Topics, except: Topics) -> Replay {
         let Beginning { seen, first, until, told } = window.begin(last, topics);
         let (window, topics, after) = (Arc::clone(window), topics.clone(), until);
         let rest = Some(Rest { window, topics, except, after, until, told });

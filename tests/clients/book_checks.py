@@ -44,6 +44,7 @@ NOT_RUN = {
     "cargo build --release && python3 tests/faults/run.py": "two steps of .ci/run",
     "(cd tests/fuzz && cargo run --release -- --seconds 60)": "a step of .ci/run",
     "python3 tests/clients/run.py": "this suite",
+    "python3 tests/cluster/run.py": "a step of .ci/run",
     "python3 tests/autobahn/run.py": "a step of .ci/run",
     "cargo new live && cd live": "the tutorial's programs are doctests",
     "cargo add threadcast --path ../threadcast --no-default-features": "the same",

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import server
+import tools
 from crowd import TOPIC
 from frame import scenario
 from processes import build_clock, set_back
@@ -31,12 +32,13 @@ def on_a_small_disk(cluster):
     flags = in_a_journal(cluster)
     os.makedirs(cluster.journal)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", cluster.journal]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    cluster.is_mounted = done.returncode == 0
-    if cluster.is_mounted:
+    try:
+        tools.run(mount, "no file system of its own")
         cluster.stack.callback(subprocess.run, ["umount", "--lazy", cluster.journal], check=False)
-    else:
-        cluster.notes.append(f"no tmpfs ({done.stderr.strip()}): a limit of the file size instead")
+        cluster.is_mounted = True
+    except tools.Missing as why:
+        cluster.is_mounted = False
+        cluster.notes.append(f"{why}: the limit of file sizes instead")
     return flags
 
 

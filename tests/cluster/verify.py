@@ -59,7 +59,7 @@ def verify(logs, acknowledged, attempts, rules):
         if log.start is None:
             verdict.problems.append(f"{log.name} was never greeted")
             continue
-        seen = check_order(log, attempts, rules, verdict)
+        seen = check_order(log, acknowledged, attempts, rules, verdict)
         check_complete(log, seen, acknowledged, ids, verdict)
         times = [log.started_at] + [entry.at for entry in log.entries]
         verdict.silence = max([verdict.silence] + [b - a for a, b in zip(times, times[1:])])
@@ -90,21 +90,23 @@ def ids_of_events(logs, verdict):
     return ids
 
 
-def check_order(log, attempts, rules, verdict):
+def check_order(log, acknowledged, attempts, rules, verdict):
     """Ids rise, each publisher's numbers rise, nothing comes twice. Returns the keys that came."""
     seen = {}  # key: how many gaps there were before it
-    newest, numbers, gaps = log.start, {}, 0
+    newest, newest_acknowledged, numbers, gaps = log.start, log.start, {}, 0
     for entry in log.entries:
         if entry.key is GAP:
             gaps += 1
-            # A client that has seen more than there is kept is told where it goes on.
-            if entry.id < newest:
+            # It may lead back behind an event that was never acknowledged, and is kept nowhere.
+            if entry.id < newest_acknowledged:
                 verdict.problems.append(f"{log.name}: a gap up to {entry.id} after {newest}")
             newest = max(newest, entry.id)
             continue
         if entry.id <= newest:
             verdict.problems.append(f"{log.name}: {entry.id} came after {newest}")
         newest = max(newest, entry.id)
+        if entry.key in acknowledged:
+            newest_acknowledged = max(newest_acknowledged, entry.id)
         publisher, number = entry.key
         if entry.key not in attempts:
             verdict.problems.append(f"{log.name}: {entry.key} was never published")
@@ -193,6 +195,9 @@ def self_test():
            judge(good + [Entry((2000, 0), ("a", 51), 200.0)], attempts=unknown), problems=False)
     expect("the same twice", judge(good + [Entry((2000, n), ("a", 51), 200.0) for n in (0, 1)],
                                    attempts=unknown), twice=1)
+    torn = good + [Entry((2000, 0), ("a", 51), 200.0), Entry(ids[keys[-1]], GAP, 201.0)]
+    expect("a gap behind what was not acknowledged", judge(torn, attempts=unknown, gaps=True), gaps=1,
+           problems=False)
     wrong = [Entry((one.id[0], one.id[1] + 10), one.key, one.at) for one in good]
     expect("other ids than acknowledged",
            verify([Log("planted", (999, 0), 0.0, wrong)], acknowledged, attempts, Rules()))

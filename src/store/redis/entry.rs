@@ -22,6 +22,7 @@ pub struct Chain {
     content: Content,
     /// Set where what was read last is not what the stream holds there.
     is_broken: bool,
+    needs_marker: bool,
     has_warned: bool,
 }
 
@@ -37,7 +38,13 @@ enum Meaning {
 impl Chain {
     /// Begins behind the entry `last`.
     pub fn after(last: EventId) -> Chain {
-        Chain { last, content: Vec::new(), is_broken: false, has_warned: false }
+        Chain {
+            last,
+            content: Vec::new(),
+            is_broken: false,
+            needs_marker: false,
+            has_warned: false,
+        }
     }
 
     /// The id of the entry that was read last.
@@ -51,8 +58,14 @@ impl Chain {
         self.is_broken |= !self.content.is_empty() && content != self.content;
     }
 
-    /// What the next entry delivers. `None` where its id is not above the last one.
-    pub fn next(&mut self, (id, content): Entry) -> Option<Vec<Delivery>> {
+    /// Whether the stream has lost entries that others may not know of, and no marker has come that tells them.
+    pub fn needs_marker(&self) -> bool {
+        self.needs_marker
+    }
+
+    /// What the next entry delivers. `None` where its id is not above the last one. `lost` is the newest entry
+    /// since the last one that is known to be missing.
+    pub fn next(&mut self, (id, content): Entry, lost: Option<EventId>) -> Option<Vec<Delivery>> {
         if id <= self.last {
             return None;
         }
@@ -67,7 +80,13 @@ impl Chain {
             _ if before > self.last && before < id => Some(before),
             // Of two ids without one in between: the entry itself is what is lost.
             _ => Some(self.last.successor().min(id)),
-        };
+        }
+        .max(lost);
+        // What is missing before an entry that is far behind was only trimmed.
+        let is_rewritten =
+            before < self.last || self.is_broken || (before == self.last && lost.is_some());
+        self.needs_marker =
+            !matches!(meaning, Meaning::Marker) && (self.needs_marker || is_rewritten);
         let mut delivered: Vec<Delivery> = gap.map(Delivery::Gap).into_iter().collect();
         match meaning {
             Meaning::Event(draft) if gap != Some(id) => {
@@ -125,7 +144,7 @@ mod tests {
     }
 
     fn next(chain: &mut Chain, entry: Entry) -> String {
-        let found = chain.next(entry).unwrap();
+        let found = chain.next(entry, None).unwrap();
         let text = found.iter().map(|one| match one {
             Delivery::Event(event) => format!("{} {}", event.id, event.data()),
             Delivery::Gap(id) => format!("gap {id}"),
@@ -172,6 +191,28 @@ mod tests {
     }
 
     #[test]
+    fn others_are_told_of_what_is_gone_but_not_of_what_was_trimmed() {
+        let [none, before_6, at_5] = [None, Some(id("5-8")), Some(id("5-9"))];
+        for (before, lost, gap, needs_marker) in [
+            ("5-7", none, None, false),
+            ("5-7", before_6, before_6, true),
+            ("5-3", none, before_6, true),
+            ("5-3", at_5, at_5, true),
+            ("5-10", at_5, Some(id("5-10")), false),
+        ] {
+            let mut chain = Chain::after(id("5-7"));
+            let found = chain.next(entry("6-0", &["p", before, "t", "a", "d", "x"]), lost).unwrap();
+            let told = match found[0] {
+                Delivery::Gap(id) => Some(id),
+                Delivery::Event(_) => None,
+            };
+            assert_eq!((told, chain.needs_marker()), (gap, needs_marker), "{before} {lost:?}");
+            next(&mut chain, entry("7-0", &["p", "6-0", "reset", "6-0"]));
+            assert!(!chain.needs_marker());
+        }
+    }
+
+    #[test]
     fn what_others_add_is_an_event_if_it_looks_like_one() {
         let mut chain = Chain::after(id("5-0"));
         let foreign = entry("6-0", &["event", "e", "data", "x", "topic", "a"]);
@@ -184,7 +225,7 @@ mod tests {
             // It is the entry before, all the same.
             assert_eq!(chain.last(), id("7-0"));
         }
-        assert!(chain.next(entry("6-0", &[])).is_none(), "ids only rise");
+        assert!(chain.next(entry("6-0", &[]), None).is_none(), "ids only rise");
     }
 
     #[test]
@@ -193,7 +234,7 @@ mod tests {
         let behind = || entry("7-0", &["p", "6-0", "t", "a", "d", "z"]);
         for (there, expected) in [("x", "7-0 z"), ("other", "gap 6-1, 7-0 z")] {
             let mut chain = Chain::after(id("5-0"));
-            chain.next(content("x")).unwrap();
+            chain.next(content("x"), None).unwrap();
             chain.compare(&content(there).1);
             assert_eq!(next(&mut chain, behind()), expected);
         }

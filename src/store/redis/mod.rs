@@ -9,7 +9,8 @@
 //! Entries have the fields `t` (topic), `e` (event name, if any), `d` (data) and `p`, the id of the entry before:
 //! see [`Chain`](entry::Chain). A marker has `reset` instead of data. It is written where the stream ends below
 //! an id that a server has seen: Redis came back without its newest entries, or the stream was deleted. Its id
-//! is above that one, so ids never fall, and it tells all servers of the loss.
+//! is above that one, so ids never fall, and it tells all servers of the loss. A server also writes one that
+//! finds other entries where it has read, or published, some that are gone: the others may not know of those.
 //!
 //! | who waits | on what | what wakes it |
 //! |---|---|---|
@@ -22,6 +23,7 @@ pub mod connect;
 pub mod entry;
 pub mod pool;
 pub mod reader;
+pub mod shared;
 pub mod stream;
 
 use std::sync::Arc;
@@ -37,7 +39,8 @@ use super::window::Window;
 use crate::event::{Draft, EventId};
 use connect::{Address, describe};
 use pool::PoolError;
-use reader::{Reader, Shared};
+use reader::Reader;
+use shared::Shared;
 use stream::Stream;
 
 /// How many times the events that a server replays stay in the stream, and how many entries at least: a server
@@ -45,8 +48,9 @@ use stream::Stream;
 const RETENTION_FACTOR: usize = 10;
 const MIN_RETENTION: usize = 10_000;
 
-/// How long an event may take to get here that a client has seen on another server.
-pub const MAX_LAG: Duration = Duration::from_secs(2);
+/// How long an event may take to get here that a client has seen on another server. Longer than it takes to notice
+/// that Redis is silent.
+pub const MAX_LAG: Duration = Duration::from_secs(4);
 
 /// How long the reader may take to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,8 +62,10 @@ pub struct RedisOptions {
     pub url: String,
     /// The stream's key.
     pub stream: String,
-    /// How many of the newest events are loaded at the start.
+    /// How many of the newest events the window keeps.
     pub history: usize,
+    /// Whether it keeps events of some topics for longer.
+    pub has_topic_history: bool,
 }
 
 /// See the module's documentation.
@@ -93,13 +99,15 @@ impl Redis {
         let stream = Stream::open(&mut connection, &options.stream, retention)
             .map_err(|why| refuse(&name, why))?;
         // Writes nothing, but shows whether the script may be run.
-        let probe = stream.run_script(&mut connection, EventId::default(), &[]);
+        let probe = stream.publish(&mut connection, EventId::default(), &[]);
         probe.map_err(|error| refuse(&name, describe(&error)))?;
         let shared = Arc::new(Shared::new(address, stream));
         let (alive, ended) = bounded(0);
         let mut reader = Reader::new(Arc::clone(&shared), deliver);
+        // What a topic keeps for itself may be among the oldest.
+        let count = if options.has_topic_history { retention } else { options.history };
         reader
-            .load(&mut connection, options.history, window)
+            .load(&mut connection, count, window)
             .map_err(|error| refuse(&name, describe(&error)))?;
         let thread = std::thread::Builder::new()
             .name("redis".into())
@@ -125,7 +133,7 @@ impl Redis {
             None => self.publish(&drafts),
         };
         match &result {
-            Ok(ids) => ids.iter().for_each(|id| self.shared.saw(*id)),
+            Ok(ids) => self.shared.acknowledged(ids),
             Err(_) => self.shared.counters.publishes_failed.add(1),
         }
         result
@@ -134,7 +142,7 @@ impl Redis {
     fn publish(&self, drafts: &[Draft]) -> Result<Vec<EventId>, PublishError> {
         let Shared { address, stream, pool, .. } = &*self.shared;
         let seen = self.shared.seen();
-        let run = || pool.run(address, |one| stream.run_script(one, seen, drafts));
+        let run = || pool.run(address, |one| stream.publish(one, seen, drafts));
         let result = match run() {
             // The connection had ended. With a key nothing is published twice.
             Err(PoolError::Failed(error))
@@ -147,14 +155,17 @@ impl Redis {
         };
         result.map_err(|error| match error {
             PoolError::NotSent(why) => PublishError::Unavailable(format!("Redis: {why}")),
-            PoolError::Failed(error) => match error.code() {
-                Some("OOM") => PublishError::Full(format!("Redis: {}", describe(&error))),
-                Some(_) => PublishError::Unavailable(format!("Redis: {}", describe(&error))),
-                None => PublishError::Unavailable(format!(
-                    "Redis: {}; whether the event was published is not known: publish it again with the same Idempotency-Key",
-                    describe(&error)
-                )),
-            },
+            PoolError::Failed(error) => {
+                let why = format!("Redis: {}", describe(&error));
+                match error.code() {
+                    // Up to Redis 6 the error of a command is only a part of the script's.
+                    Some(code) if code == "OOM" || why.contains("-OOM ") => PublishError::Full(why),
+                    Some(_) => PublishError::Unavailable(why),
+                    None => PublishError::Unavailable(format!(
+                        "{why}; the event may be published all the same: publish it again with the same Idempotency-Key"
+                    )),
+                }
+            }
         })
     }
 

@@ -64,9 +64,9 @@ impl Pool {
             }
         };
         let result = send(&mut connection);
-        // After a lost answer the next one would be taken for it.
-        let is_usable = !matches!(&result, Err(error) if error.code().is_none());
-        self.give_back(is_usable.then_some(connection), generation);
+        // After a lost answer the next one would be taken for it. Where Redis refuses, a new connection may lead to
+        // another server: the master, where this is a replica.
+        self.give_back(result.is_ok().then_some(connection), generation);
         result.map_err(PoolError::Failed)
     }
 

@@ -5,9 +5,10 @@
 -- ARGV[1]   how many entries the stream keeps, at least
 -- ARGV[2]   the newest id that the caller has seen
 -- ARGV[3]   how long an idempotency key is known, in milliseconds
--- ARGV[4…]  four for each draft: whether it has a key (1 or 0), topic, event name or '', data
+-- ARGV[4]   1 if a marker must be written, else 0
+-- ARGV[5…]  four for each draft: whether it has a key (1 or 0), topic, event name or '', data
 --
--- Returns an id for each draft. Without drafts it only writes the marker, where one is due.
+-- Returns an id for each draft.
 
 -- Redis 5 and 6 can be set to replicate scripts by their text; then no script may write that has asked for
 -- the time.
@@ -39,11 +40,11 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 
 -- Everything that can fail comes before the first entry. First, what is known of the keys.
-local count = (#ARGV - 3) / 4
+local count = (#ARGV - 4) / 4
 local key_of, id_of, unused = {}, {}, nil
 local next_key = 2
 for draft = 1, count do
-    if ARGV[4 * draft] == '1' then
+    if ARGV[4 * draft + 1] == '1' then
         local key = KEYS[next_key]
         next_key = next_key + 1
         key_of[draft] = key
@@ -58,13 +59,13 @@ local function add(id, ...)
     last = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], id, 'p', last, ...)
 end
 
--- The stream has lost its end, and its ids would fall. A marker with a higher id comes first. The clock is that
--- of Redis, but its ids must rise even if that is behind.
-if is_below(last, ARGV[2]) then
+-- Where the stream has lost its end, ids would fall. A marker with a higher id comes first. The clock is that of
+-- Redis, but ids must rise even if that is behind.
+if ARGV[4] == '1' or is_below(last, ARGV[2]) then
     local time = redis.call('TIME')
     local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-    local seen = tonumber((split(ARGV[2])))
-    add(string.format('%.0f-0', math.max(now, seen) + 1), 'reset', ARGV[2])
+    local above = math.max(now, tonumber((split(last))), tonumber((split(ARGV[2]))))
+    add(string.format('%.0f-0', above + 1), 'reset', ARGV[2])
 end
 
 local ids = {}
@@ -72,7 +73,7 @@ for draft = 1, count do
     local key = key_of[draft]
     local id = key and id_of[key] or ''
     if id == '' then
-        local topic, name, data = ARGV[4 * draft + 1], ARGV[4 * draft + 2], ARGV[4 * draft + 3]
+        local topic, name, data = ARGV[4 * draft + 2], ARGV[4 * draft + 3], ARGV[4 * draft + 4]
         if name == '' then
             add('*', 't', topic, 'd', data)
         else

@@ -1,16 +1,15 @@
 //! The thread that reads the stream.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Connection, ErrorKind, RedisResult};
 
-use super::connect::{Address, describe};
+use super::connect::describe;
 use super::entry::{Chain, id_before};
-use super::pool::Pool;
-use super::stream::Stream;
+use super::shared::Shared;
+use super::stream::MAX_ENTRIES;
 use crate::event::EventId;
 use crate::os::clock::timestamp;
 use crate::store::delivery::{Deliver, Delivery};
@@ -22,101 +21,6 @@ pub const BLOCK: Duration = Duration::from_secs(1);
 /// How long is waited before connecting again: twice as long each time.
 const MIN_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(2);
-
-/// What publishers and the reader share.
-pub struct Shared {
-    /// Where Redis is.
-    pub address: Address,
-    /// The stream there.
-    pub stream: Stream,
-    /// The publishers' connections.
-    pub pool: Pool,
-    /// What is counted.
-    pub counters: Counters,
-    state: Mutex<State>,
-    is_stopped: AtomicBool,
-}
-
-#[derive(Default)]
-struct State {
-    /// The newest id that was read or published here.
-    seen: EventId,
-    /// Why the reader is not connected.
-    problem: Option<String>,
-}
-
-/// What is counted since the start.
-#[derive(Default)]
-pub struct Counters {
-    /// How often the reader has connected again.
-    pub reconnects: Counter,
-    /// How often events were lost.
-    pub gaps: Counter,
-    /// How often publishing has failed.
-    pub publishes_failed: Counter,
-    /// Events that were read.
-    pub events_read: Counter,
-}
-
-/// A number that only grows.
-#[derive(Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds to it.
-    pub fn add(&self, number: u64) {
-        self.0.fetch_add(number, Ordering::Relaxed);
-    }
-
-    /// The number.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Shared {
-    /// Nothing has been seen yet.
-    pub fn new(address: Address, stream: Stream) -> Shared {
-        Shared {
-            address,
-            stream,
-            pool: Pool::default(),
-            counters: Counters::default(),
-            state: Mutex::default(),
-            is_stopped: AtomicBool::new(false),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest id that was read or published here.
-    pub fn seen(&self) -> EventId {
-        self.state().seen
-    }
-
-    /// This id was read or published.
-    pub fn saw(&self, id: EventId) {
-        let mut state = self.state();
-        state.seen = state.seen.max(id);
-    }
-
-    /// Why the reader is not connected.
-    pub fn problem(&self) -> Option<String> {
-        self.state().problem.clone()
-    }
-
-    /// Whether it is closed.
-    pub fn is_stopped(&self) -> bool {
-        self.is_stopped.load(Ordering::SeqCst)
-    }
-
-    /// Nothing is published any more, and the reader ends.
-    pub fn stop(&self) {
-        self.is_stopped.store(true, Ordering::SeqCst);
-    }
-}
 
 /// See the module's documentation.
 pub struct Reader {
@@ -153,7 +57,7 @@ impl Reader {
         self.chain = Chain::after(floor);
         window.gap(floor);
         for entry in newest_first.into_iter().rev() {
-            for delivery in self.chain.next(entry).ok_or_else(not_rising)? {
+            for delivery in self.chain.next(entry, None).ok_or_else(not_rising)? {
                 match delivery {
                     Delivery::Event(event) => window.push(event),
                     Delivery::Gap(id) => window.gap(id),
@@ -165,7 +69,7 @@ impl Reader {
             self.chain = Chain::after(last);
             window.gap(last);
         }
-        self.shared.saw(self.chain.last());
+        self.shared.was_read(self.chain.last());
         Ok(())
     }
 
@@ -180,13 +84,16 @@ impl Reader {
         }
     }
 
-    /// Delivers what comes. Returns when the store is closed and everything before that is delivered.
+    /// Delivers what comes. Returns when the store is closed and what was published here is delivered.
     fn follow(&mut self, connection: &mut Connection) -> Result<(), String> {
         loop {
-            let is_last = self.shared.is_stopped();
-            let block = (!is_last).then_some(BLOCK);
+            let is_stopped = self.shared.is_stopped();
+            if is_stopped && self.chain.last() >= self.shared.seen() {
+                return Ok(());
+            }
+            let block = (!is_stopped).then_some(BLOCK);
             match self.read(connection, block).map_err(|error| describe(&error))? {
-                0 if is_last => return Ok(()),
+                0 if is_stopped => return Ok(()),
                 0 if !self.is_kept(connection).map_err(|error| describe(&error))? => {
                     return Err("the end of the stream is lost".into());
                 }
@@ -201,7 +108,8 @@ impl Reader {
         let entries = self.shared.stream.read_after(connection, self.chain.last(), block)?;
         let count = entries.len();
         for entry in entries {
-            for delivery in self.chain.next(entry).ok_or_else(not_rising)? {
+            let lost = self.shared.was_read(entry.0);
+            for delivery in self.chain.next(entry, lost).ok_or_else(not_rising)? {
                 match &delivery {
                     Delivery::Event(_) => counters.events_read.add(1),
                     Delivery::Gap(id) => {
@@ -211,7 +119,10 @@ impl Reader {
                 }
                 (self.deliver)(delivery);
             }
-            self.shared.saw(self.chain.last());
+        }
+        // Not before all is read: another server may have written one.
+        if count < MAX_ENTRIES && self.chain.needs_marker() {
+            self.shared.stream.mark(connection, self.shared.seen())?;
         }
         Ok(count)
     }
@@ -235,7 +146,7 @@ impl Reader {
         let mut wait = MIN_WAIT;
         log::warn!("Redis at {address} is away: {why}; until it is back nothing can be published");
         loop {
-            self.shared.state().problem = Some(format!("Redis is away since {since}: {why}"));
+            self.shared.set_problem(Some(format!("Redis is away since {since}: {why}")));
             thread::park_timeout(wait);
             if self.shared.is_stopped() {
                 return None;
@@ -258,19 +169,17 @@ impl Reader {
     fn try_connect(&mut self) -> RedisResult<(Connection, usize)> {
         let mut connection = self.shared.address.connect(BLOCK)?;
         if !self.is_kept(&mut connection)? {
-            // Without drafts the script writes only the marker, and ids rise again.
-            self.shared.stream.run_script(&mut connection, self.shared.seen(), &[])?;
+            // Without drafts this writes only a marker, and only where nobody else has written one.
+            self.shared.stream.publish(&mut connection, self.shared.seen(), &[])?;
         }
-        let mut count = 0;
-        loop {
-            match self.read(&mut connection, None)? {
-                0 => break,
-                read => count += read,
-            }
+        let (mut count, mut read) = (0, MAX_ENTRIES);
+        while read == MAX_ENTRIES {
+            read = self.read(&mut connection, None)?;
+            count += read;
         }
         // From here on publishers may go on. Their old connections may lead elsewhere.
         self.shared.pool.clear();
-        self.shared.state().problem = None;
+        self.shared.set_problem(None);
         Ok((connection, count))
     }
 }

@@ -13,7 +13,7 @@ use crate::store::window::MAX_BYTES;
 const KEY_LIFETIME_MS: u64 = 300_000;
 
 /// The most entries that are read at once: with the longest events, of 1 MiB by default, they are 100 MiB.
-const MAX_ENTRIES: usize = 100;
+pub const MAX_ENTRIES: usize = 100;
 
 /// The script that publishes.
 const SCRIPT: &str = include_str!("publish.lua");
@@ -61,9 +61,7 @@ impl Stream {
         }
         if value("maxmemory_policy").starts_with("allkeys") {
             let policy = value("maxmemory_policy");
-            log::warn!(
-                "Redis may evict the stream (maxmemory-policy {policy}); choose volatile-ttl or noeviction"
-            );
+            log::warn!("Redis may evict the stream (maxmemory-policy {policy}); choose noeviction");
         }
         match query::<String>(connection, &["TYPE", name])?.as_str() {
             "stream" | "none" => {}
@@ -80,15 +78,35 @@ impl Stream {
 
     /// Publishes drafts, all or none, and returns their ids; before them a marker, where the stream ends below
     /// `seen`.
-    pub fn run_script(
+    pub fn publish(
         &self,
         connection: &mut Connection,
         seen: EventId,
         drafts: &[Draft],
     ) -> RedisResult<Vec<EventId>> {
+        self.run_script(connection, seen, false, drafts)
+    }
+
+    /// Writes a marker with an id above `seen`.
+    pub fn mark(&self, connection: &mut Connection, seen: EventId) -> RedisResult<()> {
+        self.run_script(connection, seen, true, &[]).map(drop)
+    }
+
+    fn run_script(
+        &self,
+        connection: &mut Connection,
+        seen: EventId,
+        must_mark: bool,
+        drafts: &[Draft],
+    ) -> RedisResult<Vec<EventId>> {
         let key_name = |key: &str| format!("{}:key:{key}", self.name);
         let keys: Vec<String> = drafts.iter().filter_map(Draft::key).map(key_name).collect();
-        let numbers = [self.retention.to_string(), seen.to_string(), KEY_LIFETIME_MS.to_string()];
+        let numbers = [
+            self.retention.to_string(),
+            seen.to_string(),
+            KEY_LIFETIME_MS.to_string(),
+            u8::from(must_mark).to_string(),
+        ];
         let mut arguments: Vec<&str> = numbers.iter().map(String::as_str).collect();
         for draft in drafts {
             let has_key = if draft.key().is_some() { "1" } else { "0" };
