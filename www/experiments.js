@@ -129,11 +129,10 @@ async function freeze() {
   }
 }
 
-async function reset() {
-  await lab.ready();
+/** Closes all demo clients, and forgets what came of the last burst. */
+export async function reset() {
   if (lab.state === 'open') await lab.ask({ do: 'reset' });
   burst.show?.(null);
-  return words.reset;
 }
 
 export const experiments = {
@@ -146,7 +145,6 @@ export const experiments = {
   clients0: () => clients(0),
   burst,
   freeze,
-  reset,
 };
 
 export const onBurst = (show) => { burst.show = show; };

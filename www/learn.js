@@ -4,7 +4,7 @@
 import { board } from './board.js';
 import { chapters as structure } from './chapters.js';
 import { byId, button, fetchStats, make, parseJson, recall, remember, rich } from './dom.js';
-import { experiments, labHint, needsLab, run } from './experiments.js';
+import { labHint, needsLab, reset as resetLab, run } from './experiments.js';
 import { lab } from './lab.js';
 import { latestReading, shareState } from './live.js';
 import { fill, language, number, texts } from './texts.js';
@@ -192,5 +192,5 @@ export function hide() {
 export async function reset() {
   predictions = {};
   remember('predictions', JSON.stringify(predictions));
-  if (lab.state === 'open') await experiments.reset();
+  await resetLab();
 }

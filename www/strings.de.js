@@ -51,7 +51,7 @@ export default {
     block: '{n} Bytes mit der leeren Zeile, die das Ereignis beendet. In HTTP/1.1 steht davor eine Zeile mit ihrer Zahl, hexadezimal {chunk}.',
     head: 'Kopf', mask: 'Maske', payload: 'Nutzdaten', payloadUnmasked: 'Nutzdaten, unmaskiert',
     total: '{n} Bytes, davon {payload} Nutzdaten.',
-    maskNote: 'Ein Client maskiert jeden Frame mit vier zufälligen Bytes, damit kein Programm bestimmen kann, was auf der Leitung steht. Der Browser verrät sie nicht.',
+    maskNote: 'Ein Client maskiert jeden Frame mit vier zufälligen Bytes, damit kein Programm bestimmen kann, was auf der Leitung steht.',
     deflateNote: 'Kompression ist vereinbart: ein komprimierter Frame hat RSV1 gesetzt und kürzere Nutzdaten, die ein Skript nicht sieht.',
   },
   lab: {
@@ -81,11 +81,10 @@ export default {
       burst: { title: 'Direct gegen Handoff', about: 'Dieselben 100 Ereignisse von 100 Bytes an beide Gruppen, nacheinander.' },
       own: { title: 'Dein eigener Thread', about: 'Die Kachel „du“ ist der Thread eines WebSockets dieser Seite.' },
       freeze: { title: 'Ein erstarrter Leser', about: 'Noch ein Strom dieser Seite, der nichts mehr liest, während große Ereignisse veröffentlicht werden.' },
-      reset: { title: 'Von vorn', about: 'Schließt alle Demo-Clients.' },
     },
     buttons: {
       clients10: '10 öffnen', clients100: '100 öffnen', clients500: '500 öffnen', clients0: 'Alle schließen', burst: 'Salve veröffentlichen', sleep: '5 s schlafen', compute: '5 s rechnen',
-      panic: 'Panic', freeze: 'Leser erstarren lassen', reset: 'Zurücksetzen',
+      panic: 'Panic', freeze: 'Leser erstarren lassen',
     },
     burstCaption: 'Der ganze Prozess, vom Veröffentlichen, bis alle alles hatten',
     figures: {
@@ -105,7 +104,6 @@ export default {
     freeze: 'Thread {tid} wurde nach {seconds} s und {sent} MB entlassen; höchstens {queued} MiB waren in seiner Warteschlange zu sehen. Währenddessen bekamen die Demo-Clients {deliveries} Ereignisse, und eine andere Verbindung dieser Seite wartete höchstens {other} ms.',
     freezeStays: 'Thread {tid} ist nach {seconds} s und {sent} MB noch da: Kernel und Browser nahmen alles auf.',
     freezeRefused: 'der Server öffnete keinen Strom', freezeUnseen: 'die Tafel zeigt den Thread des Stroms nicht',
-    reset: 'Keine Demo-Clients mehr.',
   },
   compare: {
     title: 'Threads gegen Ereignisschleifen',

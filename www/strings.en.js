@@ -52,7 +52,7 @@ export default {
     block: '{n} bytes, the empty line included, which ends the event. In HTTP/1.1 a line with their number, {chunk} in hexadecimal, stands before them.',
     head: 'Head', mask: 'Masking key', payload: 'Payload', payloadUnmasked: 'Payload, before masking',
     total: '{n} bytes, {payload} of them payload.',
-    maskNote: 'A client masks each frame with a random key, so that no program can choose what stands on the wire. The browser keeps it to itself.',
+    maskNote: 'A client masks each frame with a random key, so that no program can choose what stands on the wire.',
     deflateNote: 'Compression is agreed on: a compressed frame has RSV1 set and a shorter payload, which a script is not shown.',
   },
   lab: {
@@ -82,11 +82,10 @@ export default {
       burst: { title: 'Direct against handoff', about: 'The same 100 events of 100 bytes to both groups, one after the other.' },
       own: { title: 'Your own thread', about: 'The tile marked “you” is the thread of a WebSocket of this page.' },
       freeze: { title: 'A frozen reader', about: 'One more event stream of this page that reads nothing any more, while large events are published.' },
-      reset: { title: 'Start over', about: 'Closes all demo clients.' },
     },
     buttons: {
       clients10: 'Open 10', clients100: 'Open 100', clients500: 'Open 500', clients0: 'Close all', burst: 'Publish a burst', sleep: 'Sleep 5 s', compute: 'Compute 5 s',
-      panic: 'Panic', freeze: 'Freeze a reader', reset: 'Reset',
+      panic: 'Panic', freeze: 'Freeze a reader',
     },
     burstCaption: 'The whole process, from publishing until all had it',
     figures: {
@@ -106,7 +105,6 @@ export default {
     freeze: 'Thread {tid} was let go after {seconds} s and {sent} MB; at most {queued} MiB were seen in its queue. Meanwhile the demo clients got {deliveries} events, and another connection of this page waited {other} ms at most.',
     freezeStays: 'Thread {tid} is still there after {seconds} s and {sent} MB: kernel and browser took all of it.',
     freezeRefused: 'the server opened no stream', freezeUnseen: 'the board does not show the stream’s thread',
-    reset: 'No demo clients any more.',
   },
   compare: {
     title: 'Threads against event loops',

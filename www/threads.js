@@ -12,7 +12,6 @@ const GROUPS = [
   ['burst', ['burst']],
   ['own', ['sleep', 'compute', 'panic']],
   ['freeze', ['freeze']],
-  ['reset', ['reset']],
 ];
 // Figures of a burst, and how each is made of the server's.
 const FIGURES = [

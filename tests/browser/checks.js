@@ -365,24 +365,31 @@ check('without --demo the buttons are off, and a line says how to turn them on',
   assert.ok(await page.$$eval('#experiments button', (all) => all.every((one) => one.disabled)));
 });
 
+check('the board shows the server’s threads, and the last minute of one', async (bench) => {
+  const page = await bench.page('#threads');
+  await until(() => tiles(page), 'tiles');
+  const { threads } = await bench.server.get('/stats');
+  assert.ok(Math.abs(await tiles(page) - threads) <= 3, `${await tiles(page)} tiles, ${threads} threads`);
+  await page.focus('.tile');
+  await page.keyboard.press('ArrowRight');
+  await page.keyboard.press('Enter');
+  assert.equal((await page.$$('.tile[aria-pressed="true"]')).length, 1);
+  assert.match(await text(page, '.facts dd'), /\d/);
+  await until(async () => /: .* s$/.test(await page.getAttribute('.life', 'aria-label')), 'what it did, in words');
+  await page.click('.views a[href="#live"]');
+  await until(async () => (await bench.server.clients()).sse === 1, 'nobody looks: the stream has ended');
+});
+
 /** The tile that is marked with a word, by its thread. */
 const marked = (page, word) => page.$$eval('.tile:not(.empty)', (all, start) => all.filter((one) => one.textContent.startsWith(start)).map((one) => one.textContent), `${word}:`);
 /** How many threads serve event streams: others are started and used again as they are needed. */
 const streams = (page) => page.$$eval('.tile:not(.empty):not(.ended)', (all) => all.filter((one) => one.textContent.includes('sse ')).length);
 const tiles = (page) => page.$$eval('.tile:not(.empty):not(.ended)', (all) => all.length);
 
-check('the board shows the server’s threads and marks this page’s', async (bench) => {
+check('the board marks this page’s thread', async (bench) => {
   const page = await bench.page('#threads');
   await until(() => marked(page, 'you').then((all) => all.length === 1), 'the own tile');
-  const { threads } = await bench.server.get('/stats');
-  const shown = await tiles(page);
-  assert.ok(Math.abs(shown - threads) <= 3, `${shown} tiles, ${threads} threads`);
   assert.match(await text(page, '.life-title'), /ws /, 'its life line is chosen');
-  await page.focus('.tile');
-  await page.keyboard.press('ArrowRight');
-  await page.keyboard.press('Enter');
-  assert.match(await text(page, '.facts dd'), /\d/);
-  assert.equal((await page.$$('.tile[aria-pressed="true"]')).length, 1);
 }, '--demo');
 
 check('demo clients come and go; no tile moves', async (bench) => {
@@ -463,7 +470,7 @@ check('a frozen reader is let go; the others go on', async (bench) => {
 check('reset closes the demo clients', async (bench) => {
   const page = await bench.page('#threads');
   await experiment(page, 'clients10');
-  await experiment(page, 'reset');
+  await page.click('#reset');
   await until(async () => (await bench.server.clients()).sse <= 2, 'only the page’s own streams');
 }, '--demo');
 
