@@ -10,7 +10,7 @@ const words = texts.board;
 
 // What a tile says in colour, besides its words. Unknown words are `other`.
 const KINDS = ['running', 'cpu', 'read', 'channel', 'poll', 'accept', 'sleep', 'lock', 'other'];
-/** What a thread does: it has a processor or waits for one where its state is R, else it waits for something. */
+/** What a thread does, or waits for. */
 const kindOf = ({ state, waits }) => {
   if (KINDS.includes(waits)) return waits;
   return state === 'R' ? 'running' : 'other';

@@ -43,7 +43,7 @@ export default {
     closes: {
       1000: 'normal geschlossen', 1001: 'der Server geht', 1002: 'Protokollfehler',
       1005: 'ohne Code geschlossen', 1006: 'die Verbindung ging verloren', 1007: 'ungültiger Text',
-      1009: 'die Nachricht war zu groß', 1013: 'der Server ist überlastet', other: 'geschlossen',
+      1009: 'die Nachricht war zu groß', 1012: 'der Server startet neu', 1013: 'der Server ist überlastet', other: 'geschlossen',
     },
   },
   bytes: {
@@ -145,7 +145,7 @@ export default {
       options: ['Alle warten fünf Sekunden', 'Nichts', 'Wer verbunden ist, macht weiter, neue Clients warten'],
       steps: ['Suche die Kachel „du“. Sie sagt `S read`: der Thread schläft, bis dein Browser etwas sendet.',
         'Lass ihn schlafen, und beobachte deine Kachel und die anderen.', 'Lass ihn rechnen: er wartet nie, und der Kernel muss ihm den Prozessor wegnehmen.'],
-      explain: ['**Blockieren** heißt: in einem Systemaufruf warten, in `read` auf Bytes, an einem Kanal auf einen Sender. Ein blockierter Thread braucht keine Rechenzeit; der Kernel weckt ihn, wenn es etwas zu tun gibt. Er blockiert nur seine eigene Verbindung.',
+      explain: ['**Blockieren** heißt: in einem Systemaufruf warten, in `read` auf Bytes, an einem Kanal auf einen Sender. Ein blockierter Thread braucht keine Rechenzeit; der Kernel weckt ihn, wenn es etwas gibt. Er blockiert nur seine Verbindung.',
         'Ein Thread, der rechnet, ist im Zustand R. Ist seine Zeit um, verdrängt ihn der Kernel (ein **unfreiwilliger** Wechsel) und lässt einen anderen laufen. Darum ging es für die anderen weiter, selbst auf einem Prozessor.',
         'In einem Thread darf gewöhnlicher Code also warten: kein Callback, kein `await`.'],
     },
@@ -155,14 +155,14 @@ export default {
       options: ['Etwa 500 MiB: ein Thread braucht 1 MiB', 'Etwa 125 MiB: 500 mal 256 KiB', 'Weniger als 20 MiB'],
       steps: ['Öffne 500 Demo-Clients und lies, was dabei herauskam.', 'Schließe sie wieder.', 'Im Terminal: vergleiche, was versprochen ist (`VmSize`), mit dem, was da ist (`VmRSS`).'],
       explain: ['Drei Zahlen heißen „Speicher“. **Virtuell**: die Adressen des Stacks, 256 KiB, umsonst, bis man sie berührt. **Resident**: die berührten Seiten, 13 KiB für einen ruhenden Strom. **Kernel**: ein Stack für Systemaufrufe und was er sonst behält, 24 KiB; `VmRSS` zeigt das nicht. (README, 27.11.2026.)',
-        '„10.000 Threads × 1 MB = 10 GB“ addiert die erste. Die anderen beiden sind 10.000 × 37 KiB: 360 MiB. Das ist das Dreifache einer Ereignisschleife (12 KiB), und auf einem Rechner mit 4 GiB kein Grund gegen Threads.'],
+        '„10.000 Threads × 1 MB = 10 GB“ addiert die erste. Die anderen beiden sind 10.000 × 37 KiB: 360 MiB. Das ist das Dreifache einer Ereignisschleife (12 KiB), und bei 4 GiB kein Grund gegen Threads.'],
     },
     {
       title: 'Was tut eine Ereignisschleife stattdessen?',
       question: 'Ein Server mit Ereignisschleife bedient alle Clients in einem Thread. Ein Handler rechnet fünf Sekunden ohne Pause. Wie lange warten die anderen?',
       options: ['Gar nicht: es ist ja asynchron', 'Fünf Sekunden', 'Halb so lang, die Arbeit wird geteilt'],
       steps: ['Rechne hier noch einmal, und merke dir, wie lange eine andere Verbindung wartete.', 'Vergleiche mit dem aufgezeichneten Lauf gegen Node: die letzte Tabelle dort.'],
-      explain: ['Eine Ereignisschleife fragt den Kernel, welche von **allen** Sockets bereit sind (`epoll`), und ruft für jeden eine Funktion auf. Solange eine läuft, läuft keine andere.',
+      explain: ['Eine Ereignisschleife fragt den Kernel, welche Sockets bereit sind (`epoll`), und ruft für jeden eine Funktion auf. Solange eine läuft, läuft keine andere.',
         'Wer **await** benutzt, gibt den Thread zurück: sein Warten kostet die anderen nichts. Wer rechnet, einen großen Text zerlegt oder etwas Blockierendes aufruft, hält alle an.',
         'Was die Schleife spart: Stacks und den Wechsel von Thread zu Thread. Was sie verlangt: dass im Programm nichts je blockiert.'],
     },
@@ -227,7 +227,7 @@ export default {
       options: ['Rechenzeit', 'Speicher', 'Etwas, das das System zählt: Deskriptoren, Threads oder Speicherabbildungen'],
       steps: ['Im Terminal: was darf ein Prozess hier haben?', 'Und dieser Server?', 'Öffne 500 Demo-Clients, und sieh, welche Zahlen unten sich bewegen.'],
       explain: ['Jeder Client braucht einen **Deskriptor** (seinen Socket), einen **Thread** und zwei **Speicherabbildungen** (einen Stack und davor eine Seite, die niemand berühren darf). Jedes hat eine Grenze: `ulimit -n`, `threads-max`, `pids.max` der Kontrollgruppe, `vm.max_map_count`. Bei 65.530 Abbildungen ist bei etwa 32.000 Threads Schluss, gleich wie viel Speicher da ist.',
-        'Dieser Server liest die Grenzen beim Start, behält etwas für sich und bittet den Client, der zu viel ist, später wiederzukommen.'],
+        'Dieser Server liest die Grenzen beim Start, behält etwas für sich und bittet überzählige Clients, später wiederzukommen.'],
     },
   ],
 };

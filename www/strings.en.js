@@ -44,7 +44,7 @@ export default {
     closes: {
       1000: 'closed normally', 1001: 'the server is going away', 1002: 'protocol error',
       1005: 'closed without a code', 1006: 'the connection was lost', 1007: 'invalid text',
-      1009: 'the message was too big', 1013: 'the server is busy', other: 'closed',
+      1009: 'the message was too big', 1012: 'the server is restarting', 1013: 'the server is busy', other: 'closed',
     },
   },
   bytes: {
@@ -146,7 +146,7 @@ export default {
       options: ['All wait for five seconds', 'Nothing', 'Who is connected goes on, new clients wait'],
       steps: ['Find the tile marked “you”. It says `S read`: the thread sleeps until your browser sends something.',
         'Let it sleep, and watch your tile and the others.', 'Let it compute instead: it never waits, and the kernel has to take the processor from it.'],
-      explain: ['To **block** is to wait in a system call: `read` until bytes come, a channel until somebody sends. A blocked thread takes no processor time; the kernel wakes it when there is something to do. It blocks its own connection, and nothing else.',
+      explain: ['To **block** is to wait in a system call: `read` until bytes come, a channel until somebody sends. A blocked thread takes no processor time; the kernel wakes it. It blocks its own connection, and nothing else.',
         'A thread that computes is in state R. When its share of time is over, the kernel pushes it aside (an **involuntary** switch) and lets another run. That is why the others went on, even on one processor.',
         'So in a thread plain code may wait: no callback, no `await`.'],
     },
@@ -156,14 +156,14 @@ export default {
       options: ['About 500 MiB: a thread takes 1 MiB', 'About 125 MiB: 500 times 256 KiB', 'Less than 20 MiB'],
       steps: ['Open 500 demo clients, and read what came of it.', 'Close them again.', 'In a terminal: compare what is promised (`VmSize`) with what is there (`VmRSS`).'],
       explain: ['Three numbers are called “memory”. **Virtual**: the stack’s addresses, 256 KiB, free until they are touched. **Resident**: pages that were touched, 13 KiB for an idle event stream. **Kernel**: a stack for system calls and what else it keeps, 24 KiB; `VmRSS` does not show it. (README, 2026-11-27.)',
-        '“10,000 threads × 1 MB = 10 GB” adds up the first. The other two are 10,000 × 37 KiB: 360 MiB. That is three times what an event loop takes (12 KiB), and no reason against threads on a machine with 4 GiB.'],
+        '“10,000 threads × 1 MB = 10 GB” adds up the first. The other two are 10,000 × 37 KiB: 360 MiB. That is three times what an event loop takes (12 KiB), and with 4 GiB no reason against threads.'],
     },
     {
       title: 'What does an event loop do instead?',
       question: 'A server with an event loop serves all clients in one thread. One handler computes for five seconds without a pause. How long do the others wait?',
       options: ['Not at all: it is asynchronous', 'Five seconds', 'Half as long, as the work is shared'],
       steps: ['Compute here once more, and note how long another connection waited.', 'Compare it with the recorded run against Node: the last table there.'],
-      explain: ['An event loop asks the kernel which of **all** sockets are ready (`epoll`), and calls a function for each. While one function runs, no other can.',
+      explain: ['An event loop asks the kernel which sockets are ready (`epoll`), and calls a function for each. While one runs, no other can.',
         'Who **awaits** gives the thread back: waiting costs the others nothing. Who computes, parses a large body, or calls something that blocks, stops everybody.',
         'What the loop saves: stacks, and switching between threads. What it asks for: that nothing in the program ever blocks.'],
     },
@@ -228,7 +228,7 @@ export default {
       options: ['Processor time', 'Memory', 'Something the system counts: descriptors, threads or memory maps'],
       steps: ['In a terminal: what may a process have here?', 'And this server?', 'Open 500 demo clients, and see which figures below move.'],
       explain: ['Each client takes a **descriptor** (its socket), a **thread**, and two **memory maps** (a stack, and a page before it that must not be touched). Each has a limit: `ulimit -n`, `threads-max`, the control group’s `pids.max`, `vm.max_map_count`. With 65,530 maps about 32,000 threads are the end, whatever the memory.',
-        'This server reads the limits when it starts, keeps some for itself, and tells the client that is one too many to come back later.'],
+        'This server reads the limits when it starts, keeps some for itself, and asks clients that are too many to come back later.'],
     },
   ],
 };

@@ -37,8 +37,10 @@ function group([name, actions]) {
     rich('p', 'about', words.groups[name].about), make('div', 'buttons', '', ...buttons), output);
   if (name === 'burst') {
     const results = make('div', 'results', '');
-    onBurst((both) => results.replaceChildren(...both ? [table(words.burstCaption, ['', 'direct', 'handoff'],
-      FIGURES.map(([key, figure]) => [words.figures[key], figure(both.direct), figure(both.handoff)]))] : []));
+    const show = (both) => results.replaceChildren(table(words.burstCaption, ['', 'direct', 'handoff'], FIGURES.map(
+      ([key, figure]) => [words.figures[key], ...['direct', 'handoff'].map((way) => (both ? figure(both[way]) : '–'))])));
+    show(null);
+    onBurst(show);
     box.append(results);
   }
   return box;
