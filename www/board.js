@@ -269,7 +269,7 @@ class Board extends EventTarget {
       .map(([kind, ms]) => `${words.waits[kind]} ${number(ms / 1000, 1)} s`).join(', ') });
     for (const [key, element] of this.factTexts) {
       const value = told[key];
-      element.textContent = typeof value === 'number' ? number(value, /Ms$|seconds/.test(key) ? 1 : 0) : value ?? '–';
+      element.textContent = key !== 'tid' && typeof value === 'number' ? number(value, /Ms$|seconds/.test(key) ? 1 : 0) : value ?? '–';
     }
   }
 }
