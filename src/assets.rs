@@ -21,9 +21,24 @@ use crate::http::head::{Head, percent_decode};
 /// The files inside the binary: their paths and contents.
 const EMBEDDED: &[(&str, &[u8])] = &[
     ("index.html", include_bytes!("../www/index.html")),
-    ("app.js", include_bytes!("../www/app.js")),
     ("style.css", include_bytes!("../www/style.css")),
     ("favicon.svg", include_bytes!("../www/favicon.svg")),
+    ("app.js", include_bytes!("../www/app.js")),
+    ("board.js", include_bytes!("../www/board.js")),
+    ("bytes.js", include_bytes!("../www/bytes.js")),
+    ("chapters.js", include_bytes!("../www/chapters.js")),
+    ("compare.js", include_bytes!("../www/compare.js")),
+    ("dom.js", include_bytes!("../www/dom.js")),
+    ("experiments.js", include_bytes!("../www/experiments.js")),
+    ("lab.js", include_bytes!("../www/lab.js")),
+    ("learn.js", include_bytes!("../www/learn.js")),
+    ("live.js", include_bytes!("../www/live.js")),
+    ("shared.js", include_bytes!("../www/shared.js")),
+    ("strings.de.js", include_bytes!("../www/strings.de.js")),
+    ("strings.en.js", include_bytes!("../www/strings.en.js")),
+    ("texts.js", include_bytes!("../www/texts.js")),
+    ("threads.js", include_bytes!("../www/threads.js")),
+    ("recorded.json", include_bytes!("../www/recorded.json")),
 ];
 
 /// The built-in page loads nothing from elsewhere, runs nothing inline, and is not to be framed.

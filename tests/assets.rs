@@ -6,6 +6,9 @@ use std::os::unix::fs::symlink;
 
 use common::{Folder, Server};
 
+/// What the page may weigh.
+const MAX_PAGE_BYTES: usize = 150 * 1024;
+
 /// What cannot be told from a path inside the folder by looking at it undecoded.
 const WAYS_OUT: &[&str] = &[
     "/../secret.txt",
@@ -26,36 +29,73 @@ const WAYS_OUT: &[&str] = &[
 #[test]
 fn the_page_and_its_files_are_inside_the_binary() {
     let server = Server::start(&[]);
-    let index = include_bytes!("../www/index.html").as_slice();
-    let script = include_bytes!("../www/app.js").as_slice();
-    let style = include_bytes!("../www/style.css").as_slice();
-    let icon = include_bytes!("../www/favicon.svg").as_slice();
     let mut tags = std::collections::HashSet::new();
-    for (path, types, body) in [
-        ("/index.html", &["text/html; charset=utf-8"][..], index),
-        // Both are right (RFC 9239 section 6); which one, a crate's table decides.
-        (
-            "/app.js",
-            &["text/javascript; charset=utf-8", "application/javascript; charset=utf-8"],
-            script,
-        ),
-        ("/style.css", &["text/css; charset=utf-8"], style),
-        ("/favicon.svg", &["image/svg+xml"], icon),
-        ("/?query=is-ignored", &["text/html; charset=utf-8"], index),
-    ] {
-        let answer = server.get(path);
-        assert_eq!(answer.status, 200, "{path}");
-        assert_eq!(answer.body, body, "{path}");
+    let mut bytes = 0;
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/www")).unwrap() {
+        let (name, body) = file.map(|file| (file.file_name(), std::fs::read(file.path()))).unwrap();
+        let (name, body) = (name.into_string().unwrap(), body.unwrap());
+        // Of a script's types both are right (RFC 9239 section 6); which one, a crate's table decides.
+        let types = match name.rsplit_once('.').unwrap().1 {
+            "html" => &["text/html; charset=utf-8"][..],
+            "js" => &["text/javascript; charset=utf-8", "application/javascript; charset=utf-8"],
+            "css" => &["text/css; charset=utf-8"],
+            "svg" => &["image/svg+xml"],
+            "json" => &["application/json"],
+            other => panic!("{name}: which type does {other} have?"),
+        };
+        let answer = server.get(&format!("/{name}"));
+        assert_eq!(answer.status, 200, "{name}");
+        assert_eq!(answer.body, body, "{name}");
         assert!(types.contains(&answer.header("Content-Type").unwrap()), "{}", answer.head);
         assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
         assert_eq!(answer.header("Referrer-Policy"), Some("no-referrer"));
         let policy = answer.header("Content-Security-Policy").unwrap();
         assert!(policy.contains("default-src 'self'"), "{policy}");
         assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
-        tags.insert(answer.header("ETag").unwrap().to_owned());
+        assert!(tags.insert(answer.header("ETag").unwrap().to_owned()), "{name}: another's tag");
+        bytes += body.len();
     }
-    assert_eq!(tags.len(), 4, "each file has a tag of its own: {tags:?}");
+    assert!(bytes <= MAX_PAGE_BYTES, "the page has {bytes} bytes");
+    let index = include_bytes!("../www/index.html").as_slice();
     assert_eq!(server.get("/").body, index);
+    assert_eq!(server.get("/?query=is-ignored").body, index);
+}
+
+/// What the recorded table says, the README says, too; and each place in the source that a chapter names is there.
+#[test]
+fn what_the_page_tells_of_readme_and_source_is_true() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let recorded: serde_json::Value =
+        serde_json::from_str(include_str!("../www/recorded.json")).unwrap();
+    let table = &recorded["readme"];
+    assert!(readme.contains(table["date"].as_str().unwrap()), "the date of the table");
+    let rows = table["rows"].as_array().unwrap();
+    assert!(!rows.is_empty());
+    for row in rows {
+        let cells: Vec<&str> =
+            row.as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
+        let line = format!("| {} |", cells.join(" | "));
+        assert!(readme.contains(&line), "not in README.md: {line}");
+    }
+    let chapters = include_str!("../www/chapters.js");
+    let mut count = 0;
+    for line in chapters.lines() {
+        // A link is `['file', 'item']`; its item is a declaration in that file.
+        for link in line.split("['").skip(1).filter(|link| link.contains('/')) {
+            let parts: Vec<&str> = link.split('\'').collect();
+            let (file, item) = (parts[0], parts[2]);
+            assert!(root.join(file).exists(), "no {file}");
+            if !item.is_empty() {
+                let text = std::fs::read_to_string(root.join(file)).unwrap();
+                let kinds = ["fn", "struct", "enum", "const", "class", "function"];
+                let is_there = kinds.iter().any(|kind| text.contains(&format!("{kind} {item}")));
+                assert!(is_there, "{file} declares no {item}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count} links");
 }
 
 #[test]
