@@ -4,7 +4,7 @@
 //! hang up. After that every thread reads the [`App`]; the parts of it that change have locks of their
 //! own.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,7 +20,7 @@ use crate::client::hangup::Watcher;
 use crate::client::outbox::Limits;
 use crate::client::reason::Reason;
 use crate::client::registry::Clients;
-use crate::config::Config;
+use crate::config::{Config, Fanout};
 use crate::door::Door;
 use crate::door::counters::Counters;
 use crate::http::forwarded::Proxies;
@@ -37,6 +37,9 @@ pub struct App {
     pub config: Config,
     /// Where events are published.
     pub hub: Arc<Hub>,
+    /// Where the experiments of `/lab` publish, if there are any: with [`Fanout::Direct`], and with
+    /// [`Fanout::Handoff`].
+    pub lab_hubs: Option<[Arc<Hub>; 2]>,
     /// The clients that are connected.
     pub clients: Arc<Clients>,
     /// The bytes in all clients' queues together, and their limit.
@@ -52,7 +55,9 @@ pub struct App {
     pub access: Access,
     /// Notices when the client of an event stream hangs up.
     pub hangups: Watcher,
-    /// Whether only this machine can reach the server, by the address that it listens on.
+    /// The address that the server listens on.
+    pub address: SocketAddr,
+    /// Whether only this machine can reach the server, by that address.
     pub is_loopback: bool,
     /// When the server started.
     pub started: Instant,
@@ -71,6 +76,16 @@ impl App {
         // and a tenth longer until it is there.
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub::start(&config, cores, wall_clock)?;
+        let lab_hub = |fanout| {
+            // In memory alone, and nothing is kept.
+            let heartbeat = config.heartbeat;
+            let config = Config { fanout, heartbeat, history: 0, ..Config::default() };
+            Hub::start(&config, cores, wall_clock)
+        };
+        let lab_hubs = match config.demo {
+            true => Some([lab_hub(Fanout::Direct)?, lab_hub(Fanout::Handoff)?]),
+            false => None,
+        };
         // The watcher and the backlog do not know the registry of clients: they get closures.
         let clients = Clients::new(max_clients, config.max_clients_per_ip);
         let (present, waiting) = (Arc::clone(&clients), Arc::clone(&clients));
@@ -83,20 +98,27 @@ impl App {
         let proxies = Proxies::new(config.trust_proxy.clone());
         Ok(App {
             hub,
+            lab_hubs,
             backlog: Backlog::new(config.max_backlog_bytes, move || waiting.queues()),
             clients,
             #[cfg(feature = "page")]
-            assets: Assets::new(config.www.clone()),
+            assets: Assets::new(config.www.clone(), config.report.clone()),
             origins: Origins::new(config.allow_origin.clone(), proxies),
             refusals: Refusals::default(),
             access: Access::new(config.subscribe_token.clone()),
             hangups,
+            address: door.address,
             is_loopback: is_loopback(door.address.ip()),
             started: Instant::now(),
             counters: Arc::clone(&door.counters),
             draining: AtomicBool::new(false),
             config,
         })
+    }
+
+    /// All hubs.
+    pub(crate) fn hubs(&self) -> impl Iterator<Item = &Arc<Hub>> {
+        std::iter::once(&self.hub).chain(self.lab_hubs.iter().flatten())
     }
 
     /// Whether the server is shutting down.

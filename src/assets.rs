@@ -47,6 +47,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; frame-ancestors 'none
 /// The source of files.
 #[derive(Debug)]
 pub struct Assets {
+    /// The benchmark's, which is served as `/report`.
+    report: Option<PathBuf>,
     /// Canonical. `None`: [`EMBEDDED`].
     folder: Option<PathBuf>,
 }
@@ -62,9 +64,10 @@ enum Found {
 }
 
 impl Assets {
-    /// `folder` as in [`crate::Config::set_www`], canonical.
-    pub fn new(folder: Option<PathBuf>) -> Assets {
-        Assets { folder }
+    /// `folder` and `report` as in [`Config::set_www`](crate::Config::set_www) and
+    /// [`Config::set_report`](crate::Config::set_report), canonical.
+    pub fn new(folder: Option<PathBuf>, report: Option<PathBuf>) -> Assets {
+        Assets { report, folder }
     }
 
     /// Whether there is a file or a folder at `path`.
@@ -100,6 +103,9 @@ impl Assets {
         // A prefix, without the slash that the relative links of its page need.
         if path.is_empty() {
             return Some(Found::Folder);
+        }
+        if let Some(report) = self.report.as_ref().filter(|_| path == "/report") {
+            return Some(Found::File(report.clone()));
         }
         let name = relative(path)?;
         let Some(folder) = &self.folder else {
@@ -316,7 +322,7 @@ mod tests {
         std::fs::write(base.join("secret"), "secret").unwrap();
         std::fs::write(folder.join("open"), "open").unwrap();
         std::os::unix::fs::symlink(base.join("secret"), folder.join("link")).unwrap();
-        let assets = Assets::new(Some(folder.canonicalize().unwrap()));
+        let assets = Assets::new(Some(folder.canonicalize().unwrap()), None);
         assert!(assets.has("/open"));
         assert!(!assets.has("/link"));
         assert!(!assets.has("/"));

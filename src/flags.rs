@@ -77,6 +77,8 @@ Usage: threadcast [FLAGS]
   --subscribe-token-file FILE
                              the same, read from a file
   --fanout direct|handoff    who writes an event: the broadcaster, or each client's thread [direct]
+  --demo                     let the page experiment with the server (only on a loopback address)
+  --report FILE              results.jsonl of threadcast-bench compare, for the page to show
   --redis URL                share events and history with other servers through this Redis
   --redis-stream NAME        the key of its stream [threadcast]
   --log LEVEL                off, error, warn, info, debug or trace [info]
@@ -115,13 +117,15 @@ const FLAGS: &[&str] = &[
     "subscribe-token",
     "subscribe-token-file",
     "fanout",
+    "demo",
+    "report",
     "redis",
     "redis-stream",
     "log",
 ];
 
 /// The flags that need no value.
-const SWITCHES: &[&str] = &["deflate"];
+const SWITCHES: &[&str] = &["deflate", "demo"];
 
 /// Reads the command line (without the program's name) and the environment: `variable` returns the
 /// value of the variable of that name.
@@ -224,6 +228,8 @@ impl Settings {
             "subscribe-token" => config.set_subscribe_token(value),
             "subscribe-token-file" => config.set_subscribe_token(&token_in(value)?),
             "fanout" => config.set_fanout(fanout(value)?),
+            "demo" => config.set_demo(switch(value)?),
+            "report" => config.set_report(value),
             "redis" => config.set_redis(value),
             "redis-stream" => config.set_redis_stream(value),
             "log" => {
@@ -413,6 +419,9 @@ mod tests {
             (&["--fanout", "both"], "--fanout"),
             (&["--journal", ""], "--journal"),
             (&["--journal-sync", "never"], "--journal-sync"),
+            (&["--demo=maybe"], "--demo"),
+            (&["--report", "/does/not/exist"], "--report"),
+            (&["--report", "/"], "--report"),
             (&["--log", "loud"], "--log"),
             (&["--token", "with space"], "--token"),
             (&["--token-file", "/does/not/exist"], "--token-file"),

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::auth::origin;
+#[cfg(feature = "page")]
+use crate::handlers::lab::{self, Lab};
 #[cfg(feature = "metrics")]
 use crate::handlers::metrics;
 use crate::handlers::query::Query;
@@ -32,6 +34,8 @@ pub struct Router {
     echo: Arc<Endpoint>,
     #[cfg(feature = "page")]
     threads: Box<StreamHandler>,
+    #[cfg(feature = "page")]
+    lab: Option<Arc<Lab>>,
 }
 
 impl Router {
@@ -39,6 +43,8 @@ impl Router {
     pub fn new(app: &Arc<App>, routes: Routes) -> Router {
         let ws = Endpoint { protocols: &[commands::PROTOCOL], handler: Box::new(websockets::ws) };
         let echo = Endpoint { protocols: &[], handler: Box::new(websockets::echo) };
+        #[cfg(feature = "page")]
+        let prefix = routes.prefix.clone();
         Router {
             app: Arc::clone(app),
             routes,
@@ -46,6 +52,8 @@ impl Router {
             echo: Arc::new(echo),
             #[cfg(feature = "page")]
             threads: Threads::new(app).handler(),
+            #[cfg(feature = "page")]
+            lab: Lab::new(app, &prefix),
         }
     }
 
@@ -86,12 +94,16 @@ impl Router {
             ("/events", "GET" | "HEAD") => {
                 // It would stay in memory as long as the client.
                 drop(query);
-                event_stream::serve(app, connection, &events::events)
+                event_stream::serve(app, &app.hub, connection, &events::events)
             }
             #[cfg(feature = "page")]
             ("/threads", "GET" | "HEAD") => {
                 drop(query);
                 self.threads(connection)
+            }
+            #[cfg(feature = "page")]
+            ("/lab" | "/lab/stream", "GET" | "HEAD") if self.lab.is_some() => {
+                self.lab(connection, path, &query)
             }
             ("/publish", "POST") => publish::serve(app, connection, &query),
             ("/ticket", "POST") => ticket::serve(app, connection),
@@ -132,7 +144,32 @@ impl Router {
         if let Err(error) = threads::check(app, &connection) {
             return connection.respond(&error.into());
         }
-        event_stream::serve(app, connection, &self.threads)
+        event_stream::serve(app, &app.hub, connection, &self.threads)
+    }
+
+    /// Serves whoever experiments: under the same conditions as who sees the threads.
+    #[cfg(feature = "page")]
+    #[inline(never)]
+    fn lab(&self, connection: Connection, path: &str, query: &Query) -> Next {
+        let (app, Some(lab)) = (&self.app, &self.lab) else {
+            return connection.respond(&Response::not_found());
+        };
+        if let Err(error) = threads::check(app, &connection) {
+            return app.refusals.respond(connection, &error.into());
+        }
+        if path == "/lab" {
+            return self.websocket(connection, lab.endpoint(), query);
+        }
+        if let Err(error) = app.access.check(&connection, query.ticket.as_deref()) {
+            return connection.respond(&error.into());
+        }
+        match lab.hub(connection.head().query().unwrap_or_default()) {
+            Some(hub) => event_stream::serve(app, hub, connection, &lab::stream),
+            None => {
+                let message = "use fanout=direct or fanout=handoff";
+                connection.respond(&Response::error(400, "bad_query", message))
+            }
+        }
     }
 
     /// Serves a route of the embedding program.
@@ -171,7 +208,7 @@ impl Router {
             if let Err(error) = app.access.check(&connection, query.ticket.as_deref()) {
                 return connection.respond(&error.into());
             }
-            return event_stream::serve(app, connection, handler);
+            return event_stream::serve(app, &app.hub, connection, handler);
         }
         match (routes.plain(connection.method(), path), websocket) {
             (Some(handler), _) => {
@@ -223,7 +260,8 @@ fn admit(app: &App, connection: &Connection, path: &str) -> Result<Query, Respon
     }
     // Without this, a client that misspells `/ws` would get the page's 404, which does not help it.
     let method = connection.method();
-    let has_websocket = path == "/" || is_websocket(path);
+    let has_lab = path == "/lab" && app.config.demo;
+    let has_websocket = path == "/" || is_websocket(path) || has_lab;
     if method == "GET" && !has_websocket && handshake::is_attempted(connection) {
         let message = "there is no WebSocket here; connect to /ws";
         return Err(Response::error(404, "not_found", message));
@@ -237,7 +275,9 @@ fn admit(app: &App, connection: &Connection, path: &str) -> Result<Query, Respon
         app.access.check(connection, query.ticket.as_deref())?;
     }
     // Nobody would read it: an event stream's socket is only written.
-    if matches!((path, method), ("/events" | "/threads", "GET")) && connection.has_body() {
+    if matches!((path, method), ("/events" | "/threads" | "/lab/stream", "GET"))
+        && connection.has_body()
+    {
         let message = format!("GET {path} takes no body");
         return Err(Response::error(400, "unexpected_body", message));
     }

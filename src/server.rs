@@ -44,7 +44,6 @@ pub struct Server {
     tick: Mutex<Option<Tick>>,
     /// Publishes counts of subscribers.
     counts: Mutex<Option<JoinHandle<()>>>,
-    address: SocketAddr,
     is_stopped: Mutex<bool>,
     /// Signalled when the shutdown is over.
     stopped: Condvar,
@@ -111,11 +110,11 @@ impl Server {
 
     /// The same, and serves these routes.
     pub(crate) fn start_with(config: Config, routes: Routes) -> Result<Server, StartError> {
+        config.check_demo().map_err(StartError::Config)?;
         // First of all: the threads to come would make what is left look smaller than it is.
         let room = limits::room(config.fanout.threads_per_client());
         let door = Door::bind(&config, room.max_pending)
             .map_err(|error| StartError::Bind(config.listen, error))?;
-        let address = door.address;
         let proxies = Proxies::new(config.trust_proxy.clone());
         let max_clients = config.max_clients.unwrap_or(room.tightest.clients());
         let app = App::start(config, &door, max_clients).map_err(StartError::Store)?;
@@ -131,7 +130,7 @@ impl Server {
             Box::new(move |connection| router.route(connection))
         };
         let listener = Listener::start(door, proxies, handler).map_err(StartError::Threads)?;
-        let counts = sources::subscribers::start(&app.hub, address);
+        let counts = sources::subscribers::start(&app.hub, app.address);
         let counts = counts.inspect_err(|_| listener.stop()).map_err(StartError::Threads)?;
         log_capacity(app.config.max_clients, &room.tightest);
         Ok(Server {
@@ -140,7 +139,6 @@ impl Server {
             #[cfg(feature = "metrics")]
             tick: Mutex::new(tick),
             counts: Mutex::new(Some(counts)),
-            address,
             is_stopped: Mutex::new(false),
             stopped: Condvar::new(),
         })
@@ -148,7 +146,7 @@ impl Server {
 
     /// The bound address.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.app.address
     }
 
     /// Publishes to all subscribers of `topic`. Waits where a broadcaster is far behind.
@@ -219,7 +217,7 @@ impl Server {
             tick.stop();
         }
         self.listener.close_idle();
-        self.app.hub.close();
+        self.app.hubs().for_each(|hub| hub.close());
         if let Some(counts) = self.counts.lock().ok().and_then(|mut counts| counts.take()) {
             let _ = counts.join();
         }
@@ -233,7 +231,7 @@ impl Server {
         }
         self.app.clients.wait_empty(Instant::now() + ABORT_TIMEOUT);
         // After the clients' threads, which still use the hub.
-        self.app.hub.stop();
+        self.app.hubs().for_each(|hub| hub.stop());
         *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stopped.notify_all();
         in_time

@@ -94,6 +94,21 @@ fn every_thread_says_what_it_waits_for() {
 }
 
 #[test]
+fn the_book_has_the_fields_that_there_are() {
+    let book = include_str!("../src/docs/contract.md");
+    let example = &book[book.find("{\"at\":").unwrap()..];
+    let example: Value = serde_json::from_str(&example[..example.find("```").unwrap()]).unwrap();
+    let server = Server::start(&[]);
+    let mut viewer = Viewer::open(&server);
+    let event = viewer.next();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&example), keys(&event));
+    assert_eq!(keys(&example["tells"]), keys(&event["tells"]));
+    let (_, thread) = viewer.threads.pop_first().unwrap();
+    assert_eq!(keys(&example["threads"][0]), keys(&thread));
+}
+
+#[test]
 fn later_events_have_only_what_changed() {
     let server = Server::start(&[]);
     let mut viewer = Viewer::open(&server);

@@ -4,10 +4,11 @@
 
 mod checks;
 mod error;
+mod page;
 mod store;
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use checks::{at_least, built_in, bytes_from, checked_token, duration, interval_of};
@@ -86,6 +87,9 @@ pub struct Config {
     /// `None`: reading is public.
     pub(crate) subscribe_token: Option<String>,
     pub(crate) fanout: Fanout,
+    pub(crate) demo: bool,
+    #[cfg_attr(not(feature = "page"), allow(dead_code))]
+    pub(crate) report: Option<PathBuf>,
     /// `None`: history is this server's own.
     #[cfg_attr(not(feature = "redis"), allow(dead_code))]
     pub(crate) redis: Option<String>,
@@ -149,6 +153,8 @@ impl Default for Config {
             token: None,
             subscribe_token: None,
             fanout: Fanout::Direct,
+            demo: false,
+            report: None,
             redis: None,
             redis_stream: "threadcast".to_owned(),
         }
@@ -181,23 +187,6 @@ impl Config {
             Err(error) => return problem(format!(" ({error})")),
         };
         Ok(())
-    }
-
-    /// The folder that is served instead of the page inside the binary. It must exist.
-    pub fn set_www(&mut self, folder: impl AsRef<Path>) -> Result<(), ConfigError> {
-        built_in("www", "page", cfg!(feature = "page"))?;
-        let folder = folder.as_ref();
-        let name = folder.to_string_lossy();
-        // Canonical, since the paths of requests are compared with it.
-        let problem = match folder.canonicalize() {
-            Ok(path) if path.is_dir() => {
-                self.www = Some(path);
-                return Ok(());
-            }
-            Ok(_) => format!("{name:?} is not a folder"),
-            Err(error) => format!("cannot open {name:?}: {error}"),
-        };
-        Err(ConfigError::new("www", problem))
     }
 
     /// How often system metrics are published, on topic `metrics`: from 10 ms on, 2 s by default; zero:
@@ -392,7 +381,10 @@ mod tests {
         assert_eq!(config.set_deflate(false), Ok(()));
         assert_eq!(config.set_tick(MIN_INTERVAL).is_ok(), cfg!(feature = "metrics"));
         assert_eq!(config.set_deflate(true).is_ok(), cfg!(feature = "deflate"));
+        assert_eq!(config.set_demo(false), Ok(()));
         assert_eq!(config.set_www(".").is_ok(), cfg!(feature = "page"));
+        assert_eq!(config.set_demo(true).is_ok(), cfg!(feature = "page"));
+        assert_eq!(config.set_report("Cargo.toml").is_ok(), cfg!(feature = "page"));
         assert_eq!(config.set_redis("redis://localhost").is_ok(), cfg!(feature = "redis"));
         assert_eq!(config.set_redis_stream("events").is_ok(), cfg!(feature = "redis"));
         // Where Redis is built in it keeps the events already.

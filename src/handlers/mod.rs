@@ -8,6 +8,8 @@ pub mod commands;
 pub mod error;
 pub mod events;
 pub mod history;
+#[cfg(feature = "page")]
+pub mod lab;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod publish;

@@ -13,7 +13,7 @@ pub mod subscribers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, Fanout};
 use crate::event::last_seen::LastSeen;
 use crate::event::topics::Topics;
 use crate::event::{Draft, EventId};
@@ -42,6 +42,7 @@ pub struct Receipt {
 pub struct Hub {
     store: Store,
     subscribers: Arc<Subscribers>,
+    fanout: Fanout,
 }
 
 impl Hub {
@@ -63,7 +64,7 @@ impl Hub {
         let to = Arc::clone(&subscribers);
         let deliver = Arc::new(move |delivery| to.deliver(&delivery));
         let store = Store::open(config, clock, &window, deliver)?;
-        Ok(Arc::new(Hub { store, subscribers }))
+        Ok(Arc::new(Hub { store, subscribers, fanout: config.fanout }))
     }
 
     /// Publishes: the store gives the event its id, keeps it, and it goes to every broadcaster. Waits where a
@@ -164,6 +165,11 @@ impl Hub {
     /// See [`Subscribers::wait_counts`].
     pub fn wait_counts(&self, earliest: Instant, most: usize) -> Option<Vec<(String, usize)>> {
         self.subscribers.wait_counts(earliest, most)
+    }
+
+    /// Who writes an event to the clients that are subscribed here.
+    pub fn fanout(&self) -> Fanout {
+        self.fanout
     }
 
     /// How the store is doing.

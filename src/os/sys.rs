@@ -56,6 +56,57 @@ pub fn defer_accept(listener: &impl AsFd, timeout: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// What threads have taken so far (getrusage(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time on processors.
+    pub cpu: Duration,
+    /// How often one went to sleep.
+    pub voluntary: u64,
+    /// How often the kernel gave its processor to another thread.
+    pub involuntary: u64,
+}
+
+impl std::ops::Sub for Usage {
+    type Output = Usage;
+
+    fn sub(self, before: Usage) -> Usage {
+        Usage {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            voluntary: self.voluntary.saturating_sub(before.voluntary),
+            involuntary: self.involuntary.saturating_sub(before.involuntary),
+        }
+    }
+}
+
+/// What all threads of this process have taken, and what the calling one has.
+#[cfg(feature = "page")]
+pub fn usage() -> (Usage, Usage) {
+    #[cfg(target_os = "linux")]
+    {
+        let of = |who| {
+            // SAFETY: the structure is integers only, for which zero is a value; the kernel fills it in.
+            let usage = unsafe {
+                let mut usage: libc::rusage = std::mem::zeroed();
+                libc::getrusage(who, &raw mut usage);
+                usage
+            };
+            let time = |time: libc::timeval| {
+                Duration::from_secs(time.tv_sec.unsigned_abs())
+                    + Duration::from_micros(time.tv_usec.unsigned_abs())
+            };
+            Usage {
+                cpu: time(usage.ru_utime) + time(usage.ru_stime),
+                voluntary: usage.ru_nvcsw.unsigned_abs(),
+                involuntary: usage.ru_nivcsw.unsigned_abs(),
+            }
+        };
+        (of(libc::RUSAGE_SELF), of(libc::RUSAGE_THREAD))
+    }
+    #[cfg(not(target_os = "linux"))]
+    (Usage::default(), Usage::default())
+}
+
 /// Sets glibc's allocator up for a server: large blocks go back to the system when they are freed,
 /// also after the first, and there are no more arenas than processors.
 pub fn set_up_allocator() {

@@ -25,7 +25,7 @@ use crate::event::topics::Topics;
 use crate::http::coding::Coding;
 use crate::http::forwarded::ClientAddress;
 use crate::http::{Persistence, Response};
-use crate::hub::Receipt;
+use crate::hub::{Hub, Receipt};
 use crate::listener::connection::{Connection, Next};
 use crate::store::error::PublishError;
 
@@ -54,9 +54,15 @@ fn greeting(seen: Option<EventId>) -> String {
     format!("{id}retry: 2000\ndata: {{\"message\":\"Connection established\"}}\n\n")
 }
 
-/// Serves the client until its handler returns. To HEAD it responds with the head alone.
-pub fn serve(app: &Arc<App>, connection: Connection, handler: &StreamHandler) -> Next {
-    match open(app, connection) {
+/// Serves the client until its handler returns. What that follows is published in `hub`. To HEAD it responds
+/// with the head alone.
+pub fn serve(
+    app: &Arc<App>,
+    hub: &Arc<Hub>,
+    connection: Connection,
+    handler: &StreamHandler,
+) -> Next {
+    match open(app, hub, connection) {
         Ok(mut stream) => {
             let result = handler(&mut stream);
             stream.finish(result);
@@ -83,7 +89,7 @@ fn response(connection: &Connection, coding: Coding) -> Vec<u8> {
 /// where there is no room.
 // Not inlined: its frame would be below every idle client's.
 #[inline(never)]
-fn open(app: &Arc<App>, connection: Connection) -> Result<EventStream, Next> {
+fn open(app: &Arc<App>, hub: &Arc<Hub>, connection: Connection) -> Result<EventStream, Next> {
     if connection.method() == "HEAD" {
         let head = head(connection.coding());
         return Err(connection.respond(&head));
@@ -99,7 +105,7 @@ fn open(app: &Arc<App>, connection: Connection) -> Result<EventStream, Next> {
     // From here on the socket is the client's. The outbox is held by this thread: events wait.
     let link = connection.into_event_stream();
     let backlog = Arc::clone(&app.backlog);
-    let outbox = Outbox::new(link, app.config.fanout, app.limits(), coding.end(), backlog);
+    let outbox = Outbox::new(link, hub.fanout(), app.limits(), coding.end(), backlog);
     guard.set_outbox(&outbox);
     guard.set_thread();
     if let Err(error) = app.hangups.watch(outbox.link().socket(), guard.number()) {
@@ -107,7 +113,7 @@ fn open(app: &Arc<App>, connection: Connection) -> Result<EventStream, Next> {
     }
     let encoding = Encoding::Sse(coding);
     Ok(EventStream {
-        session: Session::new(app, outbox, guard, encoding, response, request),
+        session: Session::new(app, hub, outbox, guard, encoding, response, request),
         coding,
     })
 }
@@ -116,6 +122,12 @@ impl EventStream {
     /// The client's address: that of the connection, or the one that a trusted proxy names.
     pub fn peer(&self) -> ClientAddress {
         self.session.outbox.link().peer()
+    }
+
+    /// The client's number: each has one of its own.
+    #[cfg(feature = "page")]
+    pub(crate) fn number(&self) -> u64 {
+        self.session.guard.number()
     }
 
     /// The first parameter of this name in the request's query.

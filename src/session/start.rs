@@ -68,7 +68,7 @@ pub fn start(app: &Arc<App>, connection: Connection, endpoint: &Arc<Endpoint>) -
     let outbox = Outbox::new(link, app.config.fanout, app.limits(), TOO_SLOW, backlog);
     guard.set_outbox(&outbox);
     let encoding = deflate.map_or(Encoding::WebSocket, Encoding::Deflate);
-    let session = Session::new(app, Arc::clone(&outbox), guard, encoding, head, request);
+    let session = Session::new(app, &app.hub, Arc::clone(&outbox), guard, encoding, head, request);
 
     // 3. The client's own thread. The read's timeout is what wakes it for pings, and from a client that is
     // gone.

@@ -15,9 +15,9 @@ use crate::event::last_seen::LastSeen;
 use crate::event::payload::Payload;
 use crate::event::topics::Topics;
 use crate::http::head::parameter;
-use crate::hub::Receipt;
 use crate::hub::broadcaster::Subscriber;
 use crate::hub::subscribers::Subscription;
+use crate::hub::{Hub, Receipt};
 use crate::store::error::PublishError;
 use crate::store::replay::Replay;
 
@@ -31,6 +31,7 @@ pub(super) struct Subscribed {
 /// One client's session. Dropping it ends the connection, the subscription, and the place, in this order.
 pub(super) struct Session {
     pub app: Arc<App>,
+    pub hub: Arc<Hub>,
     pub outbox: Arc<Outbox>,
     pub encoding: Encoding,
     /// The response to the client's request, until the handler does its first step. As long as it is here,
@@ -49,6 +50,7 @@ impl Session {
     #[inline(never)]
     pub fn new(
         app: &Arc<App>,
+        hub: &Arc<Hub>,
         outbox: Arc<Outbox>,
         guard: ClientGuard,
         encoding: Encoding,
@@ -57,6 +59,7 @@ impl Session {
     ) -> Box<Session> {
         Box::new(Session {
             app: Arc::clone(app),
+            hub: Arc::clone(hub),
             outbox,
             encoding,
             response: Some(response),
@@ -130,12 +133,12 @@ impl Session {
             return Err(ClientError::Closed(self.outbox.close_reason().unwrap_or(Reason::Lost)));
         }
         let replay = match &mut self.subscription {
-            Some(subscription) => self.app.hub.change(subscription, topics, last),
+            Some(subscription) => self.hub.change(subscription, topics, last),
             None => {
                 let outbox = Arc::clone(&self.outbox);
                 let (client, encoding) = (self.guard.number(), self.encoding);
                 let subscriber = Subscriber { client, outbox, topics, encoding };
-                let (subscription, replay) = self.app.hub.subscribe(subscriber, last);
+                let (subscription, replay) = self.hub.subscribe(subscriber, last);
                 self.subscription = Some(subscription);
                 replay
             }
@@ -155,17 +158,17 @@ impl Session {
     /// more.
     pub fn unsubscribe(&mut self, topics: Topics) {
         if let Some(subscription) = &mut self.subscription {
-            self.app.hub.change(subscription, topics, LastSeen::Nothing);
+            self.hub.change(subscription, topics, LastSeen::Nothing);
             subscription.wait_applied();
         }
     }
 
     pub fn publish(&self, topic: &str, data: &str) -> Result<Receipt, PublishError> {
-        self.app.hub.publish_text(topic, None, data)
+        self.hub.publish_text(topic, None, data)
     }
 
     pub fn newest(&self) -> EventId {
-        self.app.hub.newest()
+        self.hub.newest()
     }
 }
 

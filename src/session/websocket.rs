@@ -51,6 +51,12 @@ impl WebSocket {
         self.session.outbox.link().peer()
     }
 
+    /// The client's number: each has one of its own.
+    #[cfg(feature = "page")]
+    pub(crate) fn number(&self) -> u64 {
+        self.session.guard.number()
+    }
+
     /// The subprotocol that was agreed on (section 1.9).
     pub fn protocol(&self) -> Option<&'static str> {
         self.protocol
@@ -184,7 +190,7 @@ impl WebSocket {
     /// # Errors
     /// [`ClientError::Publish`] when the server shuts down.
     pub fn publish_event(&self, draft: Draft) -> Result<Receipt, ClientError> {
-        Ok(self.session.app.hub.publish(draft)?)
+        Ok(self.session.hub.publish(draft)?)
     }
 
     /// The id of the newest event: a client that comes back with it misses nothing.
