@@ -50,7 +50,7 @@ class Board extends EventTarget {
   constructor() {
     super();
     this.threads = new Map(); // by tid
-    this.mine = new Map(); // tid: what is marked, `you` or `frozen`
+    this.mine = new Map(); // client: its mark, `you` or `frozen`
     this.spare = []; // tiles without a thread
     this.dirty = new Set();
     this.busy = new Set();
@@ -159,14 +159,16 @@ class Board extends EventTarget {
   /** All that has changed since the last frame, in one go. */
   draw() {
     this.frame = 0;
-    for (const tid of this.dirty) this.threads.get(tid)?.draw(words.marks[this.mine.get(tid)]);
+    const mark = (thread) => words.marks[this.mine.get(thread.told.client)];
+    const all = [...this.threads.values()];
+    for (const tid of this.dirty) if (this.threads.has(tid)) this.threads.get(tid).draw(mark(this.threads.get(tid)));
     this.dirty.clear();
     for (const tid of this.busy) if (!this.awake.has(tid)) this.threads.get(tid)?.tile.classList.remove('busy');
     for (const tid of this.awake) this.threads.get(tid)?.tile.classList.add('busy');
     this.busy = this.awake;
     for (const tid of this.gone.splice(0)) this.remove(tid);
-    if (!this.chosen || this.chosen.ended) this.choose(this.threads.get(this.mine.keys().next().value));
-    const running = [...this.threads.values()].filter(({ told }) => told.state === 'R').length;
+    if (!this.chosen || this.chosen.ended) this.choose(all.find(mark));
+    const running = all.filter(({ told }) => told.state === 'R').length;
     this.summary.textContent = fill(words.summary, { n: number(this.threads.size), running: number(running) })
       + (this.sample.omitted ? ` ${fill(words.omitted, { n: number(this.sample.omitted) })}` : '')
       + (Object.values(this.sample.tells ?? {}).every(Boolean) ? '' : ` ${words.tellsLess}`);
@@ -179,7 +181,6 @@ class Board extends EventTarget {
     if (!thread) return;
     const { tile } = thread;
     this.threads.delete(tid);
-    this.mine.delete(tid);
     tile.className = 'tile ended';
     tile.thread = null;
     this.spare.unshift(tile);
@@ -194,9 +195,9 @@ class Board extends EventTarget {
     }, 2000);
   }
 
-  /** Marks a thread as this browser's. */
-  mark(tid, how = 'you') {
-    this.mine.set(tid, how);
+  /** Marks a client's thread as this browser's. */
+  mark({ client, tid }, how = 'you') {
+    this.mine.set(client, how);
     this.dirty.add(tid);
   }
 
@@ -226,14 +227,15 @@ class Board extends EventTarget {
     return this.threads.get(tid)?.told ?? null;
   }
 
-  /** Resolves once a thread is on the board (or, with `false`, no longer is); after `ms` with what is true then. */
-  async until(tid, there, ms) {
+  /** Resolves once a client's thread is on the board (`there`), or serves it no longer; after `ms` with what is true then. */
+  async until({ client, tid }, there, ms) {
     const end = performance.now() + ms;
-    while (this.threads.has(tid) !== there && performance.now() < end) {
+    const isSo = () => (this.told(tid)?.client === client) === there;
+    while (!isSo() && performance.now() < end) {
       await Promise.race([new Promise((resolve) => { this.addEventListener('drawn', resolve, { once: true }); }),
         new Promise((resolve) => { setTimeout(resolve, 250); })]);
     }
-    return this.threads.has(tid) === there;
+    return isSo();
   }
 
   /** The last minute of the chosen thread: a bar for what it did, a mark for each time it was switched away. */

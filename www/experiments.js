@@ -11,8 +11,8 @@ const BUSY_MS = 5000;
 const HEALTH_EVERY_MS = 200;
 const SETTLED_MS = 700; // by then the board has had two samples
 const BURST = { events: 100, bytes: 100 };
-// Against the frozen reader: about as much as kernel, browser and queue hold together, several times.
-const FREEZE = { events: 10, bytes: 100000, bursts: 100 };
+// More than kernel, browser and queue hold together.
+const FREEZE = { events: 10, bytes: 100000, bursts: 200 };
 
 /** The longest that another connection of this page waited for `/healthz` until `work` is done, in ms. */
 async function longestOther(work) {
@@ -99,33 +99,35 @@ async function readYou(reader) {
 async function freeze() {
   await lab.ready();
   if (lab.state !== 'open') throw new Error(texts.lab.none);
-  const stop = new AbortController();
+  const response = await fetch('lab/stream?fanout=direct&name=frozen');
+  if (!response.ok) throw new Error(`${words.freezeRefused} (${response.status})`);
+  // Kept to the end: for one that is collected the browser reads on.
+  const reader = response.body.getReader();
   try {
-    const response = await fetch('lab/stream?fanout=direct&name=frozen', { signal: stop.signal });
-    if (!response.ok) throw new Error(`${words.freezeRefused} (${response.status})`);
-    const { tid } = await readYou(response.body.getReader());
-    board.mark(tid, 'frozen');
-    if (!await board.until(tid, true, 3000)) throw new Error(words.freezeUnseen);
+    const you = await readYou(reader);
+    const { tid } = you;
+    board.mark(you, 'frozen');
+    if (!await board.until(you, true, 3000)) throw new Error(words.freezeUnseen);
     const start = performance.now();
     let sent = 0;
     let deliveries = 0;
     let queued = 0;
     const work = (async () => {
-      while (sent < FREEZE.bursts && !await board.until(tid, false, 0)) {
+      while (sent < FREEZE.bursts && !await board.until(you, false, 0)) {
         deliveries += (await lab.ask({ do: 'burst', fanout: 'direct', events: FREEZE.events, bytes: FREEZE.bytes })).deliveries;
         sent += 1;
-        await sleep(100);
+        await sleep(50);
         queued = Math.max(queued, board.told(tid)?.queueBytes ?? 0);
       }
     })();
     const other = await longestOther(work);
     await work;
-    const isGone = await board.until(tid, false, 2000);
+    const isGone = await board.until(you, false, 2000);
     const seconds = (performance.now() - start) / 1000;
     return fill(isGone ? words.freeze : words.freezeStays, { tid, seconds: number(seconds, 1), sent: number(sent * FREEZE.events * FREEZE.bytes / 1e6, 1),
       queued: number(queued / 1048576, 1), deliveries: number(deliveries), other: number(other, 1) });
   } finally {
-    stop.abort();
+    reader.cancel().catch(() => {});
   }
 }
 

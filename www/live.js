@@ -7,7 +7,7 @@ import { count, fill, number, texts } from './texts.js';
 
 const MAX_ROWS = 200;
 const MAX_ROW_CHARS = 2000; // one huge event must not push everything else off the board
-const HISTORY = 60; // CPU readings in the meter: two minutes at one every 2 s
+const HISTORY = 60; // readings: two minutes at one every 2 s
 const STALE_AFTER_MS = 7000; // three metric periods and a little
 const BROWSER_RETRY_MS = 2000; // the `retry:` the server sends; a script cannot read it back
 const BACKOFF_MS = { first: 1000, most: 30000 };
@@ -151,7 +151,7 @@ class Channel {
     clearInterval(this.ticker);
     this.state = state;
     this.pane.dataset.state = state;
-    // Only the word is a live region: a countdown in it would make a screen reader talk without end.
+    // The countdown is no live region: a screen reader would talk without end.
     const word = this.pane.querySelector('.sign-word');
     if (word.textContent !== words.states[state]) word.textContent = words.states[state];
     this.pane.querySelector('.sign-note').textContent = note;
@@ -169,7 +169,7 @@ class Channel {
     this.ticker = setInterval(tick, 250);
   }
 
-  /** Exponential backoff; the jitter keeps a room full of boards from returning in one instant. */
+  /** Exponential backoff, with jitter: not all in one instant. */
   retryLater() {
     const ceiling = Math.min(BACKOFF_MS.most, BACKOFF_MS.first * 2 ** this.failures);
     this.failures += 1;
@@ -507,7 +507,7 @@ class SocketChannel extends Channel {
   }
 }
 
-/** The strip of live numbers, with the CPU history drawn as a segmented level meter. */
+/** The strip of numbers; the CPU history is a level meter. */
 class Metrics {
   constructor() {
     this.history = [];

@@ -50,7 +50,7 @@ byId('experiments').append(...GROUPS.map(group));
 
 byId('demo-hint').append(labHint());
 lab.addEventListener('change', () => {
-  if (lab.own) board.mark(lab.own.tid);
+  if (lab.own) board.mark(lab.own);
 });
 
 export function show() {

@@ -135,6 +135,7 @@ check('the bytes of a sent and of a received message are right', async (bench) =
   await live(page);
   await page.click('#ws .bytes summary');
   const fields = () => page.$$eval('#ws .bytes dd', (all) => all.map((one) => one.textContent));
+  await until(async () => (await fields()).length, 'the welcome');
   // The echo follows at once: what was sent is seen in the frame before it.
   await page.evaluate(() => {
     window.seen = [];
@@ -395,7 +396,8 @@ check('the board marks this page’s thread', async (bench) => {
 check('demo clients come and go; no tile moves', async (bench) => {
   const page = await bench.page('#threads');
   await until(() => tiles(page), 'tiles');
-  const before = await streams(page);
+  // The board's own stream, and the page's.
+  const before = await until(async () => await streams(page) >= 2 && streams(page), 'the page’s streams');
   await page.evaluate(() => {
     window.shifts = [];
     new PerformanceObserver((list) => {
