@@ -148,8 +148,10 @@ fn listing(files: &[File]) -> String {
         for file in files {
             // Another type of the same name has another module.
             let import = format!("use crate::{}::", home.module);
+            let is_child = file.module.rsplit_once("::").is_some_and(|(of, _)| of == home.module);
             let is_user = |line: &String| {
-                line.strip_prefix(&import).is_some_and(|rest| {
+                let from_parent = line.strip_prefix("use super::").filter(|_| is_child);
+                line.strip_prefix(&import).or(from_parent).is_some_and(|rest| {
                     rest.split(|letter: char| !letter.is_alphanumeric()).any(|word| word == name)
                 })
             };
