@@ -32,6 +32,7 @@ async function longestOther(work) {
 async function occupy(what) {
   await lab.ready();
   const tid = lab.own?.tid;
+  await board.until(lab.own ?? {}, true, 3000);
   const before = board.told(tid);
   const work = lab.ask({ do: what, ms: BUSY_MS });
   const other = await longestOther(work);

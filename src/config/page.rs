@@ -1,6 +1,6 @@
 //! What is served of files, and the page's experiments.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::checks::built_in;
@@ -14,18 +14,9 @@ impl Config {
     /// The folder that is served instead of the page inside the binary. It must exist.
     pub fn set_www(&mut self, folder: impl AsRef<Path>) -> Result<(), ConfigError> {
         built_in("www", "page", cfg!(feature = "page"))?;
-        let folder = folder.as_ref();
-        let name = folder.to_string_lossy();
         // Canonical, since the paths of requests are compared with it.
-        let problem = match folder.canonicalize() {
-            Ok(path) if path.is_dir() => {
-                self.www = Some(path);
-                return Ok(());
-            }
-            Ok(_) => format!("{name:?} is not a folder"),
-            Err(error) => format!("cannot open {name:?}: {error}"),
-        };
-        Err(ConfigError::new("www", problem))
+        self.www = Some(found("www", folder.as_ref(), Path::is_dir, "folder")?);
+        Ok(())
     }
 
     /// Whether the page may experiment with the server: open clients of its own, keep a thread busy, have one
@@ -41,16 +32,8 @@ impl Config {
     /// writes). It must exist; it is read anew for each client.
     pub fn set_report(&mut self, file: impl AsRef<Path>) -> Result<(), ConfigError> {
         built_in("report", "page", cfg!(feature = "page"))?;
-        let name = file.as_ref().to_string_lossy();
-        let problem = match file.as_ref().canonicalize() {
-            Ok(path) if path.is_file() => {
-                self.report = Some(path);
-                return Ok(());
-            }
-            Ok(_) => format!("{name:?} is not a file"),
-            Err(error) => format!("cannot open {name:?}: {error}"),
-        };
-        Err(ConfigError::new("report", problem))
+        self.report = Some(found("report", file.as_ref(), Path::is_file, "file")?);
+        Ok(())
     }
 
     /// Checks that experiments are for this machine alone: both settings are known only at the start.
@@ -63,4 +46,20 @@ impl Config {
             false => Ok(()),
         }
     }
+}
+
+/// The path, canonical, if there is something of this kind.
+fn found(
+    setting: &'static str,
+    path: &Path,
+    is_right: fn(&Path) -> bool,
+    kind: &str,
+) -> Result<PathBuf, ConfigError> {
+    let name = path.to_string_lossy();
+    let problem = match path.canonicalize() {
+        Ok(path) if is_right(&path) => return Ok(path),
+        Ok(_) => format!("{name:?} is not a {kind}"),
+        Err(error) => format!("cannot open {name:?}: {error}"),
+    };
+    Err(ConfigError::new(setting, problem))
 }

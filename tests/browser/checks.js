@@ -73,6 +73,26 @@ async function experiment(page, action, seconds = 30) {
   return sentence;
 }
 
+/** Publishes `number 0`, `number 1` and so on until `work` is done; returns what was published. */
+async function publishDuring(bench, work, pauseMs = 0) {
+  const sent = [];
+  let isOver = false;
+  const publishing = (async () => {
+    while (!isOver) {
+      sent.push(`number ${sent.length}`);
+      await bench.server.publish(sent.at(-1));
+      await new Promise((resolve) => { setTimeout(resolve, pauseMs); });
+    }
+  })();
+  try {
+    await work();
+  } finally {
+    isOver = true;
+    await publishing;
+  }
+  return sent;
+}
+
 check('each view has an address, a title and a mark in the bar', async (bench) => {
   const page = await bench.page();
   const titles = new Set();
@@ -196,20 +216,12 @@ check('seven tabs share one stream; when its tab closes, another takes over and 
   const leads = await Promise.all(pages.map(async (page) => /has the stream for all/.test(await text(page, '#sse-shared'))));
   assert.equal(leads.filter(Boolean).length, 1, `${leads}`);
   // While the tab closes, events go on coming.
-  let isOver = false;
-  const sent = [];
-  const publishing = (async () => {
-    while (!isOver) {
-      sent.push(`number ${sent.length}`);
-      await bench.server.publish(sent.at(-1));
-    }
-  })();
-  await pages[0].waitForTimeout(200);
-  const [leader] = pages.splice(leads.indexOf(true), 1);
-  await leader.close();
-  await pages[0].waitForTimeout(700);
-  isOver = true;
-  await publishing;
+  const sent = await publishDuring(bench, async () => {
+    await pages[0].waitForTimeout(200);
+    const [leader] = pages.splice(leads.indexOf(true), 1);
+    await leader.close();
+    await pages[0].waitForTimeout(700);
+  });
   for (const page of pages) {
     await until(() => seen(page, sent.at(-1)), 'the last event is in every other tab');
     const all = (await rows(page, 'sse', 'event')).filter((row) => row.startsWith('number '));
@@ -509,22 +521,15 @@ check('a class of thirty: each page is live soon, each does the first experiment
   assert.ok(files.length > 10, `${files}`);
   assert.deepEqual(files.filter((name) => !pupils[0].files.has(name)), []);
   await predict(page, 1);
-  let isOver = false;
-  const sent = [];
-  const publishing = (async () => {
-    while (!isOver) {
-      sent.push(`number ${sent.length}`);
-      await bench.server.publish(sent.at(-1));
-      await page.waitForTimeout(20);
-    }
-  })();
-  const working = pupils.map((pupil) => {
-    const answer = pupil.sleep(5000);
-    return Promise.all([answer, pupil.longestOther(answer)]);
-  });
-  const [sentence, ...answers] = await Promise.all([experiment(page, 'sleep'), ...working]);
-  isOver = true;
-  await publishing;
+  let sentence;
+  let answers;
+  const sent = await publishDuring(bench, async () => {
+    const working = pupils.map((pupil) => {
+      const answer = pupil.sleep(5000);
+      return Promise.all([answer, pupil.longestOther(answer)]);
+    });
+    [sentence, ...answers] = await Promise.all([experiment(page, 'sleep'), ...working]);
+  }, 20);
   for (const [answer] of answers) assert.equal(answer.lab, 'done');
   for (const { events } of pupils) {
     await until(() => events.at(-1) === sent.at(-1), 'the last event is there');

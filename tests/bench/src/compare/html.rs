@@ -6,7 +6,7 @@ use crate::compare::facts::Size;
 use crate::compare::peers::{Peer, Skipped};
 use crate::compare::results::Results;
 use crate::compare::workloads::{Mode, Workload};
-use crate::compare::{lesson, svg, table};
+use crate::compare::{findings, lesson, svg, table};
 
 const STYLE: &str = "
 body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -110,6 +110,14 @@ impl Page<'_> {
         );
         if self.mode == Mode::Smoke {
             html.push_str("<p><strong>A smoke run: its figures say nothing.</strong></p>\n");
+        }
+        let found = findings::sentences(self.results);
+        if !found.is_empty() {
+            html.push_str("<ol id=\"findings\">\n");
+            for finding in found {
+                let _ = writeln!(html, "<li>{}</li>", escape(&finding));
+            }
+            html.push_str("</ol>\n");
         }
         self.about(&mut html);
         for workload in self.workloads {

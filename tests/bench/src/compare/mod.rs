@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod facts;
+mod findings;
 mod html;
 mod lesson;
 mod metrics;
@@ -144,6 +145,10 @@ pub fn run(options: &Options) -> Result<()> {
     println!("\nSmall things\n{}", table::align(&html::size_rows(&sizes)));
     for paragraph in lesson::paragraphs(&journal.results) {
         println!("{paragraph}");
+    }
+    println!();
+    for finding in findings::sentences(&journal.results) {
+        println!("* {finding}");
     }
     for skipped in &skipped {
         println!("skipped: {}, {}", skipped.name, skipped.reason);
