@@ -1,5 +1,5 @@
-// The page: four views, of which the location's hash shows one: #live, #threads, #compare, #learn, #learn/3.
-// What belongs to all of them is here: the language, large type for a projector, the reset.
+// The page: the location's hash shows one of four views (#learn/3: a chapter of the last). What belongs to all
+// is here: the language, large type for a projector, the reset.
 
 import { byId, button, recall, remember } from './dom.js';
 import { chooseLanguage, fill, language, texts } from './texts.js';

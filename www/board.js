@@ -8,9 +8,8 @@ const LINE_MS = 60000; // what a life line shows
 const RETRY_MS = 2000;
 const words = texts.board;
 
-// What a tile says in colour, besides its words. Unknown words are `other`.
+// What a tile says in colour, too.
 const KINDS = ['running', 'cpu', 'read', 'channel', 'poll', 'accept', 'sleep', 'lock', 'other'];
-/** What a thread does, or waits for. */
 const kindOf = ({ state, waits }) => {
   if (KINDS.includes(waits)) return waits;
   return state === 'R' ? 'running' : 'other';
@@ -20,7 +19,7 @@ class Thread {
   constructor(tile) {
     this.tile = tile;
     [this.nameText, this.waitText] = tile.children;
-    this.line = []; // {at, kind, voluntary, involuntary}: the changes of the last minute, oldest first
+    this.line = []; // {at, kind, voluntary, involuntary}: its changes, oldest first
   }
 
   update(told, at) {
@@ -31,14 +30,15 @@ class Thread {
     while (this.line.length > 1 && this.line[1].at < at - LINE_MS) this.line.shift();
   }
 
-  /** `mark`: a word that tells whose it is. */
-  draw(mark) {
-    const { name, state, waits } = this.told;
+  /** `marks`: words that tell whose it is, by client. */
+  draw(marks) {
+    const { name, state, waits, client } = this.told;
+    const mark = words.marks[marks.get(client)];
     const kind = kindOf(this.told);
-    // The kind of client and the port tell threads apart; the address is the same for most.
+    // Most have the same address: the port tells them apart.
     const short = name.replace(/(\S+ )?\S*:(\d+)$/, (_, role, port) => `${role ?? ''}${port}`);
     const title = mark ? `${mark}: ${short}` : short;
-    if (this.nameText.textContent !== title) this.nameText.textContent = title;
+    if (this.nameText.textContent !== title) this.nameText.textContent = this.tile.title = title;
     this.tile.classList.toggle('you', Boolean(mark));
     const text = `${state} ${words.waits[waits] ?? waits}`;
     if (this.waitText.textContent !== text) this.waitText.textContent = text;
@@ -69,13 +69,13 @@ class Board extends EventTarget {
       this.facts.append(make('div', '', '', make('dt', '', name), value));
       return [key, value];
     });
-    this.legend = make('ul', 'legend', '', ...KINDS.map((kind) => {
-      const item = make('li', '', words.waits[kind]);
+    this.legend = make('ul', 'legend', '', ...[...KINDS, 'voluntary', 'involuntary'].map((kind) => {
+      const item = make('li', '', words.waits[kind] ?? words.facts[kind]);
       item.dataset.kind = kind;
       return item;
     }));
     this.element = make('div', 'threads-board', '', this.summary,
-      make('div', 'life-box', '', this.lifeTitle, this.canvas, this.facts), this.legend, this.tiles);
+      make('div', 'life-box', '', this.lifeTitle, this.canvas, this.facts), this.legend, this.tiles, make('p', 'source', words.names));
     this.tiles.addEventListener('click', ({ target }) => this.choose(target.closest('.tile')?.thread));
     this.tiles.addEventListener('keydown', (event) => this.move(event));
     new ResizeObserver(() => this.drawLine()).observe(this.canvas);
@@ -86,6 +86,7 @@ class Board extends EventTarget {
   show(parent) {
     this.parent = parent;
     parent?.append(this.element);
+    this.choose(this.findMine());
     this.follow();
   }
 
@@ -159,16 +160,14 @@ class Board extends EventTarget {
   /** All that has changed since the last frame, in one go. */
   draw() {
     this.frame = 0;
-    const mark = (thread) => words.marks[this.mine.get(thread.told.client)];
-    const all = [...this.threads.values()];
-    for (const tid of this.dirty) if (this.threads.has(tid)) this.threads.get(tid).draw(mark(this.threads.get(tid)));
+    for (const tid of this.dirty) this.threads.get(tid)?.draw(this.mine);
     this.dirty.clear();
     for (const tid of this.busy) if (!this.awake.has(tid)) this.threads.get(tid)?.tile.classList.remove('busy');
     for (const tid of this.awake) this.threads.get(tid)?.tile.classList.add('busy');
     this.busy = this.awake;
     for (const tid of this.gone.splice(0)) this.remove(tid);
-    if (!this.chosen || this.chosen.ended) this.choose(all.find(mark));
-    const running = all.filter(({ told }) => told.state === 'R').length;
+    if (!this.chosen || this.chosen.ended) this.choose(this.findMine());
+    const running = [...this.threads.values()].filter(({ told }) => told.state === 'R').length;
     this.summary.textContent = fill(words.summary, { n: number(this.threads.size), running: number(running) })
       + (this.sample.omitted ? ` ${fill(words.omitted, { n: number(this.sample.omitted) })}` : '')
       + (Object.values(this.sample.tells ?? {}).every(Boolean) ? '' : ` ${words.tellsLess}`);
@@ -192,10 +191,19 @@ class Board extends EventTarget {
       tile.disabled = true;
       for (const part of tile.children) part.textContent = '';
       delete tile.dataset.kind;
+      // Behind the last thread nothing stays.
+      for (let last = tile; last === this.tiles.lastElementChild && last.disabled; last = this.tiles.lastElementChild) {
+        if (!last.tabIndex) this.tiles.firstChild.tabIndex = 0;
+        this.spare.splice(this.spare.indexOf(last), 1);
+        last.remove();
+      }
     }, 2000);
   }
 
-  /** Marks a client's thread as this browser's. */
+  findMine() {
+    return [...this.threads.values()].find(({ told }) => this.mine.has(told.client));
+  }
+
   mark({ client, tid }, how = 'you') {
     this.mine.set(client, how);
     this.dirty.add(tid);
@@ -209,7 +217,6 @@ class Board extends EventTarget {
     this.drawLine();
   }
 
-  /** Arrow keys, Home and End lead from tile to tile. */
   move(event) {
     const tiles = [...this.tiles.children].filter((tile) => !tile.disabled);
     const at = tiles.indexOf(event.target.closest('.tile'));
@@ -227,7 +234,7 @@ class Board extends EventTarget {
     return this.threads.get(tid)?.told ?? null;
   }
 
-  /** Resolves once a client's thread is on the board (`there`), or serves it no longer; after `ms` with what is true then. */
+  /** Waits until a client's thread is on the board (`there`), or serves it no longer; after `ms` with what is true then. */
   async until({ client, tid }, there, ms) {
     const end = performance.now() + ms;
     const isSo = () => (this.told(tid)?.client === client) === there;
@@ -238,7 +245,7 @@ class Board extends EventTarget {
     return isSo();
   }
 
-  /** The last minute of the chosen thread: a bar for what it did, a mark for each time it was switched away. */
+  /** The chosen thread's last minute: a bar for what it did, marks for its switches. */
   drawLine() {
     const { canvas, chosen } = this;
     const scale = devicePixelRatio;
@@ -270,7 +277,8 @@ class Board extends EventTarget {
     canvas.ariaLabel = fill(words.lifeLabel, { name: told.name, spent: Object.entries(spent)
       .map(([kind, ms]) => `${words.waits[kind]} ${number(ms / 1000, 1)} s`).join(', ') });
     for (const [key, element] of this.factTexts) {
-      const value = told[key];
+      // What is not told again has only grown older.
+      const value = key === 'seconds' ? told.seconds + (end - line.at(-1).at) / 1000 : told[key];
       element.textContent = key !== 'tid' && typeof value === 'number' ? number(value, /Ms$|seconds/.test(key) ? 1 : 0) : value ?? '–';
     }
   }

@@ -13,10 +13,10 @@ export const chapters = [
   },
   { // what a thread costs
     answer: 2,
-    steps: [{ action: 'clients500' }, { action: 'clients0' },
-      { command: "grep -E 'VmSize|VmRSS|Threads' /proc/$(pgrep -xo threadcast)/status" }],
+    steps: [{ action: 'clients500' }, { command: "grep -E 'VmSize|VmRSS|Threads' /proc/$(pgrep -xo threadcast)/status" },
+      { action: 'clients0' }],
     board: true,
-    figures: ['threads', 'memory', 'perThread'],
+    figures: ['threads', 'memory'],
     links: [['src/listener/threads.rs', 'STACK_BYTES'], ['src/os/memory.rs', ''], ['src/docs/measured.md', '']],
   },
   { // an event loop

@@ -1,7 +1,8 @@
-// The Compare view: the benchmark's report where the server was started with one (`--report FILE`), else the
-// README's table; and a recorded run against an event loop.
+// The Compare view: a recorded run against an event loop; and the benchmark's report (`--report FILE`), or the
+// README's table where there is none.
 
 import { access, byId, make, parseJson, rich, table } from './dom.js';
+import { longest } from './experiments.js';
 import { fill, number, texts } from './texts.js';
 
 const words = texts.compare;
@@ -24,14 +25,14 @@ const median = (values) => {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 };
 
-/** The report's rounds, and what is said of all of them: a line of JSON each, or one JSON array. */
+/** The report's rounds, and its head: a line of JSON each. */
 function readReport(text) {
-  const lines = parseJson(text) ?? text.split('\n').map(parseJson).filter(Boolean);
+  const lines = text.split('\n').map(parseJson).filter(Boolean);
   const head = lines.find((line) => line.machine);
   return { machine: head?.machine ?? {}, command: head?.command_line, rounds: lines.filter((line) => line.workload && line.peer) };
 }
 
-/** Median, lowest and highest of each peer's rounds; of those without objections, if there are any. */
+/** Median, lowest and highest of each peer's rounds, if possible of those without objections. */
 function figures(rounds, workload, key) {
   const found = new Map();
   for (const peer of new Set(rounds.map((round) => round.peer))) {
@@ -67,7 +68,7 @@ function chart(title, bars, digits) {
     svg('svg', { viewBox: `0 0 ${WIDTH} ${bars.size * ROW}`, role: 'img', 'aria-label': label }, ...rows));
 }
 
-/** What a chart says, in a sentence: who is best, and how the server itself compares. */
+/** What a chart says, in a sentence. */
 function finding(key, bars, lessIsBetter) {
   const own = bars.get('threadcast')?.median;
   const others = [...bars].filter(([peer]) => !['threadcast', 'handoff', 'floor'].includes(peer));
@@ -97,32 +98,44 @@ function showReport(box, text) {
   if (command) box.append(make('pre', '', command));
 }
 
+/** A figure of the README as the reader's language writes it. */
+const local = (text) => text.replace(/[.,]/g, (sign) => (sign === '.' ? number(0.5, 1) : number(1000))[1]);
+
 function showReadme(box, { source, date, head, rows }) {
   box.append(rich('p', '', words.noReport), make('pre', '', words.makeReport),
-    table(fill(words.readmeCaption, { source, date }), head, rows));
+    table(fill(words.readmeCaption, { source, date }), head, rows.map(([key, ...values]) => [words.charts[key], ...values.map(local)])));
 }
 
+const ms = (value) => `${number(value)} ms`;
+
 function showEventLoop(box, { date, machine, versions, runs }) {
-  const ms = (value) => `${number(value)} ms`;
   box.append(table(fill(words.loopCaption, { date, machine, versions: versions.join(', ') }), words.loopHead,
     runs.map(({ server, handler, events, requests }) => [server, words.handlers[handler], ms(events), ms(requests)])));
-  box.append(rich('p', '', words.loopMeaning));
+  box.append(make('p', '', ''), rich('p', '', words.loopMeaning));
+}
+
+/** What the reader's own experiments gave. */
+function showOwn(box) {
+  const own = Object.keys(longest).map((handler) => fill(words.own, { handler: words.handlers[handler], other: ms(longest[handler]) }));
+  const line = box.querySelector('p'); // there is none while the table is under way
+  if (line) line.textContent = own.join(' ');
 }
 
 let isShown = false;
 
 export async function show() {
-  if (isShown) return;
-  isShown = true;
-  const headers = access.token ? { Authorization: `Bearer ${access.token}` } : {};
-  const [report, recorded] = await Promise.all([
-    fetch('report', { headers }).then((response) => (response.ok ? response.text() : null)).catch(() => null),
-    fetch('recorded.json').then((response) => response.json()),
-  ]);
-  const box = byId('report');
-  if (report) showReport(box, report);
-  else showReadme(box, recorded.readme);
-  showEventLoop(byId('event-loop'), recorded.eventLoop);
+  if (!isShown) {
+    isShown = true;
+    const headers = access.token ? { Authorization: `Bearer ${access.token}` } : {};
+    const [report, recorded] = await Promise.all([
+      fetch('report', { headers }).then((response) => (response.ok ? response.text() : null)).catch(() => null),
+      fetch('recorded.json').then((response) => response.json()),
+    ]);
+    showEventLoop(byId('event-loop'), recorded.eventLoop);
+    if (report) showReport(byId('report'), report);
+    else showReadme(byId('report'), recorded.readme);
+  }
+  showOwn(byId('event-loop'));
 }
 
 export const hide = () => {};

@@ -63,7 +63,7 @@ export function table(caption, head, rows) {
     make('caption', '', caption),
     make('thead', '', '', make('tr', '', '', ...cells('th', head))),
     make('tbody', '', '', ...rows.map((row) => make('tr', '', '', ...cells('td', row))))));
-  box.tabIndex = 0; // it scrolls sideways, which a keyboard must be able to do
+  box.tabIndex = 0; // it scrolls, also by keyboard
   box.role = 'region';
   box.ariaLabel = caption;
   return box;
@@ -74,7 +74,7 @@ export const access = { token: '' };
 
 // All addresses are relative to the page's: a program, or a proxy, may serve it under a prefix.
 
-/** For one connection; '' where the server does not ask for one any more, null where it does not know the token. */
+/** For one connection; '' where the server asks for none, null where it does not know the token. */
 export async function fetchTicket() {
   if (!access.token) return '';
   const response = await fetch('ticket', { method: 'POST', headers: { Authorization: `Bearer ${access.token}` } });
@@ -91,7 +91,7 @@ export async function fetchStats() {
   return response?.ok ? response.json() : null;
 }
 
-/** Publishes a text; returns the response's JSON. `token`: the publish box has one, if the server asks for it. */
+/** Publishes a text; returns the response's JSON. */
 export async function publish(query, body) {
   const headers = { 'Content-Type': 'text/plain; charset=utf-8' };
   const token = byId('publish-token').value;

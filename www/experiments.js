@@ -1,5 +1,4 @@
-// What the buttons of the Threads view and of the chapters do. Each returns a sentence with what came of it,
-// in figures of this moment.
+// What the buttons of Threads and Learn do. Each returns a sentence, with figures of this moment.
 
 import { board } from './board.js';
 import { fetchStats, parseJson, rich, sleep } from './dom.js';
@@ -10,6 +9,7 @@ const words = texts.experiments;
 const BUSY_MS = 5000;
 const HEALTH_EVERY_MS = 200;
 const SETTLED_MS = 700; // by then the board has had two samples
+const IDLE_MS = 6000; // a thread without work waits for five seconds, and ends
 const BURST = { events: 100, bytes: 100 };
 // More than kernel, browser and queue hold together.
 const FREEZE = { events: 10, bytes: 100000, bursts: 200 };
@@ -17,16 +17,19 @@ const FREEZE = { events: 10, bytes: 100000, bursts: 200 };
 /** The longest that another connection of this page waited for `/healthz` until `work` is done, in ms. */
 async function longestOther(work) {
   let isDone = false;
-  let longest = 0;
+  let most = 0;
   work.finally(() => { isDone = true; }).catch(() => {});
   while (!isDone) {
     const start = performance.now();
     await fetch('healthz', { cache: 'no-store' });
-    longest = Math.max(longest, performance.now() - start);
+    most = Math.max(most, performance.now() - start);
     await Promise.race([work.catch(() => {}), sleep(HEALTH_EVERY_MS)]);
   }
-  return longest;
+  return most;
 }
+
+/** What others waited at most, for Compare. */
+export const longest = {};
 
 /** Keeps this connection's thread busy, and says how it and others fared. */
 async function occupy(what) {
@@ -39,6 +42,7 @@ async function occupy(what) {
   await work;
   await sleep(SETTLED_MS);
   const after = board.told(tid);
+  longest[what] = other;
   const more = (key) => number(after?.[key] - before?.[key]);
   return fill(words[what], { tid, other: number(other, 1), cpu: more('cpuMs'), voluntary: more('voluntary'),
     involuntary: more('involuntary'), queued: more('queuedMs') });
@@ -48,7 +52,6 @@ async function panic() {
   await lab.ready();
   const { tid } = lab.own ?? {};
   const before = await fetchStats();
-  // The answer is the end of the connection.
   const [, code] = await Promise.all([lab.ask({ do: 'panic' }).catch((error) => { if (lab.state === 'none') throw error; }),
     lab.state === 'open' && lab.ended()]);
   await lab.ready();
@@ -56,20 +59,20 @@ async function panic() {
   return fill(words.panic, { tid, code, next: lab.own?.tid, before: before?.clients.sse, after: after?.clients.sse });
 }
 
-/** So many demo clients in all, half of them in each group. */
+/** So many demo clients, half of them in each group. */
 async function clients(n) {
   await lab.ready();
   const before = await fetchStats();
-  const { direct, handoff } = await lab.ask({ do: 'clients', direct: Math.ceil(n / 2), handoff: Math.floor(n / 2) });
-  await sleep(SETTLED_MS);
+  await lab.ask({ do: 'clients', direct: Math.ceil(n / 2), handoff: Math.floor(n / 2) });
+  await sleep(n ? SETTLED_MS : IDLE_MS);
   const after = await fetchStats();
   const threads = after?.threads - before?.threads;
   const kib = (after?.memoryBytes - before?.memoryBytes) / 1024;
-  return fill(n ? words.clients : words.noClients, { direct, handoff, threads: number(after?.threads), more: number(threads),
-    memory: number(after?.memoryBytes / 1048576, 1), each: threads > 0 ? number(kib / threads, 1) : '–' });
+  return fill(n ? words.clients : words.noClients, { n, threads: number(after?.threads), more: number(threads),
+    memory: number(after?.memoryBytes / 1048576, 1), grown: number(kib / 1024, 1), each: number(kib / threads, 1) });
 }
 
-/** One burst for each group; the results are kept for whoever shows them side by side. */
+/** One burst for each group. */
 async function burst() {
   const results = {};
   await lab.ready();
@@ -96,7 +99,7 @@ async function readYou(reader) {
   }
 }
 
-/** Opens an event stream, reads its beginning, and then nothing: until the server lets it go. */
+/** Opens an event stream, and reads only its beginning: until the server lets it go. */
 async function freeze() {
   await lab.ready();
   if (lab.state !== 'open') throw new Error(texts.lab.none);
@@ -163,7 +166,7 @@ export function needsLab(button) {
   return button;
 }
 
-/** How to get a server whose buttons do something, where this one's do not. */
+/** How to get such a server. */
 export function labHint() {
   const line = rich('p', 'hint', texts.lab.hint);
   const follow = () => { line.hidden = lab.state !== 'none'; };
@@ -172,14 +175,17 @@ export function labHint() {
   return line;
 }
 
-/** Runs one, with its sentence, or why there is none, in `output`. Its button waits meanwhile. */
+/** What came of each, the last time. */
+export const told = {};
+
+/** Runs one, and tells in `output` what came of it. Its button waits meanwhile. */
 export async function run(name, button, output) {
   if (button.ariaBusy === 'true') return;
   button.ariaBusy = 'true';
   output.textContent = texts.experiments.under;
   output.dataset.kind = '';
   try {
-    output.textContent = await experiments[name]();
+    output.textContent = told[name] = await experiments[name]();
     output.dataset.kind = 'good';
   } catch (error) {
     output.textContent = fill(words.failed, { why: error.message });

@@ -1,5 +1,4 @@
-// The page's own connection to `/lab`, which a server started with `--demo` has: a WebSocket whose thread
-// does what the buttons say.
+// The page's own connection to `/lab` (`--demo`): a WebSocket whose thread does what the buttons say.
 
 import { fetchTicket, parseJson, sleep } from './dom.js';
 import { texts } from './texts.js';
@@ -68,12 +67,10 @@ class Lab extends EventTarget {
     return new Promise((done, fail) => { this.asked.set(ref, { done, fail }); });
   }
 
-  /** Resolves when the connection has ended. */
   ended() {
     return new Promise((resolve) => { this.socket.addEventListener('close', ({ code }) => resolve(code), { once: true }); });
   }
 
-  /** Resolves when it is open, or there is none. */
   async ready() {
     while (this.state !== 'open' && this.state !== 'none') {
       await new Promise((resolve) => { this.addEventListener('change', resolve, { once: true }); });

@@ -1,10 +1,10 @@
-// The Learn view: ten chapters, each with a question, a prediction, something to do, and what is to be
-// learnt from it, with figures of this server at this moment.
+// The Learn view: ten chapters: a question, a prediction, something to do, and what is behind it, with figures of
+// this server at this moment.
 
 import { board } from './board.js';
 import { chapters as structure } from './chapters.js';
 import { byId, button, fetchStats, make, parseJson, recall, remember, rich } from './dom.js';
-import { labHint, needsLab, reset as resetLab, run } from './experiments.js';
+import { labHint, needsLab, reset as resetLab, run, told } from './experiments.js';
 import { lab } from './lab.js';
 import { latestReading, shareState } from './live.js';
 import { fill, language, number, texts } from './texts.js';
@@ -21,11 +21,10 @@ const chapters = structure.map((chapter, index) => {
 const FIGURES_EVERY_MS = 2000;
 const mib = (bytes) => (Number.isFinite(bytes) ? `${number(bytes / 1048576, 1)} MiB` : '–');
 
-/** What each figure of a chapter is at this moment: of `/stats`, of the board, or of this page. */
+/** A chapter's figures: of `/stats`, of the board, or of this page. */
 const FIGURES = {
   threads: (stats) => number(stats?.threads),
   memory: (stats) => mib(stats?.memoryBytes),
-  perThread: (stats) => (stats ? `${number(stats.memoryBytes / stats.threads / 1024, 1)} KiB` : '–'),
   descriptors: (stats) => number(stats?.descriptors),
   sse: (stats) => number(stats?.clients.sse),
   websocket: (stats) => number(stats?.clients.websocket),
@@ -38,18 +37,17 @@ const FIGURES = {
 };
 
 let predictions = parseJson(recall('predictions')) ?? {}; // by chapter
+let latest = 0;
 let timer;
 
-/** The question, with a choice; the answer opens once there is a prediction. */
-function prediction(index, chapter, reveal) {
-  const verdict = make('p', 'verdict', '');
-  verdict.role = 'status';
+/** The question, with a choice. */
+function prediction(index, chapter, onPredicted) {
+  const note = make('p', 'verdict', '');
+  note.role = 'status';
   const say = () => {
-    const chosen = predictions[index];
-    if (chosen === undefined) return;
-    verdict.dataset.kind = chosen === chapter.answer ? 'good' : 'bad';
-    verdict.textContent = fill(chosen === chapter.answer ? words.right : words.wrong, { answer: chapter.options[chapter.answer] });
-    reveal();
+    if (predictions[index] === undefined) return;
+    note.textContent = words.noted;
+    onPredicted();
   };
   const options = chapter.options.map((text, option) => {
     const input = make('input', '', '');
@@ -65,14 +63,14 @@ function prediction(index, chapter, reveal) {
     event.preventDefault();
     const chosen = form.querySelector('input:checked');
     if (!chosen) {
-      verdict.textContent = words.chooseFirst;
+      note.textContent = words.chooseFirst;
       return;
     }
     predictions[index] = Number(chosen.value);
     remember('predictions', JSON.stringify(predictions));
     say();
   });
-  return [make('div', '', '', form, verdict), say];
+  return [make('div', '', '', form, note), say];
 }
 
 function step({ text, action, command, view }) {
@@ -81,13 +79,17 @@ function step({ text, action, command, view }) {
   if (view) {
     const link = make('a', 'go', words.views[view]);
     link.href = `#${view}`;
-    item.append(link);
+    item.append(' ', link);
   }
   if (action) {
     const output = make('p', 'answer', '');
     output.role = 'status';
     const one = needsLab(button(texts.threads.buttons[action], () => run(action, one, output)));
     one.dataset.action = action;
+    if (told[action]) {
+      output.textContent = told[action];
+      output.dataset.kind = 'good';
+    }
     item.append(make('div', 'buttons', '', one), output);
   }
   return item;
@@ -99,24 +101,31 @@ function showChapter(box, index) {
   const chapter = chapters[index];
   const explanation = make('div', 'explanation', '');
   const figures = make('dl', 'figures', '');
-  const reveal = () => {
+  const verdict = make('p', 'verdict', '');
+  verdict.role = 'status';
+  // A prediction that is judged at once needs no experiment.
+  const open = button(words.explain, () => {
+    const isRight = predictions[index] === chapter.answer;
+    verdict.dataset.kind = isRight ? 'good' : 'bad';
+    verdict.textContent = fill(isRight ? words.right : words.wrong, { answer: chapter.options[chapter.answer], chosen: chapter.options[predictions[index]] });
     if (explanation.childElementCount) return;
-    explanation.append(make('h3', '', words.explanation), ...chapter.explain.map((text) => rich('p', '', text)),
+    explanation.append(...chapter.explain.map((text) => rich('p', '', text)),
       make('h3', '', words.figures), figures, make('p', 'source', words.figuresSource),
       make('h3', '', words.source), make('ul', 'links', '', ...chapter.links.map((link) => make('li', '', '', make('code', '', place(link))))));
-  };
+  }, 'primary');
+  open.disabled = true;
   const values = chapter.figures.map((key) => {
     const value = make('dd', '', '–');
     figures.append(make('div', '', '', make('dt', '', words.figureNames[key]), value));
     return [key, value];
   });
-  const [question, say] = prediction(index, chapter, reveal);
+  const [question, say] = prediction(index, chapter, () => { open.disabled = false; });
   const slot = make('div', 'slot', '');
   box.replaceChildren(
     make('h2', '', fill(words.heading, { n: index + 1, title: chapter.title })),
     make('h3', '', words.question), question,
-    make('h3', '', words.doIt), labHint(), make('ol', 'steps', '', ...chapter.steps.map(step)),
-    slot, explanation, pager(index));
+    make('h3', '', words.doIt), labHint(), make('div', chapter.board ? 'work' : '', '', make('ol', 'steps', '', ...chapter.steps.map(step)), slot),
+    make('h3', '', words.explanation), open, verdict, explanation, pager(index));
   say();
   board.show(chapter.board ? slot : null);
   clearInterval(timer);
@@ -174,13 +183,14 @@ byId('handout').addEventListener('click', download);
 
 /** `place`: the chapter's number as the address has it. */
 export function show(place) {
-  const index = chapters[place - 1] ? place - 1 : 0;
+  const index = latest = chapters[place - 1] ? place - 1 : latest;
   [...list.querySelectorAll('a')].forEach((link, n) => {
     if (n === index) link.ariaCurrent = 'page';
     else link.removeAttribute('aria-current');
   });
   lab.start();
   showChapter(byId('chapter'), index);
+  if (place) byId('chapter').scrollIntoView(); // on a phone the contents fill the screen
 }
 
 export function hide() {

@@ -6,12 +6,12 @@ import { CAN_SHARE, Share, isSeen } from './shared.js';
 import { count, fill, number, texts } from './texts.js';
 
 const MAX_ROWS = 200;
-const MAX_ROW_CHARS = 2000; // one huge event must not push everything else off the board
+const MAX_ROW_CHARS = 2000;
 const HISTORY = 60; // readings: two minutes at one every 2 s
-const STALE_AFTER_MS = 7000; // three metric periods and a little
-const BROWSER_RETRY_MS = 2000; // the `retry:` the server sends; a script cannot read it back
+const STALE_AFTER_MS = 7000; // three periods and a little
+const BROWSER_RETRY_MS = 2000; // the server's `retry:`, which no script can read
 const BACKOFF_MS = { first: 1000, most: 30000 };
-const AWAY_MS = 4000; // how long the stream stays away when it is dropped on purpose
+const AWAY_MS = 4000; // when it is dropped on purpose
 const MISSED = 3; // events that are published meanwhile
 const ROUND_TRIPS = 10;
 const MAX_ARRIVALS = 100;
@@ -25,7 +25,7 @@ const isMetric = (data) => data?.type === 'system_metric' && Number.isFinite(dat
 const metricLine = ({ cpuUsage, clients, threads }) => [`cpu ${cpuUsage.toFixed(1).padStart(4)} %`,
   clients && `sse ${clients.sse}  ws ${clients.websocket}`, threads && `thr ${threads}`].filter(Boolean).join('  ');
 
-/** Whether the server wants a token, or a better one: a failed connection does not tell why it failed. */
+/** Whether the server wants a token: a failed connection does not tell why it failed. */
 async function isTokenWanted() {
   const response = await fetch('events', { method: 'HEAD' }).catch(() => null);
   return response?.status === 401;
@@ -77,7 +77,7 @@ class Log {
   }
 }
 
-/** What both connections share: the state sign, the countdown, the backoff, the connect button. */
+/** What both connections share. */
 class Channel {
   constructor(id, topicsIfNoneNamed) {
     this.pane = byId(id);
@@ -92,7 +92,7 @@ class Channel {
     onSubmit(`${id}-topics-form`, () => {
       this.disconnect();
       this.topics = listOf(byId(`${id}-topics`).value);
-      this.lastId = ''; // other topics are another stream: there is nothing to catch up on
+      this.lastId = ''; // other topics are another stream
       this.note('tune', fill(words.tuned, { topics: this.topics.join(', ') || topicsIfNoneNamed }));
       this.connect();
     });
@@ -102,14 +102,14 @@ class Channel {
 
   problem(tag, text) { this.log.add('problem', words.tags[tag], text); }
 
-  /** A ticket works once, so every connection begins with one of its own, where one is needed. */
+  // A ticket works once.
   async connect() {
     this.show('connecting');
     this.locked = false;
     const attempt = this.attempt = {};
     try {
       const ticket = await fetchTicket();
-      if (attempt !== this.attempt) return; // meanwhile somebody pressed a button
+      if (attempt !== this.attempt) return;
       if (ticket === null) this.lock();
       else this.open(ticket);
     } catch {
@@ -124,7 +124,7 @@ class Channel {
     this.show('closed', words.byYou);
   }
 
-  /** No connection came about: for want of a token, or for a reason that may pass. */
+  /** No connection came about: it wants a token, or the reason may pass. */
   async refused() {
     const { attempt } = this;
     this.show('waiting');
@@ -181,7 +181,7 @@ class Channel {
     this.retryTimer = setTimeout(() => this.connect(), delay);
   }
 
-  /** Draws the last message's bytes, once per frame and only where they are looked at. */
+  /** Draws the last message's bytes, once per frame, where they are looked at. */
   showBytes(draw) {
     this.drawBytes = draw;
     if (!this.bytes.open) return;
@@ -192,7 +192,7 @@ class Channel {
   }
 }
 
-/** The event stream: all tabs' together, or this tab's own where it is tuned to topics. */
+/** The event stream: all tabs' together, or this tab's own. */
 class EventChannel extends Channel {
   constructor(onMetric) {
     super('sse', words.all);
@@ -241,7 +241,6 @@ class EventChannel extends Channel {
       : this.share.leads ? words.leads : this.share.waiting ? words.follows : words.alone;
   }
 
-  /** What another tab of this page says. */
   hear(message) {
     const { share } = this;
     if (!share.waiting) return;
@@ -253,17 +252,17 @@ class EventChannel extends Channel {
       message.names.forEach((name) => this.addName(name));
       this.show(message.state);
     } else if (message.is === 'event') {
-      // A new leader comes back with the last id of its own, which may be behind ours.
+      // A new leader's last id may be behind ours.
       const { type, lastEventId } = message.event;
       if (type === 'gap' || !this.lastId || !lastEventId || !isSeen(lastEventId, this.lastId)) this.received(message.event);
     }
   }
 
   open(ticket) {
-    // A new EventSource has forgotten the last id; that is why address() carries it.
+    // It knows no last id: address() carries it.
     const source = this.source = new EventSource(this.address('events', ticket));
     this.names.forEach((name) => source.addEventListener(name, this.receive));
-    // A published event may itself be named "open" or "error": those are MessageEvents.
+    // A published event may be named "open" or "error", too: a MessageEvent.
     const onOwn = (type, action) => source.addEventListener(type, (event) => {
       if (!(event instanceof MessageEvent)) action();
     });
@@ -274,8 +273,8 @@ class EventChannel extends Channel {
     onOwn('error', () => {
       if (this.state === 'live') this.problem('lost', words.streamEnded);
       if (this.state === 'connecting') this.problem('refused', words.noStream);
-      if (ticket) source.close(); // it would come back with the same address, and so with a used ticket
-      if (source.readyState === EventSource.CLOSED) this.refused(); // the browser gave up, the page does not
+      if (ticket) source.close(); // it would come back with a used ticket
+      if (source.readyState === EventSource.CLOSED) this.refused(); // the page does not give up
       else this.showCountdown(BROWSER_RETRY_MS);
     });
   }
@@ -340,14 +339,13 @@ class EventChannel extends Channel {
     return this.arrivals.get(id);
   }
 
-  /** Shows, and returns, how long it took from `start` to the arrival of the event of this id. */
+  /** Shows, and returns, how long it took until the event was here. */
   async time(id, start) {
     const took = await this.arrivalOf(id) - start;
     if (took) write('sse-round-trip', `${number(took, 1)} ms`);
     return took;
   }
 
-  /** A topic that this stream has. */
   ownTopic() {
     return this.topics.find((topic) => topic !== '*') ?? 'lesson';
   }
@@ -409,10 +407,10 @@ class SocketChannel extends Channel {
 
   open(ticket) {
     const address = new URL(this.address('ws', ticket), location);
-    address.protocol = address.protocol.replace(/^http/, 'ws'); // https becomes wss
+    address.protocol = address.protocol.replace(/^http/, 'ws');
     const socket = this.socket = new WebSocket(address);
     socket.binaryType = 'arraybuffer';
-    // The late close of a socket that was replaced must not disturb its successor.
+    // The late close of one that was replaced must not disturb its successor.
     const on = (type, action) => socket.addEventListener(type, (event) => {
       if (socket === this.socket) action(event);
     });
@@ -464,7 +462,6 @@ class SocketChannel extends Channel {
     return true;
   }
 
-  /** Round trips one after the other, in milliseconds. */
   async echo(times) {
     const took = [];
     for (let n = 0; n < times; n += 1) {
@@ -482,7 +479,7 @@ class SocketChannel extends Channel {
 
   arrived(data) {
     const arrivedAt = performance.now();
-    this.failures = 0; // a server that talks is up; merely accepting a connection proves less
+    this.failures = 0; // a server that talks is up
     write('ws-received', this.received += 1);
     this.showFrame(data, false);
     const message = parseJson(data);
@@ -520,11 +517,11 @@ class Metrics {
   take(reading) {
     const { timestamp, cpuUsage, memoryBytes, threads, clients } = this.latest = reading;
     this.history = [...this.history, cpuUsage].slice(-HISTORY);
-    write('cpu', cpuUsage.toFixed(1));
+    write('cpu', number(cpuUsage, 1));
     write('clients-sse', clients?.sse ?? '–');
     write('clients-websocket', clients?.websocket ?? '–');
     write('threads', threads ?? '–');
-    write('memory', Number.isFinite(memoryBytes) ? (memoryBytes / 1e6).toFixed(1) : '–');
+    write('memory', number(memoryBytes / 1048576, 1));
     const taken = new Date(timestamp);
     this.takenAt = clock(Number.isNaN(taken.getTime()) ? new Date() : taken);
     this.arrivedAt = performance.now();
@@ -550,7 +547,7 @@ class Metrics {
     for (let slot = 0; slot < HISTORY; slot += 1) {
       const reading = history[slot - HISTORY + history.length] ?? 0; // the newest at the right edge
       const value = reading && Math.max(reading, 1.5); // a lower bar would not be seen
-      // Each bar is painted over from the full height down, so every zone keeps its colour.
+      // From the full height down: each zone keeps its colour.
       [100, value, Math.min(value, 80), Math.min(value, 60)].forEach((top, index) => {
         pen.fillStyle = colours[index];
         pen.fillRect(slot * width / HISTORY, height * (1 - top / 100), width / HISTORY - gap, height * top / 100);
@@ -569,7 +566,7 @@ const metrics = new Metrics();
 const events = new EventChannel((reading) => metrics.take(reading));
 const socket = new SocketChannel();
 
-/** The latest system metric, as it came from the server; null before the first. */
+/** The latest system metric. */
 export const latestReading = () => metrics.latest ?? null;
 
 /** Whether this tab has the stream of all tabs, waits for it, or has its own. */
@@ -580,7 +577,6 @@ export function start() {
   socket.connect();
 }
 
-/** Empties both logs. */
 export function reset() {
   for (const channel of [events, socket]) channel.pane.querySelector('.clear').click();
   write('measured', '');
@@ -598,7 +594,7 @@ onSubmit('publish-form', async () => {
   const say = (kind, text) => byId('publish-answer').replaceChildren(make('span', kind, text));
   const query = {};
   for (const field of ['topic', 'event']) if (byId(`publish-${field}`).value.trim()) query[field] = byId(`publish-${field}`).value.trim();
-  events.listenFor(query.event); // before publishing, or the stream would not hand the event to the page
+  events.listenFor(query.event); // first, or the event would not reach the page
   say('', words.publishing);
   try {
     const start = now();

@@ -1,6 +1,6 @@
-// One event stream for all tabs of this page. Over HTTP/1.1 a browser opens six connections to a server, for
-// all its tabs together. So one tab, which holds a Web Lock, has the stream, and tells the others by a
-// BroadcastChannel what arrives. When it closes, or crashes, the browser gives the lock to the next one.
+// One event stream for all tabs: over HTTP/1.1 a browser opens six connections to a server. The tab that holds a
+// Web Lock has the stream, and tells the others by a BroadcastChannel what arrives. When it closes, or crashes,
+// the browser gives the lock to the next one.
 
 /** Web Locks exist where the page comes over HTTPS, or from this machine: elsewhere each tab has its own stream. */
 export const CAN_SHARE = 'locks' in navigator && 'BroadcastChannel' in window;

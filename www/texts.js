@@ -26,8 +26,7 @@ export function chooseLanguage(code) {
 
 const at = (path) => path.split('.').reduce((node, key) => node[key], texts);
 
-// Fills in what index.html names, before other modules look at it: `data-t` is an element's text, the others
-// its attributes.
+// Fills in what index.html names: `data-t` is an element's text, the others its attributes.
 document.documentElement.lang = language;
 for (const element of document.querySelectorAll('[data-t]')) element.replaceChildren(...rich('p', '', at(element.dataset.t)).childNodes);
 for (const [key, attribute] of [['tLabel', 'aria-label'], ['tPlaceholder', 'placeholder'], ['tTitle', 'title']]) {

@@ -13,11 +13,10 @@ const GROUPS = [
   ['own', ['sleep', 'compute', 'panic']],
   ['freeze', ['freeze']],
 ];
-// Figures of a burst, and how each is made of the server's.
+// A burst's figures, of the server's.
 const FIGURES = [
   ['deliveries', (result) => number(result.deliveries)],
   ['ms', (result) => number(result.ms, 1)],
-  ['cpuMs', (result) => number(result.cpuMs, 1)],
   ['voluntary', (result) => number(result.voluntary)],
   ['involuntary', (result) => number(result.involuntary)],
   ['cpuEach', (result) => number(result.cpuMs * 1000 / result.deliveries, 1)],

@@ -28,8 +28,9 @@ use demo::{DemoClients, FANOUTS};
 /// The longest time that a command may take.
 const MAX_TIME: Duration = Duration::from_secs(10);
 
-/// How often a handler that sleeps looks whether the server shuts down.
-const SLEEP: Duration = Duration::from_secs(1);
+/// How often a handler that sleeps looks whether the server shuts down. Not in the midst of the page's five
+/// seconds, which are one wait.
+const SLEEP: Duration = Duration::from_secs(5);
 
 /// The most demo clients of both fan-outs together.
 const MAX_CLIENTS: u64 = 500;
