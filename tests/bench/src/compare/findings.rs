@@ -83,15 +83,16 @@ impl Subject<'_> {
     }
 }
 
-/// The median of valid rounds and how far they lie apart. `None` as well where the generator was the
-/// limit, since the figure is then the generator's and not the server's.
+/// The median of valid rounds and how far they lie apart. `None` as well where a search for the
+/// highest rate has not found the server's limit: the generator's came first, or the search ended.
 fn figure(results: &Results, workload: &str, peer: &str, key: &str) -> Option<Figure> {
     let figure = results.figure(workload, peer, key)?;
-    let limited = results
-        .of(workload, peer)
-        .iter()
-        .any(|record| record.json.get("generator_limited") == Some(&Value::Bool(true)));
-    (!figure.disturbed && !limited).then_some(figure)
+    let records = results.of(workload, peer);
+    let unlimited = records.iter().any(|record| {
+        let by_generator = record.json.get("generator_limited").and_then(Value::as_bool);
+        by_generator.is_some_and(|limited| limited || !record.json.contains_key("failed_at"))
+    });
+    (!figure.disturbed && !unlimited).then_some(figure)
 }
 
 /// A number that belongs to this server's workload, such as how many clients it has.
@@ -356,9 +357,10 @@ mod tests {
     }
 
     #[test]
-    fn most_deliveries_are_the_highest_and_not_those_of_a_limited_generator() {
+    fn most_deliveries_are_told_only_where_the_servers_limit_was_found() {
         let rates = |figures: &[(&str, f64)], limited: bool| {
-            let all = json!({"clients": 500, "bound_ms": 100.0, "generator_limited": limited});
+            let mut all = json!({"clients": 500, "bound_ms": 100.0, "generator_limited": limited});
+            all["failed_at"] = 22400.0.into();
             found("saturate", "deliveries_per_second", figures, all)
         };
         let peers = [("threadcast", 10.8e6), ("handoff", 4.4e6), ("axum", 1.8e6), ("node", 94e3)];
@@ -369,6 +371,8 @@ mod tests {
              best event loop (83 % less)."
         );
         assert_eq!(rates(&peers, true), "");
+        let ended = json!({"clients": 500, "bound_ms": 100.0, "generator_limited": false});
+        assert_eq!(found("saturate", "deliveries_per_second", &peers, ended), "");
         let text = rates(&[("threadcast", 10e6), ("node", 94e3)], false);
         assert!(text.ends_with("94,000 with node, an event loop (0.94 % of that)."), "{text}");
         let text = rates(&[("threadcast", 94e3), ("node", 1e6)], false);
