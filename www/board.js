@@ -1,7 +1,7 @@
 // The board: one tile for each thread of the server, fed by `/threads` four times a second. A tile keeps its
 // place for as long as its thread lives; another may have it later. So nothing on the page moves.
 
-import { fetchTicket, make, parseJson, access } from './dom.js';
+import { fetchTicket, make, parseJson, rich, access } from './dom.js';
 import { fill, number, texts } from './texts.js';
 
 const LINE_MS = 60000; // what a life line shows
@@ -75,7 +75,7 @@ class Board extends EventTarget {
       return item;
     }));
     this.element = make('div', 'threads-board', '', this.summary,
-      make('div', 'life-box', '', this.lifeTitle, this.canvas, this.facts), this.legend, this.tiles, make('p', 'source', words.names));
+      make('div', 'life-box', '', this.lifeTitle, this.canvas, this.facts), this.legend, this.tiles, rich('p', 'source', words.names));
     this.tiles.addEventListener('click', ({ target }) => this.choose(target.closest('.tile')?.thread));
     this.tiles.addEventListener('keydown', (event) => this.move(event));
     new ResizeObserver(() => this.drawLine()).observe(this.canvas);

@@ -28,7 +28,7 @@ export const chapters = [
   },
   { // waking
     answer: 2,
-    steps: [{ action: 'clients100' }, { action: 'burst' }],
+    steps: [{ action: 'clients500' }, { action: 'burst' }],
     board: true,
     figures: ['sse', 'fanOut', 'cpu'],
     links: [['src/client/outbox/mod.rs', 'offer_if_idle'], ['src/client/outbox/writer.rs', 'dispatch'], ['src/hub/broadcaster.rs', 'fan_out']],

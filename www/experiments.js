@@ -10,7 +10,7 @@ const BUSY_MS = 5000;
 const HEALTH_EVERY_MS = 200;
 const SETTLED_MS = 700; // by then the board has had two samples
 const IDLE_MS = 6000; // a thread without work waits for five seconds, and ends
-const BURST = { events: 100, bytes: 100 };
+const BURST = { events: 100, bytes: 100, everyMs: 5 };
 // More than kernel, browser and queue hold together.
 const FREEZE = { events: 10, bytes: 100000, bursts: 200 };
 

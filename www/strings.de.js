@@ -78,7 +78,7 @@ export default {
     about: 'Jede Kachel ist ein Thread dieses Servers, viermal pro Sekunde. S: er wartet, und das Wort sagt, worauf. R: er läuft, oder liefe, wenn er einen Prozessor hätte.',
     groups: {
       clients: { title: 'Demo-Clients', about: 'Ströme des Servers zu sich selbst: je ein Thread. Die Hälfte bekommt Ereignisse mit `direct`, die andere mit `handoff`.' },
-      burst: { title: 'Direct gegen Handoff', about: 'Dieselben 100 Ereignisse von 100 Bytes an beide Gruppen, nacheinander.' },
+      burst: { title: 'Direct gegen Handoff', about: '100 Ereignisse von 100 Bytes, alle 5 ms eines, an jede Gruppe.' },
       own: { title: 'Dein eigener Thread', about: 'Die Kachel „du“ ist der Thread eines WebSockets dieser Seite.' },
       freeze: { title: 'Ein erstarrter Leser', about: 'Ein Strom dieser Seite, der nichts mehr liest, während große Ereignisse veröffentlicht werden.' },
     },
@@ -86,7 +86,7 @@ export default {
       clients10: '10 öffnen', clients100: '100 öffnen', clients500: '500 öffnen', clients0: 'Alle schließen', burst: 'Salve veröffentlichen', sleep: '5 s schlafen', compute: '5 s rechnen',
       panic: 'Panic', freeze: 'Leser erstarren lassen',
     },
-    burstCaption: 'Der ganze Prozess, vom Veröffentlichen, bis alle alles hatten',
+    burstCaption: 'Die Threads des Servers, bis alle alles hatten',
     figures: {
       deliveries: 'Zustellungen', ms: 'Zeit, ms', voluntary: 'Begann zu warten', involuntary: 'Verdrängt', cpuEach: 'CPU pro Zustellung, µs',
       voluntaryEach: 'Warten begonnen pro Zustellung',
@@ -169,9 +169,9 @@ export default {
     },
     {
       title: 'Warum kostet Wecken mehr als Warten?',
-      question: 'Ein Ereignis geht an 50 Clients. Mit `direct` schreibt ein Thread in alle Sockets. Mit `handoff` übergibt er es dem Thread jedes Clients, der es schreibt. Wie viel mehr CPU braucht handoff?',
+      question: 'Ein Ereignis geht an 250 Clients. Mit `direct` schreibt ein Thread in alle Sockets. Mit `handoff` übergibt er es dem Thread jedes Clients, der es schreibt. Wie viel mehr CPU braucht handoff?',
       options: ['Gar nicht mehr: die Bytes sind dieselben', 'Ein Zehntel', 'Doppelt so viel oder mehr'],
-      steps: ['Öffne 100 Demo-Clients: 50 für jeden Weg.', 'Veröffentliche eine Salve und sieh auf die Kacheln: welche Threads wachen auf?'],
+      steps: ['Öffne 500 Demo-Clients: 250 für jeden Weg.', 'Veröffentliche eine Salve: 100 Ereignisse, alle 5 ms eines.'],
       explain: ['Ein schlafender Thread kostet nichts. Ihn zu **wecken** ist ein Systemaufruf, ein Platz in der Schlange vor einem Prozessor, ein Wechsel, kalte Caches, und danach schläft er wieder ein. Mit handoff hat jede Zustellung all das; mit direct schreibt ein Thread, die anderen schlafen weiter.',
         'Bei 1.000 Clients und 20 Ereignissen pro Sekunde brauchte eine Zustellung 6,4 µs CPU direkt, 17,6 µs mit handoff (README, 27.11.2026).',
         'Der Preis von Threads ist nicht, dass es viele sind, sondern wie oft sie geweckt werden. Eine Ereignisschleife spart das Wecken; ein Server mit Threads kann das auch.'],

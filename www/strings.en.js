@@ -79,7 +79,7 @@ export default {
     about: 'Each tile is one thread of this server, four times a second. S: it waits, and the word says for what. R: it runs, or would if it had a processor.',
     groups: {
       clients: { title: 'Demo clients', about: 'Event streams of the server to itself: a thread each. Half get events by `direct`, half by `handoff`.' },
-      burst: { title: 'Direct against handoff', about: 'The same 100 events of 100 bytes to both groups, one after the other.' },
+      burst: { title: 'Direct against handoff', about: '100 events of 100 bytes, one every 5 ms, to each group in turn.' },
       own: { title: 'Your own thread', about: 'The tile marked “you” is the thread of a WebSocket of this page.' },
       freeze: { title: 'A frozen reader', about: 'A stream of this page that reads no more, while large events are published.' },
     },
@@ -87,7 +87,7 @@ export default {
       clients10: 'Open 10', clients100: 'Open 100', clients500: 'Open 500', clients0: 'Close all', burst: 'Publish a burst', sleep: 'Sleep 5 s', compute: 'Compute 5 s',
       panic: 'Panic', freeze: 'Freeze a reader',
     },
-    burstCaption: 'The whole process, from publishing until all had it',
+    burstCaption: 'The server’s threads, until all had it',
     figures: {
       deliveries: 'Deliveries', ms: 'Time, ms', voluntary: 'Began to wait', involuntary: 'Pushed aside', cpuEach: 'CPU a delivery, µs',
       voluntaryEach: 'Waits begun a delivery',
@@ -170,9 +170,9 @@ export default {
     },
     {
       title: 'Why does waking cost more than waiting?',
-      question: 'An event goes to 50 clients. With `direct` one thread writes to all sockets. With `handoff` it passes the event to each client’s thread, which writes it. How much more CPU does handoff take?',
+      question: 'An event goes to 250 clients. With `direct` one thread writes to all sockets. With `handoff` it passes the event to each client’s thread, which writes it. How much more CPU does handoff take?',
       options: ['None: the bytes are the same', 'A tenth', 'Twice as much, or more'],
-      steps: ['Open 100 demo clients: 50 for each way.', 'Publish a burst, and watch the tiles: which threads wake?'],
+      steps: ['Open 500 demo clients: 250 for each way.', 'Publish a burst: 100 events, one every 5 ms.'],
       explain: ['A sleeping thread costs nothing. **Waking** it is a system call, a place in a queue for a processor, a switch, cold caches, and then it falls asleep again. With handoff each delivery has all of that; with direct one thread writes, and the others sleep on.',
         'With 1,000 clients and 20 events a second a delivery took 6.4 µs of CPU direct, 17.6 µs by handoff (README, 2026-11-27).',
         'The price of threads is not that there are many, but how often they are woken. An event loop saves the waking; a server with threads can do that, too.'],

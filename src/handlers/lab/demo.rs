@@ -38,7 +38,7 @@ pub(super) struct Burst {
     /// How many events came to clients.
     pub deliveries: u64,
     pub time: Duration,
-    /// That of the whole process, but for the reading of the clients.
+    /// That of the whole process, but for the thread that publishes and reads.
     pub usage: Usage,
 }
 
@@ -133,20 +133,19 @@ impl DemoClients {
         let clients = &mut all[fanout];
         let mut data = "x".repeat(bytes - 1);
         data.push(char::from(MARK));
-        let (start, (before, _)) = (Instant::now(), usage());
+        let (start, (before, own_before)) = (Instant::now(), usage());
         for _ in 0..events {
             publish(&data)?;
         }
-        let (_, published) = usage();
         let mut deliveries = 0;
         clients.retain_mut(|client| {
             let counted = count(client, events, deadline);
             deliveries += counted;
             counted == events
         });
-        let (after, read) = usage();
+        let (after, own_after) = usage();
         let time = start.elapsed();
-        Ok(Burst { deliveries, time, usage: (after - before) - (read - published) })
+        Ok(Burst { deliveries, time, usage: (after - before) - (own_after - own_before) })
     }
 }
 

@@ -168,9 +168,12 @@ impl Experiments {
         // With more than a queue holds, clients would be let go that are only a little behind.
         let events = number(command, "events", 1, self.app.config.queue as u64)?;
         let bytes = number(command, "bytes", 1, MAX_BURST_BYTES / events)?;
+        let most_ms = MAX_TIME.as_millis() as u64 / 2 / events;
+        let pause = Duration::from_millis(number(command, "everyMs", 0, most_ms)?);
         let publish = |data: &str| {
             let draft =
                 Draft::new(TOPIC, Some("burst"), data).map_err(|error| error.to_string())?;
+            thread::sleep(pause);
             self.hubs[fanout].publish(draft).map(drop).map_err(|error| error.to_string())
         };
         let burst = self.clients.burst(fanout, events, bytes as usize, deadline, publish)?;
@@ -196,9 +199,12 @@ fn end_of(command: &Value) -> Result<Instant, String> {
     Ok(Instant::now() + Duration::from_millis(time))
 }
 
-/// The whole number of this name in a command.
+/// The whole number of this name in a command; where it may be 0, it is that if it is not there.
 fn number(command: &Value, name: &str, least: u64, most: u64) -> Result<u64, String> {
-    let value = command[name].as_u64().filter(|value| (least..=most).contains(value));
+    let value = match &command[name] {
+        Value::Null if least == 0 => Some(0),
+        value => value.as_u64().filter(|value| (least..=most).contains(value)),
+    };
     value.ok_or_else(|| format!("\"{name}\" is no whole number from {least} to {most}"))
 }
 

@@ -6,7 +6,7 @@ use crate::compare::facts::Size;
 use crate::compare::peers::{Peer, Skipped};
 use crate::compare::results::Results;
 use crate::compare::workloads::{Mode, Workload};
-use crate::compare::{findings, lesson, svg, table};
+use crate::compare::{findings, svg, table};
 
 const STYLE: &str = "
 body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -113,7 +113,7 @@ impl Page<'_> {
         }
         let found = findings::sentences(self.results);
         if !found.is_empty() {
-            html.push_str("<ol id=\"findings\">\n");
+            html.push_str("<h2>Findings</h2>\n<ol id=\"findings\">\n");
             for finding in found {
                 let _ = writeln!(html, "<li>{}</li>", escape(&finding));
             }
@@ -124,7 +124,7 @@ impl Page<'_> {
             self.workload(workload, &mut html);
         }
         html.push_str("<h2 id=\"lesson\">The lesson: waking a thread</h2>\n");
-        for paragraph in lesson::paragraphs(self.results) {
+        for paragraph in findings::lesson(self.results) {
             let _ = writeln!(html, "<p>{}</p>", escape(&paragraph));
         }
         self.sizes(&mut html);
@@ -225,4 +225,41 @@ pub fn size_rows(sizes: &[Size]) -> Vec<Vec<String>> {
         vec![size.peer.clone(), start, size.binary.clone(), size.parts.clone(), build]
     }));
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::results::Record;
+    use serde_json::json;
+
+    #[test]
+    fn findings_stand_before_every_table() {
+        let mut results = Results::default();
+        let mut page = |valid: bool| {
+            let json = json!({"valid": valid, "memory_kib_per_client": 10.0}).as_object().cloned();
+            results.0 = vec![Record {
+                workload: "idle-sse".to_owned(),
+                peer: "threadcast".to_owned(),
+                json: json.unwrap_or_default(),
+            }];
+            let page = Page {
+                mode: Mode::Full,
+                command: "",
+                machine: &[],
+                peers: &[],
+                skipped: &[],
+                workloads: &[],
+                results: &results,
+                sizes: &[],
+                failures: &[],
+                took: 1.0,
+            };
+            page.render()
+        };
+        let html = page(true);
+        let finding = html.find("<li>An idle SSE client takes 10.0 KiB").expect("a finding");
+        assert!(finding < html.find("<table").expect("tables"), "{html}");
+        assert!(!page(false).contains("id=\"findings\""), "nothing to tell");
+    }
 }

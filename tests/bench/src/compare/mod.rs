@@ -1,15 +1,14 @@
 //! `compare`: everybody, everything, in turn, on one machine.
 //!
 //! Builds the server and its peers, runs every workload on each (A B C A B C, a fresh process each
-//! time), and tells medians and how far the rounds lie apart: as a table, as lines of JSON and as a
-//! page. Peers that are not installed are named and left out.
+//! time), and tells medians and how far the rounds lie apart: as tables, as lines of JSON and as a
+//! page. Tables and page open with findings in plain words. Peers that are not installed are named and left out.
 
 mod build;
 mod check;
 mod facts;
 mod findings;
 mod html;
-mod lesson;
 mod metrics;
 mod peers;
 mod process;
@@ -121,6 +120,7 @@ pub fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
     let mut journal = Journal::open(&out, mode, &machine)?;
     let scale = Scale::of(mode);
+    let mut tables = String::new();
     for workload in &workloads {
         // Open for all rounds with idle clients: see `Bare`.
         let bare = match workload.job {
@@ -138,17 +138,24 @@ pub fn run(options: &Options) -> Result<()> {
                 journal.round(workload, peer, number, outcome)?;
             }
         }
-        print!("{}", table::workload(workload, &peers, &journal.results));
+        tables.push_str(&table::workload(workload, &peers, &journal.results));
     }
     let took = begun.elapsed().as_secs_f64();
     let sizes = facts::sizes(&root, &out, &peers, &journal.results, options.build_times);
-    println!("\nSmall things\n{}", table::align(&html::size_rows(&sizes)));
-    for paragraph in lesson::paragraphs(&journal.results) {
-        println!("{paragraph}");
+    // The findings need all workloads, so the tables wait for them. stderr tells every round meanwhile.
+    let found = findings::sentences(&journal.results);
+    if !found.is_empty() {
+        let smoke =
+            if mode == Mode::Smoke { " (a smoke run: its figures say nothing)" } else { "" };
+        println!("\nFindings{smoke}");
     }
-    println!();
-    for finding in findings::sentences(&journal.results) {
-        println!("* {finding}");
+    for (index, finding) in found.iter().enumerate() {
+        println!("  {}. {finding}", index + 1);
+    }
+    print!("{tables}");
+    println!("\nSmall things\n{}", table::align(&html::size_rows(&sizes)));
+    for paragraph in findings::lesson(&journal.results) {
+        println!("{paragraph}");
     }
     for skipped in &skipped {
         println!("skipped: {}, {}", skipped.name, skipped.reason);

@@ -94,7 +94,7 @@ impl Metric {
 }
 
 /// Three digits that count.
-fn plain(value: f64) -> String {
+pub fn plain(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         v if v >= 100.0 => format!("{value:.0}"),
