@@ -155,8 +155,8 @@ export default {
       question: 'Der Thread jedes Clients hat einen Stack von 256 KiB. 500 Clients verbinden sich. Um wie viel wächst der Speicher des Servers?',
       options: ['Etwa 500 MiB: ein Thread braucht 1 MiB', 'Etwa 125 MiB: 500 mal 256 KiB', 'Weniger als 20 MiB'],
       steps: ['Öffne 500 Demo-Clients und lies das Ergebnis.', 'Nur mit einem Terminal auf dem Rechner des Servers (Linux): vergleiche, was versprochen ist (`VmSize`), mit dem, was da ist (`VmRSS`).', 'Schließe sie wieder.'],
-      explain: ['„Speicher“ kann dreierlei heißen. **Virtuell**: Adressen für den Stack, 256 KiB, die nichts kosten, bis sie benutzt werden. **Resident**: was davon benutzt wurde, in Seiten von 4 KiB: 13 KiB für einen Strom ohne Ereignisse; neue haben manchmal mehr. **Kernel**: sein eigener Stack für jeden Thread und seine Einträge: 24 KiB, die `VmRSS` nicht zeigt. (README, 27.11.2026.)',
-        '„10.000 Threads × 1 MB = 10 GB“ addiert virtuellen Speicher. Die anderen beiden sind 10.000 × 37 KiB: 360 MiB. Ereignisschleifen brauchen 12 (axum) oder 30 KiB (Node) für so einen Client. Das zählt, aber nicht auf einem Rechner mit 4 GiB.'],
+      explain: ['„Speicher“ kann dreierlei heißen. **Virtuell**: Adressen für den Stack, 256 KiB, die nichts kosten, bis sie benutzt werden. **Resident**: was davon benutzt wurde, in Seiten von 4 KiB: 13 KiB für einen Strom ohne Ereignisse; neue haben manchmal mehr. **Kernel**: sein eigener Stack für jeden Thread und seine Einträge: 24 KiB, die `VmRSS` nicht zeigt.',
+        '„10.000 Threads × 1 MB = 10 GB“ addiert virtuellen Speicher. Die anderen beiden sind 10.000 × 37 KiB: 360 MiB. Ereignisschleifen brauchen 12 (axum) oder 30 KiB (Node) für so einen Client. Das zählt, aber nicht auf einem Rechner mit 4 GiB. (Alles gemessen: README, 27.11.2026.)'],
     },
     {
       title: 'Was tut eine Ereignisschleife stattdessen?',

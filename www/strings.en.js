@@ -156,8 +156,8 @@ export default {
       question: 'Every client’s thread has a stack of 256 KiB. 500 clients connect. By how much does the server’s memory grow?',
       options: ['About 500 MiB: a thread takes 1 MiB', 'About 125 MiB: 500 times 256 KiB', 'Less than 20 MiB'],
       steps: ['Open 500 demo clients, and read the result.', 'Only if you have a terminal on the server’s machine (Linux): compare what is promised (`VmSize`) with what is there (`VmRSS`).', 'Close them again.'],
-      explain: ['Three numbers are called “memory”. **Virtual**: addresses for the stack, 256 KiB, which cost nothing until they are used. **Resident**: what was used of it, in pages of 4 KiB: 13 KiB for an idle event stream; new ones may have more. **Kernel**: its own stack for each thread, and its records: 24 KiB, which `VmRSS` does not show. (README, 2026-11-27.)',
-        '“10,000 threads × 1 MB = 10 GB” adds up virtual memory. The other two are 10,000 × 37 KiB: 360 MiB. Event loops take 12 (axum) or 30 KiB (Node) for such a client. That matters, but not on a machine with 4 GiB.'],
+      explain: ['Three numbers are called “memory”. **Virtual**: addresses for the stack, 256 KiB, which cost nothing until they are used. **Resident**: what was used of it, in pages of 4 KiB: 13 KiB for an idle event stream; new ones may have more. **Kernel**: its own stack for each thread, and its records: 24 KiB, which `VmRSS` does not show.',
+        '“10,000 threads × 1 MB = 10 GB” adds up virtual memory. The other two are 10,000 × 37 KiB: 360 MiB. Event loops take 12 (axum) or 30 KiB (Node) for such a client. That matters, but not on a machine with 4 GiB. (All measured: README, 2026-11-27.)'],
     },
     {
       title: 'What does an event loop do instead?',

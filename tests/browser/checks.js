@@ -2,9 +2,11 @@
 // the names (or beginnings) of the checks to run; none: all.
 'use strict';
 const assert = require('node:assert/strict');
+const { execFile } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const { promisify } = require('node:util');
 const { chromium } = require('playwright-core');
 const { Pupil } = require('./pupil.js');
 const { hasFlag, startRelay, startServer } = require('./server.js');
@@ -409,6 +411,17 @@ check('the board shows the server’s threads, and the last minute of one', asyn
 
 /** The tile that is marked with a word, by its thread. */
 const marked = (page, word) => page.$$eval('.tile:not(.empty)', (all, start) => all.filter((one) => one.textContent.startsWith(start)).map((one) => one.textContent), `${word}:`);
+/** Notes what moves on the page that nobody has just clicked on. */
+async function watchShifts(page) {
+  await page.evaluate(() => {
+    window.shifts = [];
+    new PerformanceObserver((list) => {
+      for (const { hadRecentInput, sources } of list.getEntries()) if (!hadRecentInput) window.shifts.push(...sources.map(({ node }) => node?.className ?? 'gone'));
+    }).observe({ type: 'layout-shift' });
+  });
+}
+const shifts = (page) => page.evaluate(() => window.shifts);
+
 /** How many threads serve event streams: others are started and used again as they are needed. */
 const streams = (page) => page.$$eval('.tile:not(.empty):not(.ended)', (all) => all.filter((one) => one.textContent.includes('sse ')).length);
 const tiles = (page) => page.$$eval('.tile:not(.empty):not(.ended)', (all) => all.length);
@@ -424,12 +437,7 @@ check('demo clients come and go; no tile moves', async (bench) => {
   await until(() => tiles(page), 'tiles');
   // The board's own stream, and the page's.
   const before = await until(async () => await streams(page) >= 2 && streams(page), 'the page’s streams');
-  await page.evaluate(() => {
-    window.shifts = [];
-    new PerformanceObserver((list) => {
-      for (const { hadRecentInput, sources } of list.getEntries()) if (!hadRecentInput) window.shifts.push(...sources.map(({ node }) => node?.className ?? 'gone'));
-    }).observe({ type: 'layout-shift' });
-  });
+  await watchShifts(page);
   for (const [action, more] of [['clients10', 10], ['clients100', 100], ['clients500', 500]]) {
     assert.match(await experiment(page, action), new RegExp(`^${more} demo clients: `));
     await until(async () => await streams(page) >= Math.min(before + more, 550), `${more} tiles more`);
@@ -447,7 +455,7 @@ check('demo clients come and go; no tile moves', async (bench) => {
   await experiment(page, 'clients0');
   await until(async () => await streams(page) <= before, 'they are gone');
   await until(async () => (await page.$$('.tile')).length < 100, 'no empty places are left');
-  assert.deepEqual(await page.evaluate(() => window.shifts), [], 'what has moved');
+  assert.deepEqual(await shifts(page), [], 'what has moved');
 }, '--demo');
 
 check('a burst is counted for both ways, side by side', async (bench) => {
@@ -511,7 +519,10 @@ check('chapters 1 to 3 can be done with the page alone', async (bench) => {
     await page.evaluate((hash) => { location.hash = hash; }, `learn/${chapter}`);
     await until(async () => (await text(page, '#chapter h2')).startsWith(`${chapter}. `), `chapter ${chapter}`);
     await predict(page, 1);
+    await page.waitForTimeout(700);
+    await watchShifts(page);
     for (const action of actions) await experiment(page, action);
+    assert.deepEqual(await shifts(page), [], `what has moved in chapter ${chapter}`);
     assert.ok(await tiles(page) > 5, 'the board is in the chapter');
   }
   await page.click('#chapter a[href="#compare"]');
@@ -557,6 +568,21 @@ check('a class of thirty: each page is live soon, each does the first experiment
   bench.note = `live after ${slowest.toFixed(0)} ms at most, in Chromium ${inChromium.toFixed(0)} ms; ${sent.length} events to each; `
     + `others waited ${Math.max(...answers.map(([, other]) => other)).toFixed(0)} ms at most; ${sentence}`;
 }, '--demo', '--tick', '0');
+
+check('beside an event loop: there a handler that computes stops everybody, here nobody', async (bench) => {
+  const script = path.join(__dirname, 'event_loop.js');
+  const { stdout } = await promisify(execFile)(process.execPath, [script, '--json', binary]);
+  const { runs } = JSON.parse(stdout);
+  const of = (server, handler) => runs.find((run) => run.server === server && run.handler === handler);
+  for (const key of ['events', 'requests']) {
+    assert.ok(of('Node', 'compute')[key] > 4000, `Node computes: ${stdout}`);
+    // Half of that is already far more than it takes.
+    for (const [server, handler] of [['Node', 'sleep'], ['threadcast', 'sleep'], ['threadcast', 'compute']]) {
+      assert.ok(of(server, handler)[key] < 2500, `${server}, ${handler}: ${stdout}`);
+    }
+  }
+  bench.note = runs.map(({ server, handler, events }) => `${server} ${handler} ${events} ms`).join(', ');
+}, '--demo');
 
 const report = path.join(os.tmpdir(), `threadcast-report-${process.pid}.jsonl`);
 check('a report is drawn, with findings', async (bench) => {

@@ -2,14 +2,16 @@
 // A handler that takes five seconds, on an event loop (Node) and on a thread per connection (threadcast): how
 // long do the others wait?
 //
-//     NODE_PATH=target/clients/npm/node_modules node tests/browser/event_loop.js [BINARY]
+//     node tests/browser/event_loop.js [--json] [BINARY]
 //
-// prints the rounds as JSON: what www/recorded.json has as `eventLoop`, which the Compare view shows. Clients
-// and servers are processes of their own.
+// needs nothing but Node, and a release build of the server. `--json` prints what www/recorded.json has as
+// `eventLoop`, which the Compare view shows. Clients and servers are processes of their own.
 'use strict';
 const { execFileSync, fork } = require('node:child_process');
+const fs = require('node:fs');
 const http = require('node:http');
 const os = require('node:os');
+const path = require('node:path');
 const { startServer } = require('./server.js');
 
 const BUSY_MS = 5000;
@@ -20,6 +22,7 @@ const later = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 /** The event loop: an event to all every 100 ms, /healthz, and a handler that sleeps or computes. */
 function serve() {
+  process.on('disconnect', () => process.exit()); // with its parent
   const clients = new Set();
   setInterval(() => { for (const client of clients) client.write('data: tick\n\n'); }, EVENT_EVERY_MS);
   const server = http.createServer(async (request, response) => {
@@ -77,23 +80,31 @@ async function measure(url, keepBusy) {
   return { events: Math.round(Math.max(...watchers.map(({ longest }) => longest))), requests: Math.round(requests) };
 }
 
-/** Tells the server's own handler to be busy, over /lab, as the page does. */
+/** Tells the server's own handler to be busy, over /lab, as the page does. (A WebSocket client in small: one
+ * short message, and answers that are only searched.) */
 function busyInLab(url, what) {
-  const { WebSocket } = require('ws');
-  const socket = new WebSocket(`${url.replace('http', 'ws')}/lab`);
+  const headers = { Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==' };
   return new Promise((resolve, reject) => {
-    socket.on('error', reject);
-    socket.on('message', (data) => {
-      const message = JSON.parse(data);
-      if (message.lab === 'hello') socket.send(JSON.stringify({ do: what, ms: BUSY_MS, ref: 1 }));
-      else if (message.lab === 'done') resolve(socket.close());
-      else reject(new Error(message.message));
+    const asking = http.get(`${url}/lab`, { headers, agent: false }, ({ statusCode }) => reject(new Error(`/lab: ${statusCode}`)));
+    asking.on('error', reject);
+    asking.on('upgrade', (response, socket, first) => {
+      const command = Buffer.from(JSON.stringify({ do: what, ms: BUSY_MS, ref: 1 }));
+      // A whole text message, masked with zeros (RFC 6455 section 5.2).
+      socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | command.length, 0, 0, 0, 0]), command]));
+      let text = String(first);
+      socket.on('data', (data) => {
+        text += data;
+        if (text.includes('"lab":"error"')) reject(new Error(text));
+        if (text.includes('"lab":"done"')) resolve(socket.destroy());
+      });
+      socket.on('error', reject);
     });
   });
 }
 
 async function main() {
-  const binary = process.argv[2] ?? 'target/release/threadcast';
+  const [binary = path.join(__dirname, '../../target/release/threadcast')] = process.argv.slice(2).filter((one) => one !== '--json');
+  if (!fs.existsSync(binary)) throw new Error(`${binary} is not there; run: cargo build --release`);
   const runs = [];
   const child = fork(__filename, ['serve']);
   const port = await new Promise((resolve) => { child.once('message', resolve); });
@@ -108,13 +119,22 @@ async function main() {
   }
   await server.stop();
   const version = execFileSync(binary, ['--version'], { encoding: 'utf8' }).trim();
-  console.log(JSON.stringify({
-    date: new Date().toISOString().slice(0, 10),
-    machine: `${os.cpus()[0].model.trim()}, ${os.cpus().length} cores, ${os.type()} ${os.release().split('-')[0]}`,
-    versions: [`Node ${process.version}`, version],
-    runs,
-  }, null, 2));
+  const machine = `${os.cpus()[0].model.trim()}, ${os.cpus().length} cores, ${os.type()} ${os.release().split('-')[0]}`;
+  const versions = [`Node ${process.version}`, version];
+  if (process.argv.includes('--json')) {
+    console.log(JSON.stringify({ date: new Date().toISOString().slice(0, 10), machine, versions, runs }, null, 2));
+    return;
+  }
+  console.log(`A handler takes ${BUSY_MS / 1000} seconds, and ${CLIENTS} others get an event every ${EVENT_EVERY_MS} ms. ${versions.join(', ')}; ${machine}`);
+  console.table(runs.map(({ server: name, handler, events, requests }) => ({
+    server: name, handler: `${handler}s`, 'longest pause between events, ms': events, 'longest wait for /healthz, ms': requests,
+  })));
 }
 
 if (process.argv[2] === 'serve') serve();
-else main();
+else {
+  main().catch((error) => {
+    console.error(`event_loop.js: ${error.message}`);
+    process.exit(1);
+  });
+}
