@@ -214,6 +214,7 @@ class Board extends EventTarget {
     this.chosen?.tile.removeAttribute('aria-pressed');
     this.chosen = thread;
     thread.tile.ariaPressed = 'true';
+    if (this.mine.has(thread.told.client)) this.tiles.scrollTop = thread.tile.offsetTop - this.tiles.offsetTop - 9;
     this.drawLine();
   }
 

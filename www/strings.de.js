@@ -107,7 +107,7 @@ export default {
   },
   compare: {
     title: 'Threads gegen Ereignisschleifen',
-    noReport: 'Dieser Server läuft ohne Bericht. Die Tabelle ist aus seiner README; zum Selbermessen:',
+    noReport: 'Es gibt keinen Bericht. Diese Tabelle ist aus der README; zum Selbermessen:',
     makeReport: 'cargo run --release -p threadcast-bench -- compare --quick\nthreadcast --report target/bench/results.jsonl',
     readmeCaption: '{source}, {date}', reportSource: 'Gemessen {date} auf {processor}, {kernel}. Balken sind Mediane, Linien reichen von der niedrigsten zur höchsten Runde.',
     charts: {
@@ -124,7 +124,7 @@ export default {
     loopCaption: 'Aufgezeichnet am {date} auf {machine}: {versions}. Zwanzig andere Clients bekommen alle 100 ms ein Ereignis; einer fragt ständig nach /healthz.',
     loopHead: ['Server', 'Was der Handler tut', 'Längste Pause zwischen zwei Ereignissen der anderen', 'Längstes Warten auf /healthz'],
     handlers: { sleep: 'schläft', compute: 'rechnet' },
-    loopMeaning: 'Eine Ereignisschleife kann gut warten: ein Handler mit **await** lässt die anderen weitermachen. Rechnen kann sie schlecht: bis er zurückkehrt, stehen alle still, auch die mit offenen Strömen. Mit einem Thread pro Verbindung nimmt der Kernel dem, der rechnet, den Prozessor weg. `node tests/browser/event_loop.js` erzeugt diese Tabelle.',
+    loopMeaning: 'Eine Ereignisschleife kann gut warten: ein Handler mit **await** lässt die anderen weitermachen. Rechnen kann sie schlecht: bis er zurückkehrt, stehen alle still, auch offene Ströme. Mit einem Thread pro Verbindung nimmt der Kernel dem, der rechnet, den Prozessor weg. `node tests/browser/event_loop.js` erzeugt diese Tabelle.',
   },
   learn: {
     contents: 'Kapitel', intro: 'Erst vorhersagen, dann ausprobieren, dann lesen. Kapitel 1 bis 3 brauchen nur diese Seite.', handout: 'Handzettel herunterladen',

@@ -108,7 +108,7 @@ export default {
   },
   compare: {
     title: 'Threads against event loops',
-    noReport: 'This server was started without a report. The table is from its README; to measure for yourself:',
+    noReport: 'There is no report. This table is from the README; to measure for yourself:',
     makeReport: 'cargo run --release -p threadcast-bench -- compare --quick\nthreadcast --report target/bench/results.jsonl',
     readmeCaption: '{source}, {date}', reportSource: 'Measured {date} on {processor}, {kernel}. Bars are medians, lines reach from the lowest round to the highest.',
     charts: {
@@ -125,7 +125,7 @@ export default {
     loopCaption: 'Recorded {date} on {machine}: {versions}. Twenty other clients get an event every 100 ms; one more asks for /healthz all the time.',
     loopHead: ['Server', 'What the handler does', 'Longest pause between two events of others', 'Longest wait for /healthz'],
     handlers: { sleep: 'sleeps', compute: 'computes' },
-    loopMeaning: 'An event loop waits well: a handler that **awaits** lets the others go on. It computes badly: until it returns, everybody stands still, those with open streams as well. With a thread for each connection the kernel takes the processor away from whoever computes. `node tests/browser/event_loop.js` makes this table.',
+    loopMeaning: 'An event loop waits well: a handler that **awaits** lets the others go on. It computes badly: until it returns, everybody stands still, open streams as well. With a thread for each connection the kernel takes the processor away from whoever computes. `node tests/browser/event_loop.js` makes this table.',
   },
   learn: {
     contents: 'Chapters', intro: 'Predict first, then try, then read. Chapters 1 to 3 need nothing but this page.', handout: 'Download the handout',

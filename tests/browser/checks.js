@@ -430,6 +430,14 @@ check('the board marks this page’s thread', async (bench) => {
   const page = await bench.page('#threads');
   await until(() => marked(page, 'you').then((all) => all.length === 1), 'the own tile');
   assert.match(await text(page, '.life-title'), /ws /, 'its life line is chosen');
+  // Also where the board is too low for all tiles.
+  await page.setViewportSize({ width: 320, height: 600 });
+  await page.evaluate(() => { location.hash = 'learn/1'; });
+  const isSeen = () => page.$eval('.tile.you', (tile) => {
+    const [inner, outer] = [tile, tile.parentElement].map((one) => one.getBoundingClientRect());
+    return inner.top > outer.top - 1 && inner.bottom < outer.bottom + 1;
+  });
+  await until(isSeen, 'the own tile is in sight');
 }, '--demo');
 
 check('demo clients come and go; no tile moves', async (bench) => {
