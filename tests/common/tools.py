@@ -3,6 +3,8 @@ virtual environment, Debian packages where this may install them. What cannot be
 with the reason, and whoever wanted it is skipped by name.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -37,22 +39,38 @@ def run(command, what, timeout=300, **settings):
     return done.stdout
 
 
+@contextlib.contextmanager
+def alone():
+    """Suites that run side by side install one after another."""
+    os.makedirs(HOME, exist_ok=True)
+    with open(os.path.join(HOME, "lock"), "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def program(name, package):
     """Where a program is; as root, its Debian package is installed for it."""
     if not shutil.which(name):
-        if os.geteuid() != 0 or not shutil.which("apt-get"):
-            raise Missing(f"no {name}, and nobody who may install {package}")
-        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-        install = ["apt-get", "install", "-y", "--no-install-recommends", package]
-        try:
-            run(install, f"apt-get install {package}", env=environment)
-        except Missing:  # the lists of packages may be old, or not there at all
-            run(["apt-get", "update"], "apt-get update", env=environment)
-            run(install, f"apt-get install {package}", env=environment)
+        with alone():
+            install(name, package)
     found = shutil.which(name)
     if not found:
         raise Missing(f"{package} is installed, but there is no {name}")
     return found
+
+
+def install(name, package):
+    """Installs a Debian package, unless another suite has done so meanwhile."""
+    if not shutil.which(name):
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            raise Missing(f"no {name}, and nobody who may install {package}")
+        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        command = ["apt-get", "install", "-y", "--no-install-recommends", package]
+        try:
+            run(command, f"apt-get install {package}", env=environment)
+        except Missing:  # the lists of packages may be old, or not there at all
+            run(["apt-get", "update"], "apt-get update", env=environment)
+            run(command, f"apt-get install {package}", env=environment)
 
 
 def once(folder, make, *sources):
@@ -65,12 +83,13 @@ def once(folder, make, *sources):
         with open(source, "rb") as file:
             digest.update(file.read())
     mark = os.path.join(folder, "made-from.txt")
-    if not os.path.exists(mark) or open(mark, encoding="ascii").read() != digest.hexdigest():
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
-        make(folder)
-        with open(mark, "w", encoding="ascii") as file:
-            file.write(digest.hexdigest())
+    with alone():
+        if not os.path.exists(mark) or open(mark, encoding="ascii").read() != digest.hexdigest():
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(folder)
+            make(folder)
+            with open(mark, "w", encoding="ascii") as file:
+                file.write(digest.hexdigest())
     return folder
 
 
