@@ -2,7 +2,7 @@
 // is here: the language, large type for a projector, the reset.
 
 import { byId, button, recall, remember } from './dom.js';
-import { chooseLanguage, fill, language, texts } from './texts.js';
+import { chooseLanguage, language, texts } from './texts.js';
 import * as live from './live.js';
 import * as threads from './threads.js';
 import * as compare from './compare.js';
@@ -24,7 +24,7 @@ function route() {
     if (view === wanted) link.ariaCurrent = 'page';
     else link.removeAttribute('aria-current');
   }
-  document.title = fill(texts.title, { view: texts.views[wanted] });
+  document.title = `${texts.views[wanted]} · threadcast`;
   VIEWS[wanted].show(Number(place));
   if (isFirst) return;
   // Whoever listens to the page learns that it is another.

@@ -85,6 +85,9 @@ class Board extends EventTarget {
   /** Shows the board in an element; null hides it, and ends its stream. */
   show(parent) {
     this.parent = parent;
+    // Nobody sees this move.
+    for (const tile of this.spare.splice(0)) tile.remove();
+    if (this.tiles.firstChild) this.tiles.firstChild.tabIndex = 0;
     parent?.append(this.element);
     this.choose(this.findMine());
     this.follow();
@@ -269,7 +272,7 @@ class Board extends EventTarget {
       pen.fillRect(x(from), 0, x(until) - x(from) + 1, height * 0.6);
     });
     for (const [key, top] of [['voluntary', 0.64], ['involuntary', 0.83]]) {
-      pen.fillStyle = style.getPropertyValue(key === 'voluntary' ? '--note' : '--wait');
+      pen.fillStyle = style.getPropertyValue(key === 'voluntary' ? '--ink' : '--stop');
       line.forEach((entry, index) => {
         if (index && entry[key] > line[index - 1][key]) pen.fillRect(x(entry.at) - scale, height * top, 2 * scale, height * 0.15);
       });

@@ -87,7 +87,7 @@ function step({ text, action, command, view }) {
     const one = needsLab(button(texts.threads.buttons[action], () => run(action, one, output)));
     one.dataset.action = action;
     if (told[action]) {
-      output.textContent = told[action];
+      output.textContent = words.earlier + told[action];
       output.dataset.kind = 'good';
     }
     item.append(make('div', 'buttons', '', one), output);
@@ -122,7 +122,7 @@ function showChapter(box, index) {
   const [question, say] = prediction(index, chapter, () => { open.disabled = false; });
   const slot = make('div', 'slot', '');
   box.replaceChildren(
-    make('h2', '', fill(words.heading, { n: index + 1, title: chapter.title })),
+    make('h2', '', `${index + 1}. ${chapter.title}`),
     make('h3', '', words.question), question,
     make('h3', '', words.doIt), labHint(), make('div', chapter.board ? 'work' : '', '', make('ol', 'steps', '', ...chapter.steps.map(step)), slot),
     make('h3', '', words.explanation), open, verdict, explanation, pager(index));

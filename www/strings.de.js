@@ -1,7 +1,6 @@
 // Die Texte der Seite auf Deutsch, mit denselben Schlüsseln wie strings.en.js.
 
 export default {
-  title: '{view} · threadcast',
   languages: { en: 'English', de: 'Deutsch' },
   views: { live: 'Live', threads: 'Threads', compare: 'Vergleich', learn: 'Lernen' },
   nav: {
@@ -18,7 +17,7 @@ export default {
     wsAbout: 'Ein Thread blockiert in `read()` auf diesem Socket; er wacht auf, wenn du etwas sendest.',
     leads: 'Dieser Tab hält den Strom für alle Tabs.', follows: 'Ein anderer Tab hält den Strom und reicht ihn weiter.', alone: 'Dieser Tab hat einen eigenen Strom.',
     notShared: 'Tabs teilen sich einen Strom über HTTPS oder auf dem Rechner des Servers.',
-    received: 'Empfangen', sent: 'Gesendet', lastId: 'Letzte Ereignis-Id', none: 'keine', all: 'alle', publishTrip: 'Veröffentlicht bis da', roundTrip: 'Letzter Umlauf',
+    received: 'Empfangen', sent: 'Gesendet', lastId: 'Letzte Ereignis-Id', none: 'keine', all: 'alle', publishTrip: 'Bis zur Ankunft', roundTrip: 'Letzter Umlauf',
     sseLog: 'Protokoll der Server-Sent Events', wsLog: 'Protokoll des WebSockets',
     pause: 'Anhalten', resume: 'Weiter ({n} warten)', clear: 'Leeren', connect: 'Verbinden', disconnect: 'Trennen', drop: 'Abreißen lassen',
     topics: 'Themen', topicsAll: 'alle (oder: news, metrics)', noneEcho: 'keine (nur Echo)', tune: 'Wählen', eventName: 'Name',
@@ -55,18 +54,18 @@ export default {
   },
   lab: {
     none: 'braucht einen Server, der mit --demo läuft', closed: 'gerade keine Verbindung zum Server', ended: 'die Verbindung ist zu Ende',
-    hint: 'Die Knöpfe brauchen einen Server, der Experimente erlaubt. Auf deinem eigenen Rechner: `threadcast --demo`',
+    hint: 'Die Knöpfe brauchen einen Server, der Experimente erlaubt: `threadcast --demo`',
   },
   board: {
     connecting: 'Verbindet …', label: 'Die Threads des Servers', choose: 'Wähle einen Thread, um seine letzte Minute zu sehen.',
     lost: 'Nichts vom Server; neuer Versuch.', absent: 'Dieser Server zeigt seine Threads nicht.', refused: 'Der Server zeigt seine Threads hier nicht: {why}',
-    summary: '{n} Threads, {running} laufen oder warten auf einen Prozessor.', omitted: '{n} weitere sind nicht gezeigt.', tellsLess: 'Dieser Kernel verrät weniger als andere: manche Zahlen fehlen.',
+    summary: '{n} Threads; es laufen oder warten auf einen Prozessor: {running}.', omitted: '{n} weitere sind nicht gezeigt.', tellsLess: 'Dieser Kernel verrät weniger als andere.',
     marks: { you: 'du', frozen: 'starr' },
     waits: {
       read: 'read', write: 'write', channel: 'Kanal', poll: 'poll', accept: 'accept', sleep: 'schläft', lock: 'Sperre',
       cpu: 'braucht CPU', running: 'läuft', other: 'anderes',
     },
-    names: '`sse` und `ws` bedienen Clients, `http`, `kept` und `idle` einzelne Anfragen; die anderen gehören dem Server. Ein `sse` läuft immer: es sieht für diese Tafel nach allen Threads.',
+    names: '**S**: er wartet, und das Wort sagt, worauf. **R**: er läuft, oder liefe, wenn er einen Prozessor hätte. `sse` und `ws` bedienen Clients, `http`, `kept` und `idle` einzelne Anfragen; die anderen gehören dem Server. Ein `sse` läuft immer: es liest für diese Tafel, was alle tun.',
     lifeOf: 'Die letzte Minute von {name}', lifeEnded: '{name} ist zu Ende', lifeLabel: 'Die letzte Minute von {name}: {spent}',
     facts: {
       tid: 'Thread-Id', state: 'Zustand', call: 'Systemaufruf', voluntary: 'Begann zu warten', involuntary: 'Verdrängt', cpuMs: 'CPU, ms', queuedMs: 'Wartete auf CPU, ms',
@@ -75,7 +74,7 @@ export default {
   },
   threads: {
     title: 'Die Threads des Servers, wie der Kernel sie sieht',
-    about: 'Jede Kachel ist ein Thread dieses Servers, viermal pro Sekunde. S: er wartet, und das Wort sagt, worauf. R: er läuft, oder liefe, wenn er einen Prozessor hätte.',
+    about: 'Jede Kachel ist ein Thread dieses Servers, viermal pro Sekunde.',
     groups: {
       clients: { title: 'Demo-Clients', about: 'Ströme des Servers zu sich selbst: je ein Thread. Die Hälfte bekommt Ereignisse mit `direct`, die andere mit `handoff`.' },
       burst: { title: 'Direct gegen Handoff', about: '100 Ereignisse von 100 Bytes, alle 5 ms eines, an jede Gruppe.' },
@@ -94,14 +93,14 @@ export default {
   },
   experiments: {
     under: 'Läuft …', failed: 'Nicht getan: {why}',
-    sleep: 'Dein Thread {tid} schlief fünf Sekunden und brauchte {cpu} ms CPU. Eine andere Verbindung dieser Seite wartete höchstens {other} ms.',
-    compute: 'Dein Thread {tid} brauchte {cpu} ms CPU, wurde {involuntary}-mal verdrängt und musste {queued} ms ohne Prozessor auskommen. Eine andere Verbindung dieser Seite wartete höchstens {other} ms.',
+    sleep: 'Dein Thread {tid} schlief fünf Sekunden und brauchte {cpu} ms CPU. Andere Anfragen dieser Seite warteten höchstens {other} ms.',
+    compute: 'Dein Thread {tid} brauchte {cpu} ms CPU, wurde {involuntary}-mal verdrängt und musste {queued} ms ohne Prozessor auskommen. Andere Anfragen dieser Seite warteten höchstens {other} ms.',
     panic: 'Thread {tid} stürzte ab; seine Verbindung endete mit Code {code}, und das war alles: {before} Ströme davor, {after} danach. Die Seite kam mit Thread {next} wieder.',
-    clients: '{n} Demo-Clients: {more} Threads mehr, {threads} insgesamt. Der residente Speicher wuchs um {grown} auf {memory} MiB: {each} KiB pro Thread.',
+    clients: '{n} Demo-Clients: {more} Threads mehr (untätige dienen auch), {threads} insgesamt. Der Prozess wuchs um {grown} MiB auf {memory} MiB: {each} KiB pro Thread.',
     noClients: 'Keine Demo-Clients. Ihre Threads warteten fünf Sekunden auf andere Arbeit und endeten: {threads} sind übrig, {memory} MiB.',
     burst: '{n} Zustellungen an jede Gruppe. Eine brauchte {direct} µs CPU direkt, {handoff} µs mit handoff; für jede begannen Threads {voluntary}- und {voluntaryHandoff}-mal zu warten.',
     burstNobody: 'Es war niemand da: öffne erst Demo-Clients.',
-    freeze: 'Thread {tid} wurde nach {seconds} s und {sent} MB entlassen; {queued} MiB waren in seiner Warteschlange. Währenddessen bekamen die Demo-Clients {deliveries} Ereignisse, und eine andere Verbindung dieser Seite wartete höchstens {other} ms.',
+    freeze: 'Thread {tid} wurde nach {seconds} s und {sent} MB entlassen; {queued} MiB waren in seiner Warteschlange. Währenddessen bekamen die Demo-Clients {deliveries} Ereignisse, und andere Anfragen dieser Seite warteten höchstens {other} ms.',
     freezeStays: 'Thread {tid} ist nach {seconds} s und {sent} MB noch da.',
     freezeRefused: 'der Server öffnete keinen Strom', freezeUnseen: 'die Tafel zeigt den Thread des Stroms nicht',
   },
@@ -109,7 +108,7 @@ export default {
     title: 'Threads gegen Ereignisschleifen',
     noReport: 'Es gibt keinen Bericht. Diese Tabelle ist aus der README; zum Selbermessen:',
     makeReport: 'cargo run --release -p threadcast-bench -- compare --quick\nthreadcast --report target/bench/results.jsonl',
-    readmeCaption: '{source}, {date}', reportSource: 'Gemessen {date} auf {processor}, {kernel}. Balken sind Mediane, Linien reichen von der niedrigsten zur höchsten Runde.',
+    readmeCaption: '{source}, {date}', reportSource: 'Gemessen {date} auf {processor}, {kernel}. Balken: Mediane; Linien: niedrigste bis höchste Runde.',
     charts: {
       'fanout-sse': 'SSE-Fan-out: µs CPU pro Zustellung', 'fanout-ws': 'WebSocket-Fan-out: µs CPU pro Zustellung', saturate: 'SSE-Fan-out, so schnell es geht: Zustellungen/s',
       'echo-64': 'Echo, 64 WebSockets: Nachrichten/s', 'echo-2000': 'Echo, 2.000 WebSockets: Nachrichten/s', 'idle-sse': 'Ein SSE-Client ohne Ereignisse: KiB mit Kernel',
@@ -118,17 +117,17 @@ export default {
       lessWins: '{what}: hier am wenigsten; der beste der anderen, {peer}, braucht {ratio}-mal so viel.', lessLoses: '{what}: {ratio}-mal so viel wie {peer}.',
       moreWins: '{what}: hier am meisten, {ratio}-mal so viele wie der beste der anderen, {peer}.', moreLoses: '{what}: {peer} schafft {ratio}-mal so viele.',
     },
-    reportTitle: 'Der Benchmark', own: 'Hier, während dein Handler {handler}, wartet eine andere Verbindung höchstens {other}.',
+    reportTitle: 'Der Benchmark', own: 'Hier, während dein Handler {handler}, warten andere Anfragen höchstens {other}.',
     handoff: 'Jedes Ereignis dem Thread des Clients zu übergeben (handoff) braucht {ratio}-mal so viel CPU wie direct.',
     loopTitle: 'Ein Handler, der fünf Sekunden braucht',
     loopCaption: 'Aufgezeichnet am {date} auf {machine}: {versions}. Zwanzig andere Clients bekommen alle 100 ms ein Ereignis; einer fragt ständig nach /healthz.',
     loopHead: ['Server', 'Was der Handler tut', 'Längste Pause zwischen zwei Ereignissen der anderen', 'Längstes Warten auf /healthz'],
     handlers: { sleep: 'schläft', compute: 'rechnet' },
-    loopMeaning: 'Eine Ereignisschleife kann gut warten: ein Handler mit **await** lässt die anderen weitermachen. Rechnen kann sie schlecht: bis er zurückkehrt, stehen alle still, auch offene Ströme. Mit einem Thread pro Verbindung nimmt der Kernel dem, der rechnet, den Prozessor weg. `node tests/browser/event_loop.js` erzeugt diese Tabelle.',
+    loopMeaning: 'Eine Ereignisschleife kann gut warten: ein Handler mit **await** lässt die anderen weitermachen. Rechnen kann sie schlecht: bis dieser Handler zurückkehrt, stehen alle still, auch offene Ströme. Mit einem Thread pro Verbindung nimmt der Kernel dem, der rechnet, den Prozessor weg. `node tests/browser/event_loop.js` erzeugt diese Tabelle.',
   },
   learn: {
     contents: 'Kapitel', intro: 'Erst vorhersagen, dann ausprobieren, dann lesen. Kapitel 1 bis 3 brauchen nur diese Seite.', handout: 'Handzettel herunterladen',
-    heading: '{n}. {title}', question: 'Die Frage', predict: 'Das ist meine Vorhersage', chooseFirst: 'Wähle erst eine Antwort.',
+    question: 'Die Frage', predict: 'Das ist meine Vorhersage', earlier: 'Vorhin: ', chooseFirst: 'Wähle erst eine Antwort.',
     noted: 'Notiert. Probier es aus.', explain: 'Ich habe es ausprobiert', right: 'Wie vorhergesagt: {answer}.', wrong: '{answer}. Deine Vorhersage: {chosen}.',
     doIt: 'Ausprobieren', explanation: 'Was dahintersteckt', figures: 'Dieser Server jetzt', figuresSource: 'Alle zwei Sekunden gelesen.',
     source: 'Im Quelltext', views: { live: 'Zu Live', threads: 'Zu Threads', compare: 'Zum Vergleich' }, pager: 'Kapitel davor und danach',
@@ -136,7 +135,7 @@ export default {
     handoutStart: 'Starte `threadcast --demo`, öffne `http://127.0.0.1:3000/#learn`, sage vorher, probiere aus.', answers: 'Antworten',
     figureNames: {
       threads: 'Threads', memory: 'Residenter Speicher', descriptors: 'Offene Deskriptoren', sse: 'Ströme', websocket: 'WebSockets',
-      limit: 'Platz für so viele Clients', backlog: 'Bytes, die auf Clients warten', fanOut: 'Letzter Fan-out dauerte', asleep: 'Wartende Threads', cpu: 'CPU, letzte Messung', share: 'Dieser Tab',
+      limit: 'Platz für so viele Clients', backlog: 'Bytes, die auf Clients warten', fanOut: 'Letzter Fan-out dauerte', asleep: 'Wartende Threads', cpu: 'CPU des Rechners', share: 'Dieser Tab',
     },
   },
   chapters: [
@@ -146,26 +145,26 @@ export default {
       options: ['Alle warten fünf Sekunden', 'Nichts', 'Wer verbunden ist, macht weiter, neue Clients warten'],
       steps: ['Jede Kachel ist ein Thread. Suche die mit „du“. Darauf steht `S read`: er wartet, bis dein Browser etwas sendet.',
         'Lass ihn schlafen, und beobachte deine Kachel und die anderen.', 'Lass ihn stattdessen rechnen: er wartet auf nichts, also muss ihm der Kernel den Prozessor wegnehmen.'],
-      explain: ['**Blockieren** heißt: in einem Aufruf an den Kernel, den Kern des Systems, warten: in `read` auf Bytes, an einem Kanal, bis ein anderer Thread etwas übergibt. Ein blockierter Thread braucht keine Rechenzeit; der Kernel weckt ihn. Er hält nur seine Verbindung auf.',
+      explain: ['**Blockieren** heißt: in einem Aufruf an den Kernel (den Kern des Systems) warten, etwa in `read` auf Bytes oder an einem Kanal auf einen anderen Thread. Ein blockierter Thread braucht keine Rechenzeit; der Kernel weckt ihn. Er hält nur seine Verbindung auf.',
         'Ein Thread, der rechnet, ist im Zustand R. Ist seine Zeit um, verdrängt ihn der Kernel (ein **unfreiwilliger** Wechsel) und lässt einen anderen laufen. Darum ging es für die anderen weiter, selbst auf einem Prozessor: einige Millisekunden später, nicht fünf Sekunden.',
         'In einem Thread darf gewöhnlicher Code also warten: kein Callback, kein `await`.'],
     },
     {
       title: 'Was kostet ein Thread?',
-      question: 'Der Thread jedes Clients hat einen Stack von 256 KiB. 500 Clients verbinden sich. Um wie viel wächst der Speicher des Servers?',
+      question: 'Der Thread jedes Clients hat einen Stack von 256 KiB. 500 Clients verbinden sich. Um wie viel wächst der Speicher des Server-Prozesses?',
       options: ['Etwa 500 MiB: ein Thread braucht 1 MiB', 'Etwa 125 MiB: 500 mal 256 KiB', 'Weniger als 20 MiB'],
       steps: ['Öffne 500 Demo-Clients und lies das Ergebnis.', 'Nur mit einem Terminal auf dem Rechner des Servers (Linux): vergleiche, was versprochen ist (`VmSize`), mit dem, was da ist (`VmRSS`).', 'Schließe sie wieder.'],
-      explain: ['„Speicher“ kann dreierlei heißen. **Virtuell**: Adressen für den Stack, 256 KiB, die nichts kosten, bis sie benutzt werden. **Resident**: was davon benutzt wurde, in Seiten von 4 KiB: 13 KiB für einen Strom ohne Ereignisse; neue haben manchmal mehr. **Kernel**: sein eigener Stack für jeden Thread und seine Einträge: 24 KiB, die `VmRSS` nicht zeigt.',
-        '„10.000 Threads × 1 MB = 10 GB“ addiert virtuellen Speicher. Die anderen beiden sind 10.000 × 37 KiB: 360 MiB. Ereignisschleifen brauchen 12 (axum) oder 30 KiB (Node) für so einen Client. Das zählt, aber nicht auf einem Rechner mit 4 GiB. (Alles gemessen: README, 27.11.2026.)'],
+      explain: ['„Speicher“ kann dreierlei heißen. **Virtuell**: Adressen für den Stack, 256 KiB, die nichts kosten, bis sie benutzt werden. **Resident**: was davon benutzt wurde, in Seiten von 4 KiB: 13 KiB für einen Strom ohne Ereignisse; ein neuer oder ein Debug-Build braucht manchmal mehr. **Kernel**: sein eigener Stack für jeden Thread und seine Einträge: 24 KiB, die `VmRSS` nicht zeigt.',
+        '„10.000 Threads × 1 MB = 10 GB“ addiert virtuellen Speicher. Die anderen beiden sind 10.000 × 37 KiB: 360 MiB. Ereignisschleifen brauchen 12 (axum) oder 30 KiB (Node) für so einen Client. Mit 4 GiB ist das kein Problem. (Alles gemessen: README, 27.11.2026.)'],
     },
     {
       title: 'Was tut eine Ereignisschleife stattdessen?',
       question: 'Ein Server mit Ereignisschleife (Event-Loop) bedient alle Clients in einem Thread. Ein Handler rechnet fünf Sekunden ohne Pause. Wie lange warten die anderen?',
       options: ['Gar nicht: es ist ja asynchron', 'Fünf Sekunden', 'Halb so lang, die Arbeit wird geteilt'],
-      steps: ['Rechne hier noch einmal, und merke dir, wie lange eine andere Verbindung wartete.', 'Vergleiche mit dem aufgezeichneten Lauf von Node: die erste Tabelle dort. „Lernen“ führt hierher zurück.'],
+      steps: ['Rechne hier noch einmal, und merke dir, wie lange andere Anfragen warteten.', 'Vergleiche mit dem aufgezeichneten Lauf von Node: die erste Tabelle dort. „Lernen“ führt hierher zurück.'],
       explain: ['Eine Ereignisschleife fragt den Kernel, welche Sockets bereit sind (`epoll`), und ruft für jeden eine Funktion auf. Solange eine läuft, läuft keine andere.',
         'Ein Handler mit **await** gibt den Thread zurück: sein Warten kostet die anderen nichts. Einer, der rechnet, einen großen Text zerlegt oder etwas Blockierendes aufruft, hält alle an.',
-        'Was die Schleife spart: Stacks und den Wechsel von Thread zu Thread. Was sie verlangt: dass im Programm nichts je blockiert.'],
+        'Was die Schleife spart: Stacks und den Wechsel von Thread zu Thread. Ihr Preis: im Programm darf nichts je blockieren.'],
     },
     {
       title: 'Warum kostet Wecken mehr als Warten?',

@@ -2,7 +2,6 @@
 // `code` stands in backquotes, **emphasis** between asterisks, {values} in braces.
 
 export default {
-  title: '{view} · threadcast',
   languages: { en: 'English', de: 'Deutsch' },
   views: { live: 'Live', threads: 'Threads', compare: 'Compare', learn: 'Learn' },
   nav: {
@@ -56,18 +55,18 @@ export default {
   },
   lab: {
     none: 'needs a server started with --demo', closed: 'no connection to the server at the moment', ended: 'the connection ended',
-    hint: 'The buttons need a server that may be experimented with. On your own machine: `threadcast --demo`',
+    hint: 'The buttons need a server that allows experiments: `threadcast --demo`',
   },
   board: {
     connecting: 'Connecting…', label: 'The threads of the server', choose: 'Choose a thread to see its last minute.',
     lost: 'No word from the server; trying again.', absent: 'This server does not show its threads.', refused: 'The server does not show its threads here: {why}',
-    summary: '{n} threads, {running} running or waiting for a processor.', omitted: '{n} more are not shown.', tellsLess: 'This kernel tells less than others: some figures are missing.',
+    summary: '{n} threads, {running} running or waiting for a processor.', omitted: '{n} more are not shown.', tellsLess: 'This kernel tells less than others.',
     marks: { you: 'you', frozen: 'frozen' },
     waits: {
       read: 'read', write: 'write', channel: 'channel', poll: 'poll', accept: 'accept', sleep: 'sleep', lock: 'lock',
       cpu: 'wants CPU', running: 'runs', other: 'other',
     },
-    names: '`sse` and `ws` serve clients, `http`, `kept` and `idle` single requests; the others are the server’s own. One `sse` always runs: it looks at all threads for this board.',
+    names: '**S**: it waits, and the word says for what. **R**: it runs, or would if it had a processor. `sse` and `ws` serve clients, `http`, `kept` and `idle` single requests; the others are the server’s own. One `sse` always runs: it looks at all threads for this board.',
     lifeOf: 'The last minute of {name}', lifeEnded: '{name} has ended', lifeLabel: 'The last minute of {name}: {spent}',
     facts: {
       tid: 'Thread id', state: 'State', call: 'System call', voluntary: 'Began to wait', involuntary: 'Pushed aside', cpuMs: 'CPU, ms', queuedMs: 'Waited for CPU, ms',
@@ -76,7 +75,7 @@ export default {
   },
   threads: {
     title: 'The server’s threads, as the kernel sees them',
-    about: 'Each tile is one thread of this server, four times a second. S: it waits, and the word says for what. R: it runs, or would if it had a processor.',
+    about: 'Each tile is one thread of this server, four times a second.',
     groups: {
       clients: { title: 'Demo clients', about: 'Event streams of the server to itself: a thread each. Half get events by `direct`, half by `handoff`.' },
       burst: { title: 'Direct against handoff', about: '100 events of 100 bytes, one every 5 ms, to each group in turn.' },
@@ -95,14 +94,14 @@ export default {
   },
   experiments: {
     under: 'Under way…', failed: 'Not done: {why}',
-    sleep: 'Your thread {tid} slept for five seconds and took {cpu} ms of CPU. Another connection of this page waited {other} ms at most.',
-    compute: 'Your thread {tid} took {cpu} ms of CPU, was pushed aside {involuntary} times, and had to do without a processor for {queued} ms. Another connection of this page waited {other} ms at most.',
+    sleep: 'Your thread {tid} slept for five seconds and took {cpu} ms of CPU. Other requests of this page waited {other} ms at most.',
+    compute: 'Your thread {tid} took {cpu} ms of CPU, was pushed aside {involuntary} times, and had to do without a processor for {queued} ms. Other requests of this page waited {other} ms at most.',
     panic: 'Thread {tid} panicked; its connection ended with code {code}, and that was all: {before} event streams before, {after} after. The page came back with thread {next}.',
-    clients: '{n} demo clients: {more} threads more, {threads} in all. Resident memory grew by {grown} to {memory} MiB: {each} KiB a thread.',
+    clients: '{n} demo clients: {more} threads more (idle ones serve, too), {threads} in all. The process grew by {grown} MiB, to {memory} MiB: {each} KiB a thread.',
     noClients: 'No demo clients. Their threads waited five seconds for other work, and ended: {threads} are left, {memory} MiB.',
     burst: '{n} deliveries to each group. A delivery took {direct} µs of CPU direct, {handoff} µs by handoff; threads began to wait {voluntary} and {voluntaryHandoff} times for each.',
     burstNobody: 'Nobody was there to deliver to: open some demo clients first.',
-    freeze: 'Thread {tid} was let go after {seconds} s and {sent} MB; {queued} MiB were in its queue. Meanwhile the demo clients got {deliveries} events, and another connection of this page waited {other} ms at most.',
+    freeze: 'Thread {tid} was let go after {seconds} s and {sent} MB; {queued} MiB were in its queue. Meanwhile the demo clients got {deliveries} events, and other requests of this page waited {other} ms at most.',
     freezeStays: 'Thread {tid} is still there after {seconds} s and {sent} MB.',
     freezeRefused: 'the server opened no stream', freezeUnseen: 'the board does not show the stream’s thread',
   },
@@ -110,7 +109,7 @@ export default {
     title: 'Threads against event loops',
     noReport: 'There is no report. This table is from the README; to measure for yourself:',
     makeReport: 'cargo run --release -p threadcast-bench -- compare --quick\nthreadcast --report target/bench/results.jsonl',
-    readmeCaption: '{source}, {date}', reportSource: 'Measured {date} on {processor}, {kernel}. Bars are medians, lines reach from the lowest round to the highest.',
+    readmeCaption: '{source}, {date}', reportSource: 'Measured {date} on {processor}, {kernel}. Bars: medians; lines: lowest to highest round.',
     charts: {
       'fanout-sse': 'SSE fan-out: µs of CPU a delivery', 'fanout-ws': 'WebSocket fan-out: µs of CPU a delivery', saturate: 'SSE fan-out as fast as it goes: deliveries/s',
       'echo-64': 'Echo, 64 WebSockets: messages/s', 'echo-2000': 'Echo, 2,000 WebSockets: messages/s', 'idle-sse': 'An idle SSE client: KiB, kernel included',
@@ -119,17 +118,17 @@ export default {
       lessWins: '{what}: least here; the best of the others, {peer}, takes {ratio} times as much.', lessLoses: '{what}: {ratio} times what {peer} takes.',
       moreWins: '{what}: most here, {ratio} times the best of the others, {peer}.', moreLoses: '{what}: {peer} reaches {ratio} times as many.',
     },
-    reportTitle: 'The benchmark', own: 'Here, while your handler {handler}, another connection waits {other} at most.',
+    reportTitle: 'The benchmark', own: 'Here, while your handler {handler}, other requests wait {other} at most.',
     handoff: 'Handing each event to the client’s own thread takes {ratio} times the CPU of direct.',
     loopTitle: 'A handler that takes five seconds',
     loopCaption: 'Recorded {date} on {machine}: {versions}. Twenty other clients get an event every 100 ms; one more asks for /healthz all the time.',
     loopHead: ['Server', 'What the handler does', 'Longest pause between two events of others', 'Longest wait for /healthz'],
     handlers: { sleep: 'sleeps', compute: 'computes' },
-    loopMeaning: 'An event loop waits well: a handler that **awaits** lets the others go on. It computes badly: until it returns, everybody stands still, open streams as well. With a thread for each connection the kernel takes the processor away from whoever computes. `node tests/browser/event_loop.js` makes this table.',
+    loopMeaning: 'An event loop waits well: a handler that **awaits** lets the others go on. It computes badly: until that handler returns, everybody stands still, open streams as well. With a thread for each connection the kernel takes the processor away from whoever computes. `node tests/browser/event_loop.js` makes this table.',
   },
   learn: {
     contents: 'Chapters', intro: 'Predict first, then try, then read. Chapters 1 to 3 need nothing but this page.', handout: 'Download the handout',
-    heading: '{n}. {title}', question: 'The question', predict: 'That is my prediction', chooseFirst: 'Choose one first.',
+    question: 'The question', predict: 'That is my prediction', earlier: 'Earlier: ', chooseFirst: 'Choose one first.',
     noted: 'Noted. Now try it.', explain: 'I have tried it', right: 'As you predicted: {answer}.', wrong: '{answer}. Your prediction: {chosen}.',
     doIt: 'Do it', explanation: 'What is behind it', figures: 'This server now', figuresSource: 'Read every two seconds.',
     source: 'In the source', views: { live: 'Go to Live', threads: 'Go to Threads', compare: 'Go to Compare' }, pager: 'Chapters before and after',
@@ -137,7 +136,7 @@ export default {
     handoutStart: 'Start `threadcast --demo`, open `http://127.0.0.1:3000/#learn`, predict, try.', answers: 'Answers',
     figureNames: {
       threads: 'Threads', memory: 'Resident memory', descriptors: 'Open descriptors', sse: 'Event streams', websocket: 'WebSockets',
-      limit: 'Clients there is room for', backlog: 'Bytes that wait for clients', fanOut: 'Last fan-out took', asleep: 'Waiting threads', cpu: 'CPU, last reading', share: 'This tab',
+      limit: 'Clients there is room for', backlog: 'Bytes that wait for clients', fanOut: 'Last fan-out took', asleep: 'Waiting threads', cpu: 'CPU of the machine', share: 'This tab',
     },
   },
   chapters: [
@@ -153,20 +152,20 @@ export default {
     },
     {
       title: 'What does a thread cost?',
-      question: 'Every client’s thread has a stack of 256 KiB. 500 clients connect. By how much does the server’s memory grow?',
+      question: 'Every client’s thread has a stack of 256 KiB. 500 clients connect. By how much does the memory of the server’s process grow?',
       options: ['About 500 MiB: a thread takes 1 MiB', 'About 125 MiB: 500 times 256 KiB', 'Less than 20 MiB'],
       steps: ['Open 500 demo clients, and read the result.', 'Only if you have a terminal on the server’s machine (Linux): compare what is promised (`VmSize`) with what is there (`VmRSS`).', 'Close them again.'],
-      explain: ['Three numbers are called “memory”. **Virtual**: addresses for the stack, 256 KiB, which cost nothing until they are used. **Resident**: what was used of it, in pages of 4 KiB: 13 KiB for an idle event stream; new ones may have more. **Kernel**: its own stack for each thread, and its records: 24 KiB, which `VmRSS` does not show.',
-        '“10,000 threads × 1 MB = 10 GB” adds up virtual memory. The other two are 10,000 × 37 KiB: 360 MiB. Event loops take 12 (axum) or 30 KiB (Node) for such a client. That matters, but not on a machine with 4 GiB. (All measured: README, 2026-11-27.)'],
+      explain: ['Three numbers are called “memory”. **Virtual**: addresses for the stack, 256 KiB, which cost nothing until they are used. **Resident**: what was used of it, in pages of 4 KiB: 13 KiB for an idle event stream; a new one, or a debug build, may take more. **Kernel**: its own stack for each thread, and its records: 24 KiB, which `VmRSS` does not show.',
+        '“10,000 threads × 1 MB = 10 GB” adds up virtual memory. The other two are 10,000 × 37 KiB: 360 MiB. Event loops take 12 (axum) or 30 KiB (Node) for such a client. With 4 GiB that is no problem. (All measured: README, 2026-11-27.)'],
     },
     {
       title: 'What does an event loop do instead?',
       question: 'A server with an event loop serves all clients in one thread. One handler computes for five seconds without a pause. How long do the others wait?',
       options: ['Not at all: it is asynchronous', 'Five seconds', 'Half as long, as the work is shared'],
-      steps: ['Compute here once more, and note how long another connection waited.', 'Compare it with the recorded run of Node: the first table there. “Learn” leads back here.'],
+      steps: ['Compute here once more, and note how long other requests waited.', 'Compare it with the recorded run of Node: the first table there. “Learn” leads back here.'],
       explain: ['An event loop asks the kernel which sockets are ready (`epoll`), and calls a function for each. While one runs, no other can.',
-        'A handler that **awaits** gives the thread back: its waiting costs the others nothing. One that computes, takes a large text apart, or calls something that blocks, stops everybody.',
-        'What the loop saves: stacks, and switching between threads. What it asks for: that nothing in the program ever blocks.'],
+        'A handler that **awaits** gives the thread back: its waiting costs the others nothing. One that computes, parses a large text, or calls something that blocks, stops everybody.',
+        'What the loop saves: stacks, and switching between threads. Its price: nothing in the program may ever block.'],
     },
     {
       title: 'Why does waking cost more than waiting?',

@@ -534,7 +534,7 @@ check('chapters 1 to 3 can be done with the page alone', async (bench) => {
     assert.ok(await tiles(page) > 5, 'the board is in the chapter');
   }
   await page.click('#chapter a[href="#compare"]');
-  await until(async () => /Here, while your handler computes, another connection waits/.test(await text(page, '#event-loop')), 'the own run beside the recorded one');
+  await until(async () => /Here, while your handler computes, other requests wait/.test(await text(page, '#event-loop')), 'the own run beside the recorded one');
   await page.click('.views a[href="#learn"]');
   assert.match(await text(page, '#chapter h2'), /^3\. /, 'the chapter that was left');
   assert.match(await text(page, '#chapter .steps .answer'), /ms of CPU/, 'what came of its experiment');
