@@ -2,7 +2,8 @@
 //!
 //! Builds the server and its peers, runs every workload on each (A B C A B C, a fresh process each
 //! time), and tells medians and how far the rounds lie apart: as tables, as lines of JSON and as a
-//! page. Tables and page open with findings in plain words. Peers that are not installed are named and left out.
+//! page. Tables and page open with findings in plain words. Peers that are not installed are named
+//! and left out.
 
 mod build;
 mod check;
