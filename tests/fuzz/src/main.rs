@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -- [--seconds 60] [--seed N] [TARGET…]
+//! cargo run --release -- --list
 //! ```
 //!
 //! Each target throws random input at the server, which runs inside this process, or at one of its
@@ -60,7 +61,7 @@ const TARGETS: &[Target] = &[
     Target { name: "door", about: "heads through the pipe, noise, chunked bodies", run: door::run },
 ];
 
-const USAGE: &str = "usage: threadcast-fuzz [--seconds N] [--seed N] [TARGET…]";
+const USAGE: &str = "usage: threadcast-fuzz [--seconds N] [--seed N] [TARGET…], or --list";
 
 /// What the command line asks for.
 struct Options {
@@ -70,6 +71,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    // For whoever runs several at once, each in a process of its own.
+    if std::env::args().nth(1).as_deref() == Some("--list") {
+        TARGETS.iter().for_each(|target| println!("{}", target.name));
+        return ExitCode::SUCCESS;
+    }
     let options = match parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(message) => {
