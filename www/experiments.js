@@ -68,7 +68,8 @@ async function clients(n) {
   const after = await fetchStats();
   const threads = after?.threads - before?.threads;
   const kib = (after?.memoryBytes - before?.memoryBytes) / 1024;
-  return fill(n ? words.clients : words.noClients, { n, threads: number(after?.threads), more: number(threads),
+  const kind = n === 0 ? 'noClients' : threads > 0 ? 'clients' : 'fewer';
+  return fill(words[kind], { n, threads: number(after?.threads), more: number(threads),
     memory: number(after?.memoryBytes / 1048576, 1), grown: number(kib / 1024, 1), each: number(kib / threads, 1) });
 }
 

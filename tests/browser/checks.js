@@ -249,7 +249,7 @@ check('a tab that is tuned to a topic has a stream of its own', async (bench) =>
   await bench.server.publish('good news', { topic: 'news' });
   await bench.server.publish('weather', { topic: 'weather' });
   await until(async () => (await rows(two, 'sse', 'event')).includes('weather'), 'all topics in the other tab');
-  assert.ok((await rows(one, 'sse', 'event')).includes('good news'));
+  await until(async () => (await rows(one, 'sse', 'event')).includes('good news'), 'its own topic in the one tab');
   assert.ok(!(await rows(one, 'sse', 'event')).includes('weather'));
 }, '--tick', '0');
 
@@ -397,8 +397,7 @@ check('without --demo the buttons are off, and a line says how to turn them on',
 check('the board shows the server’s threads, and the last minute of one', async (bench) => {
   const page = await bench.page('#threads');
   await until(() => tiles(page), 'tiles');
-  const { threads } = await bench.server.get('/stats');
-  assert.ok(Math.abs(await tiles(page) - threads) <= 3, `${await tiles(page)} tiles, ${threads} threads`);
+  await until(async () => Math.abs(await tiles(page) - (await bench.server.get('/stats')).threads) <= 3, 'a tile for each thread');
   await page.focus('.tile');
   await page.keyboard.press('ArrowRight');
   await page.keyboard.press('Enter');
@@ -460,6 +459,7 @@ check('demo clients come and go; no tile moves', async (bench) => {
   await page.waitForTimeout(3000);
   const gaps = await page.evaluate(() => window.frames.slice(1).map((at, n) => at - window.frames[n]).sort((a, b) => a - b));
   bench.note = `500 clients: ${gaps.length} frames, median ${gaps[gaps.length >> 1].toFixed(1)} ms, longest ${gaps.at(-1).toFixed(0)} ms`;
+  assert.match(await experiment(page, 'clients10'), /^10 demo clients; \d+ threads, /);
   await experiment(page, 'clients0');
   await until(async () => await streams(page) <= before, 'they are gone');
   await until(async () => (await page.$$('.tile')).length < 100, 'no empty places are left');
@@ -570,6 +570,7 @@ check('a class of thirty: each page is live soon, each does the first experiment
     await until(() => events.at(-1) === sent.at(-1), 'the last event is there');
     assert.deepEqual(events.filter((data) => data.startsWith('number ')), sent);
   }
+  await until(async () => (await rows(page, 'sse', 'event')).at(-1) === sent.at(-1), 'the last event is shown');
   const shown = (await rows(page, 'sse', 'event')).filter((row) => row.startsWith('number '));
   assert.ok(shown.length > 100, `${shown.length}`);
   assert.deepEqual(shown, sent.slice(-shown.length));
