@@ -4,7 +4,7 @@
 //! hang up. After that every thread reads the [`App`]; the parts of it that change have locks of their
 //! own.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -57,8 +57,6 @@ pub struct App {
     pub hangups: Watcher,
     /// The address that the server listens on.
     pub address: SocketAddr,
-    /// Whether only this machine can reach the server, by that address.
-    pub is_loopback: bool,
     /// When the server started.
     pub started: Instant,
     /// What the door and the listener count.
@@ -108,7 +106,6 @@ impl App {
             access: Access::new(config.subscribe_token.clone()),
             hangups,
             address: door.address,
-            is_loopback: is_loopback(door.address.ip()),
             started: Instant::now(),
             counters: Arc::clone(&door.counters),
             draining: AtomicBool::new(false),
@@ -119,6 +116,11 @@ impl App {
     /// All hubs.
     pub(crate) fn hubs(&self) -> impl Iterator<Item = &Arc<Hub>> {
         std::iter::once(&self.hub).chain(self.lab_hubs.iter().flatten())
+    }
+
+    /// Whether only this machine can reach the server, by the address that it listens on.
+    pub fn is_loopback(&self) -> bool {
+        self.address.ip().to_canonical().is_loopback()
     }
 
     /// Whether the server is shutting down.
@@ -135,14 +137,5 @@ impl App {
     pub fn limits(&self) -> Limits {
         let bytes = MAX_WAITING_BYTES.max(2 * self.config.max_message);
         Limits { events: self.config.queue, bytes }
-    }
-}
-
-fn is_loopback(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_loopback(),
-        IpAddr::V6(address) => {
-            address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
-        }
     }
 }

@@ -104,7 +104,9 @@ impl Assets {
         if path.is_empty() {
             return Some(Found::Folder);
         }
-        if let Some(report) = self.report.as_ref().filter(|_| path == "/report") {
+        if path == "/report"
+            && let Some(report) = &self.report
+        {
             return Some(Found::File(report.clone()));
         }
         let name = relative(path)?;

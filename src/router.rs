@@ -35,7 +35,7 @@ pub struct Router {
     #[cfg(feature = "page")]
     threads: Box<StreamHandler>,
     #[cfg(feature = "page")]
-    lab: Option<Arc<Lab>>,
+    lab: Option<Lab>,
 }
 
 impl Router {
@@ -85,6 +85,13 @@ impl Router {
             Ok(query) => query,
             Err(response) => return refuse(app, connection, response),
         };
+        #[cfg(feature = "page")]
+        if let Some(lab) = &self.lab
+            && matches!(path, "/lab" | "/lab/stream")
+            && matches!(connection.method(), "GET" | "HEAD")
+        {
+            return self.lab(lab, connection, path, &query);
+        }
         match (path, connection.method()) {
             ("/ws" | "/ws/", _) => self.websocket(connection, &self.ws, &query),
             ("/echo", _) => self.websocket(connection, &self.echo, &query),
@@ -100,10 +107,6 @@ impl Router {
             ("/threads", "GET" | "HEAD") => {
                 drop(query);
                 self.threads(connection)
-            }
-            #[cfg(feature = "page")]
-            ("/lab" | "/lab/stream", "GET" | "HEAD") if self.lab.is_some() => {
-                self.lab(connection, path, &query)
             }
             ("/publish", "POST") => publish::serve(app, connection, &query),
             ("/ticket", "POST") => ticket::serve(app, connection),
@@ -150,10 +153,8 @@ impl Router {
     /// Serves whoever experiments: under the same conditions as who sees the threads.
     #[cfg(feature = "page")]
     #[inline(never)]
-    fn lab(&self, connection: Connection, path: &str, query: &Query) -> Next {
-        let (app, Some(lab)) = (&self.app, &self.lab) else {
-            return connection.respond(&Response::not_found());
-        };
+    fn lab(&self, lab: &Lab, connection: Connection, path: &str, query: &Query) -> Next {
+        let app = &self.app;
         if let Err(error) = threads::check(app, &connection) {
             return app.refusals.respond(connection, &error.into());
         }

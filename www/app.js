@@ -2,7 +2,7 @@
 // is here: the language, large type for a projector, the reset.
 
 import { byId, button, recall, remember } from './dom.js';
-import { chooseLanguage, language, texts } from './texts.js';
+import { LANGUAGES, chooseLanguage, language, texts } from './texts.js';
 import * as live from './live.js';
 import * as threads from './threads.js';
 import * as compare from './compare.js';
@@ -48,7 +48,7 @@ byId('reset').addEventListener('click', async () => {
   if (shown === 'learn') route();
 });
 
-byId('language').append(...Object.entries(texts.languages).map(([code, name]) => {
+byId('language').append(...Object.entries(LANGUAGES).map(([code, name]) => {
   const one = button(name, () => chooseLanguage(code));
   one.lang = code;
   one.ariaPressed = String(code === language);

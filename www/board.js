@@ -30,10 +30,9 @@ class Thread {
     while (this.line.length > 1 && this.line[1].at < at - LINE_MS) this.line.shift();
   }
 
-  /** `marks`: words that tell whose it is, by client. */
-  draw(marks) {
+  draw(mine) {
     const { name, state, waits, client } = this.told;
-    const mark = words.marks[marks.get(client)];
+    const mark = words.marks[Object.keys(mine).find((how) => mine[how] === client)];
     const kind = kindOf(this.told);
     // Most have the same address: the port tells them apart.
     const short = name.replace(/(\S+ )?\S*:(\d+)$/, (_, role, port) => `${role ?? ''}${port}`);
@@ -50,7 +49,7 @@ class Board extends EventTarget {
   constructor() {
     super();
     this.threads = new Map(); // by tid
-    this.mine = new Map(); // client: its mark, `you` or `frozen`
+    this.mine = {}; // the client that has this mark: `you`, `frozen`
     this.spare = []; // tiles without a thread
     this.dirty = new Set();
     this.busy = new Set();
@@ -86,8 +85,7 @@ class Board extends EventTarget {
   show(parent) {
     this.parent = parent;
     // Nobody sees this move.
-    for (const tile of this.spare.splice(0)) tile.remove();
-    if (this.tiles.firstChild) this.tiles.firstChild.tabIndex = 0;
+    for (const tile of this.spare.splice(0)) this.drop(tile);
     parent?.append(this.element);
     this.choose(this.findMine());
     this.follow();
@@ -196,20 +194,25 @@ class Board extends EventTarget {
       delete tile.dataset.kind;
       // Behind the last thread nothing stays.
       for (let last = tile; last === this.tiles.lastElementChild && last.disabled; last = this.tiles.lastElementChild) {
-        if (!last.tabIndex) this.tiles.firstChild.tabIndex = 0;
         this.spare.splice(this.spare.indexOf(last), 1);
-        last.remove();
+        this.drop(last);
       }
     }, 2000);
   }
 
-  findMine() {
-    return [...this.threads.values()].find(({ told }) => this.mine.has(told.client));
+  // Tab must still find a tile.
+  drop(tile) {
+    tile.remove();
+    if (!tile.tabIndex && this.tiles.firstChild) this.tiles.firstChild.tabIndex = 0;
   }
 
-  mark({ client, tid }, how = 'you') {
-    this.mine.set(client, how);
-    this.dirty.add(tid);
+  findMine() {
+    return [...this.threads.values()].find(({ told }) => told.client === this.mine.you);
+  }
+
+  mark({ client }, how = 'you') {
+    this.mine[how] = client;
+    this.dirty = new Set(this.threads.keys());
   }
 
   choose(thread) {
@@ -217,7 +220,7 @@ class Board extends EventTarget {
     this.chosen?.tile.removeAttribute('aria-pressed');
     this.chosen = thread;
     thread.tile.ariaPressed = 'true';
-    if (this.mine.has(thread.told.client)) this.tiles.scrollTop = thread.tile.offsetTop - this.tiles.offsetTop - 9;
+    if (thread.told.client === this.mine.you) this.tiles.scrollTop = thread.tile.offsetTop - this.tiles.offsetTop - 9;
     this.drawLine();
   }
 

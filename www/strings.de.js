@@ -1,7 +1,6 @@
 // Die Texte der Seite auf Deutsch, mit denselben Schlüsseln wie strings.en.js.
 
 export default {
-  languages: { en: 'English', de: 'Deutsch' },
   views: { live: 'Live', threads: 'Threads', compare: 'Vergleich', learn: 'Lernen' },
   nav: {
     label: 'Ansichten', language: 'Sprache', projector: 'Beamer',

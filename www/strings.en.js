@@ -2,7 +2,6 @@
 // `code` stands in backquotes, **emphasis** between asterisks, {values} in braces.
 
 export default {
-  languages: { en: 'English', de: 'Deutsch' },
   views: { live: 'Live', threads: 'Threads', compare: 'Compare', learn: 'Learn' },
   nav: {
     label: 'Views', language: 'Language', projector: 'Projector',

@@ -3,11 +3,11 @@
 
 import { recall, remember, rich } from './dom.js';
 
-const LANGUAGES = ['en', 'de'];
+export const LANGUAGES = { en: 'English', de: 'Deutsch' };
 const asked = new URLSearchParams(location.search).get('lang');
 const wanted = [asked, recall('language'), ...navigator.languages.map((tag) => tag.slice(0, 2))];
 
-export const language = wanted.find((code) => LANGUAGES.includes(code)) ?? 'en';
+export const language = wanted.find((code) => Object.hasOwn(LANGUAGES, code)) ?? 'en';
 export const texts = (await import(`./strings.${language}.js`)).default;
 
 /** `{name}` in a text becomes the value of that name. */

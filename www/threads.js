@@ -48,9 +48,8 @@ function group([name, actions]) {
 byId('experiments').append(...GROUPS.map(group));
 
 byId('demo-hint').append(labHint());
-lab.addEventListener('change', () => {
-  if (lab.own) board.mark(lab.own);
-});
+// After a restart its number is another's.
+lab.addEventListener('change', () => board.mark(lab.own ?? {}));
 
 export function show() {
   board.show(byId('board'));

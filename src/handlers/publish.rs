@@ -31,7 +31,7 @@ fn publish(app: &App, connection: &mut Connection, query: &Query) -> Result<Resp
     // All that the head decides comes first: nobody uploads a body that is refused anyway.
     app.origins.check(connection)?;
     let (token, given) = (app.config.token.as_deref(), bearer_token(connection));
-    PublishPermission::new(token, app.is_loopback, given).check()?;
+    PublishPermission::new(token, app.is_loopback(), given).check()?;
     let topic = query.single_topic()?.unwrap_or(DEFAULT_TOPIC);
     let name = query.event.as_deref();
     let coding = connection.header("Content-Encoding").unwrap_or("identity");

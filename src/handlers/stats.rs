@@ -46,7 +46,7 @@ pub(super) fn fan_out(app: &App) -> FanOut {
 /// server, where reading takes the subscribe token, or with the server's token. On this machine a
 /// browser can also bring requests of foreign pages; these are told apart by their origin.
 pub fn may_list_clients(app: &App, connection: &Connection) -> bool {
-    (app.is_loopback && app.origins.permit(connection))
+    (app.is_loopback() && app.origins.permit(connection))
         || app.config.subscribe_token.is_some()
         || app.config.token.as_deref().is_some_and(|token| sends_bearer(connection, token))
 }

@@ -291,7 +291,7 @@ fn running(times: Option<Times>, before: Option<Times>) -> &'static str {
 }
 
 /// With three decimals.
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1_000.0
 }
 

@@ -79,9 +79,9 @@ impl std::ops::Sub for Usage {
     }
 }
 
-/// What all threads of this process have taken, and what the calling one has.
+/// What the threads of this process have taken but for the calling one.
 #[cfg(feature = "page")]
-pub fn usage() -> (Usage, Usage) {
+pub fn usage_of_others() -> Usage {
     #[cfg(target_os = "linux")]
     {
         let of = |who| {
@@ -101,10 +101,12 @@ pub fn usage() -> (Usage, Usage) {
                 involuntary: usage.ru_nivcsw.unsigned_abs(),
             }
         };
-        (of(libc::RUSAGE_SELF), of(libc::RUSAGE_THREAD))
+        // This one first: what it takes meanwhile counts as the others', and the difference is never below zero.
+        let own = of(libc::RUSAGE_THREAD);
+        of(libc::RUSAGE_SELF) - own
     }
     #[cfg(not(target_os = "linux"))]
-    (Usage::default(), Usage::default())
+    Usage::default()
 }
 
 /// Sets glibc's allocator up for a server: large blocks go back to the system when they are freed,

@@ -59,13 +59,13 @@ pub fn start(app: &Arc<App>, connection: Connection, endpoint: &Arc<Endpoint>) -
         Err(full) => return app.refusals.respond(connection, &full.into()),
     };
     let (token, given) = (app.config.token.as_deref(), bearer_token(&connection));
-    let permission = PublishPermission::new(token, app.is_loopback, given);
+    let permission = PublishPermission::new(token, app.is_loopback(), given);
     let request = connection.query_and_last_event_id();
 
     // 2. From here on the socket is the client's. The outbox is held, for the client's thread: events wait.
     let (link, early) = connection.into_stream();
     let backlog = Arc::clone(&app.backlog);
-    let outbox = Outbox::new(link, app.config.fanout, app.limits(), TOO_SLOW, backlog);
+    let outbox = Outbox::new(link, app.hub.fanout(), app.limits(), TOO_SLOW, backlog);
     guard.set_outbox(&outbox);
     let encoding = deflate.map_or(Encoding::WebSocket, Encoding::Deflate);
     let session = Session::new(app, &app.hub, Arc::clone(&outbox), guard, encoding, head, request);

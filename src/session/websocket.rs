@@ -96,7 +96,7 @@ impl WebSocket {
         if self.permission != PublishPermission::Granted {
             let app = &self.session.app;
             let known = app.config.token.as_deref();
-            self.permission = PublishPermission::new(known, app.is_loopback, Some(token));
+            self.permission = PublishPermission::new(known, app.is_loopback(), Some(token));
         }
         self.permission
     }

@@ -439,6 +439,21 @@ check('the board marks this page’s thread', async (bench) => {
   await until(isSeen, 'the own tile is in sight');
 }, '--demo');
 
+check('after a restart, when client numbers begin anew, one tile is marked', async (bench) => {
+  const page = await bench.page('#threads');
+  await until(() => marked(page, 'you').then((all) => all.length === 1), 'the own tile');
+  await bench.server.stop();
+  bench.server = await startServer(binary, ['--demo'], bench.server.port);
+  // Others have the numbers that this page had.
+  const others = Array.from({ length: 10 }, () => new Pupil(bench.server.url));
+  bench.closers.push(() => others.forEach((one) => one.end()));
+  await Promise.all(others.map((one) => one.stream('events')));
+  await until(async () => await streams(page) >= others.length, 'the others’ tiles', 40);
+  await until(() => marked(page, 'you').then((all) => all.length), 'the own tile');
+  await page.waitForTimeout(1000);
+  assert.equal((await marked(page, 'you')).length, 1);
+}, '--demo');
+
 check('demo clients come and go; no tile moves', async (bench) => {
   const page = await bench.page('#threads');
   await until(() => tiles(page), 'tiles');

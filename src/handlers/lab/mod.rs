@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::event::Draft;
+use crate::handlers::threads::milliseconds;
 use crate::http::head::parameter;
 use crate::hub::Hub;
 use crate::os::task;
@@ -56,12 +57,12 @@ struct Experiments {
 
 impl Lab {
     /// Those of a server that has `prefix` in front of its paths; `None` where it has no hubs for them.
-    pub fn new(app: &Arc<App>, prefix: &str) -> Option<Arc<Lab>> {
+    pub fn new(app: &Arc<App>, prefix: &str) -> Option<Lab> {
         let hubs = app.lab_hubs.clone()?;
         let clients = DemoClients::new(app, prefix);
         let experiments = Experiments { app: Arc::clone(app), hubs: hubs.clone(), clients };
         let handler = Box::new(move |client: &mut WebSocket| experiments.serve(client));
-        Some(Arc::new(Lab { endpoint: Arc::new(Endpoint { protocols: &[], handler }), hubs }))
+        Some(Lab { endpoint: Arc::new(Endpoint { protocols: &[], handler }), hubs })
     }
 
     /// What serves the WebSocket.
@@ -206,9 +207,4 @@ fn number(command: &Value, name: &str, least: u64, most: u64) -> Result<u64, Str
         value => value.as_u64().filter(|value| (least..=most).contains(value)),
     };
     value.ok_or_else(|| format!("\"{name}\" is no whole number from {least} to {most}"))
-}
-
-/// With three decimals.
-fn milliseconds(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1_000.0
 }
