@@ -1,5 +1,5 @@
 // The board: one tile for each thread of the server, fed by `/threads` four times a second. A tile keeps its
-// place for as long as its thread lives; another may have it later. So nothing on the page moves.
+// place while its thread lives; another may have it later. So nothing in sight moves.
 
 import { fetchTicket, make, parseJson, rich, access } from './dom.js';
 import { fill, number, texts } from './texts.js';
@@ -192,12 +192,20 @@ class Board extends EventTarget {
       tile.disabled = true;
       for (const part of tile.children) part.textContent = '';
       delete tile.dataset.kind;
-      // Behind the last thread nothing stays.
-      for (let last = tile; last === this.tiles.lastElementChild && last.disabled; last = this.tiles.lastElementChild) {
-        this.spare.splice(this.spare.indexOf(last), 1);
-        this.drop(last);
-      }
+      this.shrink();
     }, 2000);
+  }
+
+  /** Drops places without a thread from the end; a thread out of sight there takes one further up. */
+  shrink() {
+    for (;;) {
+      const { lastElementChild: last, offsetTop, scrollTop, clientHeight } = this.tiles;
+      const place = last.disabled ? last : this.spare.find((one) => one.disabled);
+      if (!place || (place !== last && last.offsetTop < offsetTop + scrollTop + clientHeight)) return;
+      if (place !== last) place.replaceWith(last);
+      this.spare.splice(this.spare.indexOf(place), 1);
+      this.drop(place);
+    }
   }
 
   // Tab must still find a tile.

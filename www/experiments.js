@@ -3,7 +3,7 @@
 import { board } from './board.js';
 import { fetchStats, parseJson, rich, sleep } from './dom.js';
 import { lab } from './lab.js';
-import { fill, number, texts } from './texts.js';
+import { fill, mib, number, texts } from './texts.js';
 
 const words = texts.experiments;
 const BUSY_MS = 5000;
@@ -70,7 +70,7 @@ async function clients(n) {
   const kib = (after?.memoryBytes - before?.memoryBytes) / 1024;
   const kind = n === 0 ? 'noClients' : threads > 0 ? 'clients' : 'fewer';
   return fill(words[kind], { n, threads: number(after?.threads), more: number(threads),
-    memory: number(after?.memoryBytes / 1048576, 1), grown: number(kib / 1024, 1), each: number(kib / threads, 1) });
+    memory: mib(after?.memoryBytes), grown: number(kib / 1024, 1), each: number(kib / threads, 1) });
 }
 
 /** One burst for each group. */
@@ -130,7 +130,7 @@ async function freeze() {
     const isGone = await board.until(you, false, 2000);
     const seconds = (performance.now() - start) / 1000;
     return fill(isGone ? words.freeze : words.freezeStays, { tid, seconds: number(seconds, 1), sent: number(sent * FREEZE.events * FREEZE.bytes / 1e6, 1),
-      queued: number(queued / 1048576, 1), deliveries: number(deliveries), other: number(other, 1) });
+      queued: mib(queued), deliveries: number(deliveries), other: number(other, 1) });
   } finally {
     reader.cancel().catch(() => {});
   }

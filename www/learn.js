@@ -7,7 +7,7 @@ import { byId, button, fetchStats, make, parseJson, recall, remember, rich } fro
 import { labHint, needsLab, reset as resetLab, run, told } from './experiments.js';
 import { lab } from './lab.js';
 import { latestReading, shareState } from './live.js';
-import { fill, language, number, texts } from './texts.js';
+import { fill, language, mib, number, texts } from './texts.js';
 
 const words = texts.learn;
 const chapters = structure.map((chapter, index) => {
@@ -19,17 +19,16 @@ const chapters = structure.map((chapter, index) => {
   };
 });
 const FIGURES_EVERY_MS = 2000;
-const mib = (bytes) => (Number.isFinite(bytes) ? `${number(bytes / 1048576, 1)} MiB` : '–');
 
 /** A chapter's figures: of `/stats`, of the board, or of this page. */
 const FIGURES = {
   threads: (stats) => number(stats?.threads),
-  memory: (stats) => mib(stats?.memoryBytes),
+  memory: (stats) => `${mib(stats?.memoryBytes)} MiB`,
   descriptors: (stats) => number(stats?.descriptors),
   sse: (stats) => number(stats?.clients.sse),
   websocket: (stats) => number(stats?.clients.websocket),
   limit: (stats) => number(stats?.clients.limit),
-  backlog: (stats) => mib(stats?.backlogBytes),
+  backlog: (stats) => `${mib(stats?.backlogBytes)} MiB`,
   fanOut: (stats) => (stats ? `${number(stats.fanOut.lastMicros)} µs` : '–'),
   asleep: () => (board.threads.size ? number([...board.threads.values()].filter(({ told }) => told.state === 'S').length) : '–'),
   cpu: () => (latestReading() ? `${number(latestReading().cpuUsage, 1)} %` : '–'),

@@ -3,7 +3,7 @@
 import { showBlock, showFrame } from './bytes.js';
 import { access, byId, clock, fetchTicket, listOf, make, onSubmit, parseJson, publish, sleep, write } from './dom.js';
 import { CAN_SHARE, Share, isSeen } from './shared.js';
-import { count, fill, number, texts } from './texts.js';
+import { count, fill, mib, number, texts } from './texts.js';
 
 const MAX_ROWS = 200;
 const MAX_ROW_CHARS = 2000;
@@ -521,7 +521,7 @@ class Metrics {
     write('clients-sse', clients?.sse ?? '–');
     write('clients-websocket', clients?.websocket ?? '–');
     write('threads', threads ?? '–');
-    write('memory', number(memoryBytes / 1048576, 1));
+    write('memory', mib(memoryBytes));
     const taken = new Date(timestamp);
     this.takenAt = clock(Number.isNaN(taken.getTime()) ? new Date() : taken);
     this.arrivedAt = performance.now();

@@ -3,16 +3,15 @@
 export default {
   views: { live: 'Live', threads: 'Threads', compare: 'Vergleich', learn: 'Lernen' },
   nav: {
-    label: 'Ansichten', language: 'Sprache', projector: 'Beamer',
-    reset: 'Zurücksetzen',
+    label: 'Ansichten', language: 'Sprache', projector: 'Beamer', reset: 'Zurücksetzen',
   },
   live: {
     tagline: 'ein Port, ein Thread pro Verbindung', newHere: 'Neu hier? Zur Lektion.', noReading: 'Noch keine Messung', readingLast: 'Letzte Messung {at}', readingStale: 'Keine Messung seit {at}',
     sseClients: 'SSE-Clients', wsClients: 'WS-Clients', memory: 'Speicher', noHistory: 'CPU-Verlauf, noch keine Werte',
     cpuHistory: 'CPU-Verlauf: niedrigster Wert {low} %, höchster {high} %',
-    accessToken: 'Dieser Server verlangt ein Token zum Lesen', accessTitle: 'druckbares ASCII ohne Leerzeichen', badToken: 'Dieses Token wurde nicht angenommen.',
+    accessToken: 'Zum Lesen braucht es ein Token', accessTitle: 'druckbares ASCII ohne Leerzeichen', badToken: 'Dieses Token wurde nicht angenommen.',
     states: { connecting: 'Verbindet', live: 'Live', waiting: 'Wartet', closed: 'Getrennt' },
-    sseAbout: 'Für diesen Strom schläft ein Thread; er wacht auf, wenn Ereignisse warten, die deine Verbindung nicht sofort aufnehmen konnte.',
+    sseAbout: 'Für diesen Strom schläft ein Thread; er wacht auf, wenn Ereignisse warten, die deine Verbindung nicht gleich nahm.',
     wsAbout: 'Ein Thread blockiert in `read()` auf diesem Socket; er wacht auf, wenn du etwas sendest.',
     leads: 'Dieser Tab hält den Strom für alle Tabs.', follows: 'Ein anderer Tab hält den Strom und reicht ihn weiter.', alone: 'Dieser Tab hat einen eigenen Strom.',
     notShared: 'Tabs teilen sich einen Strom über HTTPS oder auf dem Rechner des Servers.',
@@ -30,7 +29,7 @@ export default {
     gap: 'Verpasste Ereignisse sind nicht mehr aufbewahrt; ab {id} fehlt nichts',
     unanswered: ['auf {n} Nachricht kam keine Antwort', 'auf {n} Nachrichten kam keine Antwort'], unasked: 'ungefragt', bytes: ['{n} Byte', '{n} Bytes'],
     notSent: 'nicht verbunden; dein Text bleibt im Feld: {text}',
-    dropped: 'der Strom ist abgerissen; er wird nach allem ab {id} fragen', published: '{n} Ereignisse wurden inzwischen veröffentlicht',
+    dropped: 'abgerissen; er wird nach allem ab {id} fragen', published: '{n} Ereignisse wurden inzwischen veröffentlicht',
     whileAway: 'verpasst {n} von {of}', notLive: 'der Strom ist nicht live',
     measured: 'Mediane aus {n}. SSE: {sse} ms vom Veröffentlichen bis zur Ankunft. WebSocket: {ws} ms bis zum Echo.',
     notMeasured: 'Nicht gemessen: {why}',
@@ -77,7 +76,7 @@ export default {
     groups: {
       clients: { title: 'Demo-Clients', about: 'Ströme des Servers zu sich selbst: je ein Thread. Die Hälfte bekommt Ereignisse mit `direct`, die andere mit `handoff`.' },
       burst: { title: 'Direct gegen Handoff', about: '100 Ereignisse von 100 Bytes, alle 5 ms eines, an jede Gruppe.' },
-      own: { title: 'Dein eigener Thread', about: 'Die Kachel „du“ ist der Thread eines WebSockets dieser Seite.' },
+      own: { title: 'Dein eigener Thread', about: 'Die Kachel „du“: der Thread eines WebSockets dieser Seite.' },
       freeze: { title: 'Ein erstarrter Leser', about: 'Ein Strom dieser Seite, der nichts mehr liest, während große Ereignisse veröffentlicht werden.' },
     },
     buttons: {
@@ -93,7 +92,7 @@ export default {
   experiments: {
     under: 'Läuft …', failed: 'Nicht getan: {why}',
     sleep: 'Dein Thread {tid} schlief fünf Sekunden und brauchte {cpu} ms CPU. Andere Anfragen dieser Seite warteten höchstens {other} ms.',
-    compute: 'Dein Thread {tid} brauchte {cpu} ms CPU, wurde {involuntary}-mal verdrängt und musste {queued} ms ohne Prozessor auskommen. Andere Anfragen dieser Seite warteten höchstens {other} ms.',
+    compute: 'Dein Thread {tid} brauchte {cpu} ms CPU, wurde {involuntary}-mal verdrängt und war {queued} ms ohne Prozessor. Andere Anfragen dieser Seite warteten höchstens {other} ms.',
     panic: 'Thread {tid} stürzte ab; seine Verbindung endete mit Code {code}, und das war alles: {before} Ströme davor, {after} danach. Die Seite kam mit Thread {next} wieder.',
     clients: '{n} Demo-Clients: {more} Threads mehr (untätige dienen auch), {threads} insgesamt. Der Prozess wuchs um {grown} MiB auf {memory} MiB: {each} KiB pro Thread.',
     fewer: '{n} Demo-Clients; {threads} Threads, {memory} MiB.',
@@ -120,7 +119,7 @@ export default {
     reportTitle: 'Der Benchmark', own: 'Hier, während dein Handler {handler}, warten andere Anfragen höchstens {other}.',
     handoff: 'Jedes Ereignis dem Thread des Clients zu übergeben (handoff) braucht {ratio}-mal so viel CPU wie direct.',
     loopTitle: 'Ein Handler, der fünf Sekunden braucht',
-    loopCaption: 'Aufgezeichnet am {date} auf {machine}: {versions}. Zwanzig andere Clients bekommen alle 100 ms ein Ereignis; einer fragt ständig nach /healthz.',
+    loopCaption: 'Aufgezeichnet am {date} auf {machine}: {versions}. 20 andere Clients bekommen alle 100 ms ein Ereignis; einer fragt nach /healthz.',
     loopHead: ['Server', 'Was der Handler tut', 'Längste Pause zwischen zwei Ereignissen der anderen', 'Längstes Warten auf /healthz'],
     handlers: { sleep: 'schläft', compute: 'rechnet' },
     loopMeaning: 'Eine Ereignisschleife kann gut warten: ein Handler mit **await** lässt die anderen weitermachen. Rechnen kann sie schlecht: bis dieser Handler zurückkehrt, stehen alle still, auch offene Ströme. Mit einem Thread pro Verbindung nimmt der Kernel dem, der rechnet, den Prozessor weg. `node tests/browser/event_loop.js` erzeugt diese Tabelle.',

@@ -4,14 +4,13 @@
 export default {
   views: { live: 'Live', threads: 'Threads', compare: 'Compare', learn: 'Learn' },
   nav: {
-    label: 'Views', language: 'Language', projector: 'Projector',
-    reset: 'Reset',
+    label: 'Views', language: 'Language', projector: 'Projector', reset: 'Reset',
   },
   live: {
     tagline: 'one port, one thread per connection', newHere: 'New here? Take the lesson.', noReading: 'No reading yet', readingLast: 'Last reading {at}', readingStale: 'No reading since {at}',
     sseClients: 'SSE clients', wsClients: 'WS clients', memory: 'Memory', noHistory: 'CPU history, no values yet',
     cpuHistory: 'CPU history: lowest {low} %, highest {high} %',
-    accessToken: 'This server wants a token from its readers', accessTitle: 'printable ASCII without spaces', badToken: 'That token was not accepted.',
+    accessToken: 'Readers need a token', accessTitle: 'printable ASCII without spaces', badToken: 'That token was not accepted.',
     states: { connecting: 'Connecting', live: 'Live', waiting: 'Reconnecting', closed: 'Closed' },
     sseAbout: 'One thread stays parked for this stream; it wakes when events wait that your connection could not take at once.',
     wsAbout: 'One blocking thread sits in `read()` for this socket; it wakes when you send something.',
@@ -31,7 +30,7 @@ export default {
     gap: 'Missed events are no longer kept; nothing is missing after {id}',
     unanswered: ['no answer came to {n} sent message', 'no answer came to {n} sent messages'], unasked: 'unasked', bytes: ['{n} byte', '{n} bytes'],
     notSent: 'not connected; your text stays in the box: {text}',
-    dropped: 'the stream is dropped; it will ask for what came after {id}', published: '{n} events were published while it is away',
+    dropped: 'dropped; it will ask for what came after {id}', published: '{n} events were published meanwhile',
     whileAway: 'missed {n} of {of}', notLive: 'the stream is not live',
     measured: 'Medians of {n}. SSE: {sse} ms from publishing to arrival. WebSocket: {ws} ms to the echo.',
     notMeasured: 'Not measured: {why}',
@@ -78,7 +77,7 @@ export default {
     groups: {
       clients: { title: 'Demo clients', about: 'Event streams of the server to itself: a thread each. Half get events by `direct`, half by `handoff`.' },
       burst: { title: 'Direct against handoff', about: '100 events of 100 bytes, one every 5 ms, to each group in turn.' },
-      own: { title: 'Your own thread', about: 'The tile marked “you” is the thread of a WebSocket of this page.' },
+      own: { title: 'Your own thread', about: 'The tile “you”: the thread of a WebSocket of this page.' },
       freeze: { title: 'A frozen reader', about: 'A stream of this page that reads no more, while large events are published.' },
     },
     buttons: {
@@ -94,7 +93,7 @@ export default {
   experiments: {
     under: 'Under way…', failed: 'Not done: {why}',
     sleep: 'Your thread {tid} slept for five seconds and took {cpu} ms of CPU. Other requests of this page waited {other} ms at most.',
-    compute: 'Your thread {tid} took {cpu} ms of CPU, was pushed aside {involuntary} times, and had to do without a processor for {queued} ms. Other requests of this page waited {other} ms at most.',
+    compute: 'Your thread {tid} took {cpu} ms of CPU, was pushed aside {involuntary} times, and lacked a processor for {queued} ms. Other requests of this page waited {other} ms at most.',
     panic: 'Thread {tid} panicked; its connection ended with code {code}, and that was all: {before} event streams before, {after} after. The page came back with thread {next}.',
     clients: '{n} demo clients: {more} threads more (idle ones serve, too), {threads} in all. The process grew by {grown} MiB, to {memory} MiB: {each} KiB a thread.',
     fewer: '{n} demo clients; {threads} threads, {memory} MiB.',
@@ -121,7 +120,7 @@ export default {
     reportTitle: 'The benchmark', own: 'Here, while your handler {handler}, other requests wait {other} at most.',
     handoff: 'Handing each event to the client’s own thread takes {ratio} times the CPU of direct.',
     loopTitle: 'A handler that takes five seconds',
-    loopCaption: 'Recorded {date} on {machine}: {versions}. Twenty other clients get an event every 100 ms; one more asks for /healthz all the time.',
+    loopCaption: 'Recorded {date} on {machine}: {versions}. 20 other clients get an event every 100 ms; one asks for /healthz.',
     loopHead: ['Server', 'What the handler does', 'Longest pause between two events of others', 'Longest wait for /healthz'],
     handlers: { sleep: 'sleeps', compute: 'computes' },
     loopMeaning: 'An event loop waits well: a handler that **awaits** lets the others go on. It computes badly: until that handler returns, everybody stands still, open streams as well. With a thread for each connection the kernel takes the processor away from whoever computes. `node tests/browser/event_loop.js` makes this table.',

@@ -19,6 +19,8 @@ export const count = ([one, many], n) => fill(n === 1 ? one : many, { n });
 export const number = (value, digits = 0) => (Number.isFinite(value)
   ? value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }) : '–');
 
+export const mib = (bytes) => number(bytes / 1048576, 1);
+
 export function chooseLanguage(code) {
   remember('language', code);
   location.search = `lang=${code}`; // for browsers that keep nothing; it loads the page again
