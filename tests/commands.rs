@@ -387,7 +387,7 @@ fn patterns_and_what_is_kept_are_asked_for_by_name() {
 #[test]
 fn no_gap_and_no_duplicate_while_events_flow() {
     for fanout in FANOUTS {
-        let flags = ["--fanout", fanout, "--history", "100000", "--queue", "100000"];
+        let flags = ["--fanout", fanout, "--history", "100000"];
         let server = Server::start(&flags);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -646,7 +646,7 @@ fn the_schema_and_the_server_agree() {
     let kinds = ["subscribe", "unsubscribe", "publish", "authorize", "ping", "", "event"];
     let members = ["topics", "topic", "event", "data", "token", "last_event_id", "extra"];
     for fanout in FANOUTS {
-        let server = Server::start(&["--fanout", fanout, "--queue", "100000"]);
+        let server = Server::start(&["--fanout", fanout]);
         let mut client = Client::open(&server, "/ws");
         let mut taken = 0;
         for _ in 0..30 {

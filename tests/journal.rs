@@ -203,9 +203,10 @@ fn a_server_killed_ten_times_under_load_loses_nothing_and_repeats_nothing() {
     let mut server = start(&folder, &[]);
     let address = server.address;
     let load = Load { address, is_over: AtomicBool::new(false), acknowledged: AtomicUsize::new(0) };
+    // From the first event on, whenever they come.
+    let client = || Client { last: Some("earliest".to_owned()), ..Client::default() };
     let (published, clients) = thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| Client::default().run(address))).collect();
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| client().run(address))).collect();
         server.wait_clients(4, 0);
         let publishers = [
             scope.spawn(|| load.publish_with_keys("a")),
@@ -230,7 +231,7 @@ fn a_server_killed_ten_times_under_load_loses_nothing_and_repeats_nothing() {
     // What they got live, another one finds in the journal.
     drop(server);
     let _server = start(&folder, &["--listen", &address.to_string()]);
-    let late = Client { last: Some("earliest".to_owned()), ..Client::default() }.run(address);
+    let late = client().run(address);
     for client in clients.iter().chain([&late]) {
         assert_eq!((client.gaps, client.log.len()), (0, log.len()));
         let differing = client.log.iter().zip(log).find(|(one, other)| one != other);

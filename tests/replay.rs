@@ -5,7 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::sse::Sse;
-use common::{Server, wait_for};
+use common::ws::Raw;
+use common::{FANOUTS, Server, wait_for};
 
 const EVENTS: usize = 5_000;
 const CLIENTS: usize = 10;
@@ -249,4 +250,36 @@ fn a_slow_websocket_is_told_to_come_back() {
     };
     assert_eq!(code, Some(1013_u16));
     server.wait_clients(0, 0);
+}
+
+/// Far more events than may wait, at once, for clients that read: one is still being greeted, the others' threads
+/// have yet to wake. That is the server's delay, and their sockets would take it all.
+#[test]
+fn a_burst_is_no_slowness_of_clients_that_read() {
+    const EVENTS: usize = 700;
+    let lines: String =
+        (0..EVENTS).map(|n| format!("{{\"topic\":\"t\",\"data\":\"{n}\"}}\n")).collect();
+    for fanout in FANOUTS {
+        let server = Server::start(&["--fanout", fanout, "--queue", "4", "--log", "info"]);
+        let mut stream = Sse::open(&server, "/events?topic=t");
+        let mut settled = common::ws::open(&server, "/ws?topic=t");
+        for round in 0..10 {
+            // It has its response, and not yet its first frame.
+            let mut fresh = Raw::connect(&server, "/ws?topic=t");
+            assert_eq!(server.publish_lines(&lines).json()["subscribers"], 3);
+            let welcome = fresh.frame().expect("a first frame");
+            assert!(String::from_utf8_lossy(&welcome.payload).contains("Welcome"));
+            for number in 0..EVENTS {
+                let number = number.to_string();
+                let what = || format!("{fanout}, round {round}, event {number}: {}", server.log());
+                let block = stream.event().unwrap_or_else(|| panic!("{}", what()));
+                assert_eq!(block.data, Some(number.clone()));
+                assert_eq!(common::ws::json(&mut settled)["data"], number, "{}", what());
+                let frame = fresh.frame().unwrap_or_else(|| panic!("{}", what()));
+                let event: serde_json::Value =
+                    serde_json::from_slice(&frame.payload).unwrap_or_else(|_| panic!("{}", what()));
+                assert_eq!(event["data"], number, "{}", what());
+            }
+        }
+    }
 }

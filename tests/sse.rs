@@ -55,7 +55,14 @@ fn each_event_is_a_chunk_to_http_1_1_and_none_to_1_0() {
             .unwrap();
         let field = format!("Last-Event-ID: {seen}\r\n");
         new.write_all(common::http::get("/events", &field).as_bytes()).unwrap();
-        server.wait_clients(2, 0);
+        for stream in [&old, &new] {
+            // It is subscribed.
+            wait_for("the greeting", || {
+                let mut bytes = [0; 4096];
+                let length = stream.peek(&mut bytes).unwrap();
+                String::from_utf8_lossy(&bytes[..length]).contains("established")
+            });
+        }
         let live = server.publish_id("/publish?event=e", "live");
         // A heartbeat at the least, of which nobody can tell how many.
         std::thread::sleep(Duration::from_secs(1));
@@ -330,7 +337,7 @@ fn an_address_that_comes_back_is_a_new_client() {
 fn a_flood_of_events_keeps_its_order_for_every_selection() {
     const EACH: usize = 1500;
     for fanout in FANOUTS {
-        let server = Server::start(&["--fanout", fanout, "--queue", "5000"]);
+        let server = Server::start(&["--fanout", fanout]);
         let wanted: [(&str, &[&str]); 4] = [
             ("/events", &["a", "b", "c"]),
             ("/events?topic=a", &["a"]),

@@ -209,7 +209,8 @@ impl Config {
         interval_of("ping", interval, MIN_TIMEOUT).map(|value| self.ping = value)
     }
 
-    /// How many messages may wait for one client, 256 by default; with more it is closed.
+    /// How many messages may wait for one client whose socket takes no more, 256 by default; with more it is
+    /// closed.
     pub fn set_queue(&mut self, messages: usize) -> Result<(), ConfigError> {
         at_least("queue", 1, messages).map(|value| self.queue = value)
     }

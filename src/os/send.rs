@@ -56,6 +56,12 @@ pub fn wait_writable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> 
     wait(stream, PollFlags::OUT, deadline)
 }
 
+/// Whether the socket can be written now: its buffer has room, or the next `send` says what is wrong.
+pub fn is_writable(stream: &impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&now)) != Ok(0)
+}
+
 /// Waits until there is something to read, or the stream has ended; returns whether that is so
 /// (false at the deadline).
 ///

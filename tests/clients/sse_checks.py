@@ -34,7 +34,7 @@ def back_again(client, stream, url, last):
 
 @check("sse", "rules of the standard")
 def reads_back(context, client):
-    with start(context, "--queue", "4096") as server:
+    with start(context) as server:
         stream = client.open("sse", f"{server.url}/events?topic=rules", names=NAMES)
         stream.greeting()
         wrong = {}

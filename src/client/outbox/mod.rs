@@ -62,7 +62,7 @@ use crate::client::reason::Reason;
 use crate::config::Fanout;
 use crate::event::payload::Payload;
 use crate::listener::connection::Link;
-use crate::os::send::send_now;
+use crate::os::send::{is_writable, send_now};
 use crate::os::tcp;
 use phase::Phase;
 use presence::Presence;
@@ -215,7 +215,7 @@ impl Outbox {
             }
             // The writer is awake, or the holder will see to it.
             Phase::Draining { .. } | Phase::Held { close: None } => {
-                if !state.queue.has_room(payload) {
+                if !state.queue.has_room(payload, || is_writable(self.link.stream())) {
                     drop(state);
                     self.close(Reason::Slow, Some(self.slow_message));
                     return;

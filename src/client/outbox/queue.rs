@@ -10,7 +10,7 @@ use crate::event::payload::Payload;
 /// How much may wait for one client.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Messages.
+    /// Messages, while the client's socket takes no more.
     pub events: usize,
     /// Bytes; one message always fits.
     pub bytes: usize,
@@ -92,10 +92,13 @@ impl Queue {
         self.channel.as_ref().map_or(0, |(_, receiver)| receiver.len())
     }
 
-    pub fn has_room(&self, payload: &Payload) -> bool {
-        let is_within = self.messages + payload.messages() <= self.limits.events
-            && self.bytes + payload.bytes().len() <= self.limits.bytes;
-        self.is_empty() || is_within
+    /// Whether a payload may wait here. So many messages alone do not make a client slow: where its socket
+    /// would take more, it is a thread of ours that has not had its turn (it greets the client, or has still to
+    /// wake), and what may wait are bytes.
+    pub fn has_room(&self, payload: &Payload, is_writable: impl FnOnce() -> bool) -> bool {
+        let bytes_fit = self.bytes + payload.bytes().len() <= self.limits.bytes;
+        let messages_fit = self.messages + payload.messages() <= self.limits.events;
+        self.is_empty() || (bytes_fit && (messages_fit || is_writable()))
     }
 
     /// The caller asks the backlog to relieve, when it holds no lock.

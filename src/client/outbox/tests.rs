@@ -159,7 +159,8 @@ impl Model {
             Happening::Offer(size) => {
                 let message = self.message(size);
                 let payload = Payload::own(message.clone());
-                let has_room = self.outbox.lock().queue.has_room(&payload);
+                let stream = self.outbox.link().stream();
+                let has_room = self.outbox.lock().queue.has_room(&payload, || is_writable(stream));
                 let is_idle = self.name() == Name::Idle;
                 self.outbox.offer(&payload, now);
                 match (is_open, is_idle || has_room) {
@@ -299,7 +300,7 @@ impl Model {
         assert_eq!(self.backlog.bytes(), bytes);
         assert_eq!(messages == 0, bytes == 0);
         // A message that does not fit into an empty queue waits alone.
-        assert!(messages <= LIMITS.events && bytes <= LIMITS.bytes.max(100_000));
+        assert!(bytes <= LIMITS.bytes.max(100_000));
         let waiting = self.waiting.iter().flatten();
         let mut expected = self.written.iter().chain(waiting);
         assert!(self.read.iter().all(|byte| expected.next() == Some(byte)), "in order, whole");
@@ -450,5 +451,30 @@ fn what_is_being_written_counts_as_one_message() {
         }
         outbox.offer(&payload(1, 1), Instant::now());
         assert_eq!(outbox.close_reason(), Some(Reason::Slow));
+    }
+}
+
+/// While nobody writes what waits, its count says nothing about the peer: only whether its socket is full does.
+#[test]
+fn a_client_is_slow_when_its_socket_takes_no_more() {
+    let message = Payload::own(vec![b'x'; 1_000]);
+    let by_bytes = LIMITS.bytes / 1_000;
+    for (fanout, is_full, room) in [
+        (Fanout::Direct, false, by_bytes),
+        (Fanout::Handoff, false, by_bytes),
+        (Fanout::Direct, true, LIMITS.events),
+        (Fanout::Handoff, true, LIMITS.events),
+    ] {
+        let (link, _peer) = Link::pair();
+        while is_full && send_now(link.stream(), &[b'x'; 100_000]).is_ok() {}
+        let backlog = Backlog::new(usize::MAX, Vec::new);
+        // Its maker holds it.
+        let outbox = Outbox::new(link, fanout, LIMITS, TOO_SLOW, backlog);
+        for count in 1..=room {
+            outbox.offer(&message, Instant::now());
+            assert_eq!((outbox.close_reason(), outbox.queued().0), (None, count), "{is_full}");
+        }
+        outbox.offer(&message, Instant::now());
+        assert_eq!(outbox.close_reason(), Some(Reason::Slow), "{is_full}");
     }
 }
