@@ -92,9 +92,9 @@ impl Queue {
         self.channel.as_ref().map_or(0, |(_, receiver)| receiver.len())
     }
 
-    /// Whether a payload may wait here. So many messages alone do not make a client slow: where its socket
-    /// would take more, it is a thread of ours that has not had its turn (it greets the client, or has still to
-    /// wake), and what may wait are bytes.
+    /// Whether a payload may wait here. Too many messages alone do not make a client slow: where its socket would
+    /// take more, a thread of ours has not had its turn (it greets the client, or has still to wake), and only
+    /// bytes bound what waits.
     pub fn has_room(&self, payload: &Payload, is_writable: impl FnOnce() -> bool) -> bool {
         let bytes_fit = self.bytes + payload.bytes().len() <= self.limits.bytes;
         let messages_fit = self.messages + payload.messages() <= self.limits.events;
