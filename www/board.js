@@ -73,8 +73,8 @@ class Board extends EventTarget {
       item.dataset.kind = kind;
       return item;
     }));
-    this.element = make('div', 'threads-board', '', this.summary,
-      make('div', 'life-box', '', this.lifeTitle, this.canvas, this.facts), this.legend, this.tiles, rich('p', 'source', words.names));
+    this.element = make('div', 'threads-board', '', this.summary, this.tiles, this.legend,
+      make('div', 'life-box', '', this.lifeTitle, this.canvas, this.facts), rich('p', 'source', words.names));
     this.tiles.addEventListener('click', ({ target }) => this.choose(target.closest('.tile')?.thread));
     this.tiles.addEventListener('keydown', (event) => this.move(event));
     new ResizeObserver(() => this.drawLine()).observe(this.canvas);
@@ -228,7 +228,7 @@ class Board extends EventTarget {
     this.chosen?.tile.removeAttribute('aria-pressed');
     this.chosen = thread;
     thread.tile.ariaPressed = 'true';
-    if (thread.told.client === this.mine.you) this.tiles.scrollTop = thread.tile.offsetTop - this.tiles.offsetTop - 9;
+    if (thread.told.client === this.mine.you) this.tiles.scrollTop = thread.tile.offsetTop - this.tiles.offsetTop;
     this.drawLine();
   }
 

@@ -40,13 +40,11 @@ let latest = 0;
 let timer;
 
 /** The question, with a choice. */
-function prediction(index, chapter, onPredicted) {
+function prediction(index, chapter) {
   const note = make('p', 'verdict', '');
   note.role = 'status';
   const say = () => {
-    if (predictions[index] === undefined) return;
-    note.textContent = words.noted;
-    onPredicted();
+    if (predictions[index] !== undefined) note.textContent = words.noted;
   };
   const options = chapter.options.map((text, option) => {
     const input = make('input', '', '');
@@ -69,7 +67,8 @@ function prediction(index, chapter, onPredicted) {
     remember('predictions', JSON.stringify(predictions));
     say();
   });
-  return [make('div', '', '', form, note), say];
+  say();
+  return make('div', '', '', form, note);
 }
 
 function step({ text, action, command, view }) {
@@ -104,6 +103,10 @@ function showChapter(box, index) {
   verdict.role = 'status';
   // A prediction that is judged at once needs no experiment.
   const open = button(words.explain, () => {
+    if (predictions[index] === undefined) {
+      verdict.textContent = words.chooseFirst;
+      return;
+    }
     const isRight = predictions[index] === chapter.answer;
     verdict.dataset.kind = isRight ? 'good' : 'bad';
     verdict.textContent = fill(isRight ? words.right : words.wrong, { answer: chapter.options[chapter.answer], chosen: chapter.options[predictions[index]] });
@@ -112,20 +115,17 @@ function showChapter(box, index) {
       make('h3', '', words.figures), figures, make('p', 'source', words.figuresSource),
       make('h3', '', words.source), make('ul', 'links', '', ...chapter.links.map((link) => make('li', '', '', make('code', '', place(link))))));
   }, 'primary');
-  open.disabled = true;
   const values = chapter.figures.map((key) => {
     const value = make('dd', '', '–');
     figures.append(make('div', '', '', make('dt', '', words.figureNames[key]), value));
     return [key, value];
   });
-  const [question, say] = prediction(index, chapter, () => { open.disabled = false; });
   const slot = make('div', 'slot', '');
   box.replaceChildren(
     make('h2', '', `${index + 1}. ${chapter.title}`),
-    make('h3', '', words.question), question,
+    make('h3', '', words.question), prediction(index, chapter),
     make('h3', '', words.doIt), labHint(), make('div', chapter.board ? 'work' : '', '', make('ol', 'steps', '', ...chapter.steps.map(step)), slot),
     make('h3', '', words.explanation), open, verdict, explanation, pager(index));
-  say();
   board.show(chapter.board ? slot : null);
   clearInterval(timer);
   const refresh = async () => {
@@ -187,6 +187,8 @@ export function show(place) {
     if (n === index) link.ariaCurrent = 'page';
     else link.removeAttribute('aria-current');
   });
+  // For a reload.
+  if (!place) history.replaceState(null, '', `#learn/${index + 1}`);
   lab.start();
   showChapter(byId('chapter'), index);
   if (place) byId('chapter').scrollIntoView(); // on a phone the contents fill the screen

@@ -96,7 +96,7 @@ export default {
     panic: 'Thread {tid} stürzte ab; seine Verbindung endete mit Code {code}, und das war alles: {before} Ströme davor, {after} danach. Die Seite kam mit Thread {next} wieder.',
     clients: '{n} Demo-Clients: {more} Threads mehr (untätige dienen auch), {threads} insgesamt. Der Prozess wuchs um {grown} MiB auf {memory} MiB: {each} KiB pro Thread.',
     fewer: '{n} Demo-Clients; {threads} Threads, {memory} MiB.',
-    noClients: 'Keine Demo-Clients. Ihre Threads warteten fünf Sekunden auf andere Arbeit und endeten: {threads} sind übrig, {memory} MiB.',
+    noClients: 'Keine Demo-Clients. Ihre Threads warteten fünf Sekunden auf andere Arbeit und endeten: {threads} sind übrig, {memory} MiB: etwas davon bleibt für die nächsten.',
     burst: '{n} Zustellungen an jede Gruppe. Eine brauchte {direct} µs CPU direkt, {handoff} µs mit handoff; für jede begannen Threads {voluntary}- und {voluntaryHandoff}-mal zu warten.',
     burstNobody: 'Es war niemand da: öffne erst Demo-Clients.',
     freeze: 'Thread {tid} wurde nach {seconds} s und {sent} MB entlassen; {queued} MiB waren in seiner Warteschlange. Währenddessen bekamen die Demo-Clients {deliveries} Ereignisse, und andere Anfragen dieser Seite warteten höchstens {other} ms.',
@@ -126,7 +126,7 @@ export default {
   },
   learn: {
     contents: 'Kapitel', intro: 'Erst vorhersagen, dann ausprobieren, dann lesen. Kapitel 1 bis 3 brauchen nur diese Seite.', handout: 'Handzettel herunterladen',
-    question: 'Die Frage', predict: 'Das ist meine Vorhersage', earlier: 'Vorhin: ', chooseFirst: 'Wähle erst eine Antwort.',
+    question: 'Die Frage', predict: 'Das ist meine Vorhersage', earlier: 'Vorhin: ', chooseFirst: 'Wähle erst eine Vorhersage.',
     noted: 'Notiert. Probier es aus.', explain: 'Ich habe es ausprobiert', right: 'Wie vorhergesagt: {answer}.', wrong: '{answer}. Deine Vorhersage: {chosen}.',
     doIt: 'Ausprobieren', explanation: 'Was dahintersteckt', figures: 'Dieser Server jetzt', figuresSource: 'Alle zwei Sekunden gelesen.',
     source: 'Im Quelltext', views: { live: 'Zu Live', threads: 'Zu Threads', compare: 'Zum Vergleich' }, pager: 'Kapitel davor und danach',
@@ -152,8 +152,8 @@ export default {
       title: 'Was kostet ein Thread?',
       question: 'Der Thread jedes Clients hat einen Stack von 256 KiB. 500 Clients verbinden sich. Um wie viel wächst der Speicher des Server-Prozesses?',
       options: ['Etwa 500 MiB: ein Thread braucht 1 MiB', 'Etwa 125 MiB: 500 mal 256 KiB', 'Weniger als 20 MiB'],
-      steps: ['Öffne 500 Demo-Clients und lies das Ergebnis.', 'Mit einem Terminal auf dem Rechner des Servers (Linux): vergleiche, was versprochen ist (`VmSize`), mit dem, was da ist (`VmRSS`).', 'Schließe sie wieder.'],
-      explain: ['„Speicher“ kann dreierlei heißen. **Virtuell**: Adressen für den Stack, 256 KiB, die nichts kosten, bis sie benutzt werden. **Resident**: was davon benutzt wurde, in Seiten von 4 KiB: 13 KiB für einen Strom ohne Ereignisse; ein neuer oder ein Debug-Build braucht manchmal mehr. **Kernel**: sein eigener Stack für jeden Thread und seine Einträge: 24 KiB, die `VmRSS` nicht zeigt.',
+      steps: ['Öffne 500 Demo-Clients und lies das Ergebnis.', 'Wer mag, in einem Terminal auf dem Rechner des Servers (Linux): vergleiche, was versprochen ist (`VmSize`), mit dem, was da ist (`VmRSS`).', 'Schließe sie wieder.'],
+      explain: ['„Speicher“ kann dreierlei heißen. **Virtuell**: Adressen für den Stack, 256 KiB, die nichts kosten, bis sie benutzt werden. **Resident**: was davon benutzt wurde, in Seiten von 4 KiB: 13 KiB für einen Strom, der zur Ruhe gekommen ist; neue wie deine und ein Debug-Build brauchen mehr. **Kernel**: sein eigener Stack für jeden Thread und seine Einträge: 24 KiB, die `VmRSS` nicht zeigt.',
         '„10.000 Threads × 1 MB = 10 GB“ addiert virtuellen Speicher. Die anderen beiden sind 10.000 × 37 KiB: 360 MiB. Ereignisschleifen brauchen 12 (axum) oder 30 KiB (Node) für so einen Client. Mit 4 GiB ist das kein Problem. (Alles gemessen: README, 27.11.2026.)'],
     },
     {

@@ -97,7 +97,7 @@ export default {
     panic: 'Thread {tid} panicked; its connection ended with code {code}, and that was all: {before} event streams before, {after} after. The page came back with thread {next}.',
     clients: '{n} demo clients: {more} threads more (idle ones serve, too), {threads} in all. The process grew by {grown} MiB, to {memory} MiB: {each} KiB a thread.',
     fewer: '{n} demo clients; {threads} threads, {memory} MiB.',
-    noClients: 'No demo clients. Their threads waited five seconds for other work, and ended: {threads} are left, {memory} MiB.',
+    noClients: 'No demo clients. Their threads waited five seconds for other work, and ended: {threads} are left, {memory} MiB: some is kept for the next.',
     burst: '{n} deliveries to each group. A delivery took {direct} µs of CPU direct, {handoff} µs by handoff; threads began to wait {voluntary} and {voluntaryHandoff} times for each.',
     burstNobody: 'Nobody was there to deliver to: open some demo clients first.',
     freeze: 'Thread {tid} was let go after {seconds} s and {sent} MB; {queued} MiB were in its queue. Meanwhile the demo clients got {deliveries} events, and other requests of this page waited {other} ms at most.',
@@ -127,7 +127,7 @@ export default {
   },
   learn: {
     contents: 'Chapters', intro: 'Predict first, then try, then read. Chapters 1 to 3 need nothing but this page.', handout: 'Download the handout',
-    question: 'The question', predict: 'That is my prediction', earlier: 'Earlier: ', chooseFirst: 'Choose one first.',
+    question: 'The question', predict: 'That is my prediction', earlier: 'Earlier: ', chooseFirst: 'Choose a prediction first.',
     noted: 'Noted. Now try it.', explain: 'I have tried it', right: 'As you predicted: {answer}.', wrong: '{answer}. Your prediction: {chosen}.',
     doIt: 'Do it', explanation: 'What is behind it', figures: 'This server now', figuresSource: 'Read every two seconds.',
     source: 'In the source', views: { live: 'Go to Live', threads: 'Go to Threads', compare: 'Go to Compare' }, pager: 'Chapters before and after',
@@ -153,8 +153,8 @@ export default {
       title: 'What does a thread cost?',
       question: 'Every client’s thread has a stack of 256 KiB. 500 clients connect. By how much does the memory of the server’s process grow?',
       options: ['About 500 MiB: a thread takes 1 MiB', 'About 125 MiB: 500 times 256 KiB', 'Less than 20 MiB'],
-      steps: ['Open 500 demo clients, and read the result.', 'With a terminal on the server’s machine (Linux): compare what is promised (`VmSize`) with what is there (`VmRSS`).', 'Close them again.'],
-      explain: ['Three numbers are called “memory”. **Virtual**: addresses for the stack, 256 KiB, which cost nothing until they are used. **Resident**: what was used of it, in pages of 4 KiB: 13 KiB for an idle event stream; a new one, or a debug build, may take more. **Kernel**: its own stack for each thread, and its records: 24 KiB, which `VmRSS` does not show.',
+      steps: ['Open 500 demo clients, and read the result.', 'Optional, in a terminal on the server’s machine (Linux): compare what is promised (`VmSize`) with what is there (`VmRSS`).', 'Close them again.'],
+      explain: ['Three numbers are called “memory”. **Virtual**: addresses for the stack, 256 KiB, which cost nothing until they are used. **Resident**: what was used of it, in pages of 4 KiB: 13 KiB for an event stream that has settled; new ones, as yours, and a debug build take more. **Kernel**: its own stack for each thread, and its records: 24 KiB, which `VmRSS` does not show.',
         '“10,000 threads × 1 MB = 10 GB” adds up virtual memory. The other two are 10,000 × 37 KiB: 360 MiB. Event loops take 12 (axum) or 30 KiB (Node) for such a client. With 4 GiB that is no problem. (All measured: README, 2026-11-27.)'],
     },
     {

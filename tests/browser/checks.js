@@ -316,7 +316,8 @@ check('each chapter: predict, then it explains, with figures of this server', as
   for (let n = 1; n <= count; n += 1) {
     await page.evaluate((hash) => { location.hash = hash; }, `learn/${n}`);
     await until(async () => (await text(page, '#chapter h2')).startsWith(`${n}. `), `chapter ${n}`);
-    assert.ok(await page.isDisabled('#chapter > .primary'), 'the explanation comes after the prediction');
+    await explain(page);
+    assert.match(await text(page, '#chapter > .verdict'), /first/, 'the explanation comes after the prediction');
     await page.click('#chapter form .primary');
     assert.match(await text(page, '.verdict'), /first/);
     await predict(page, 0);
@@ -328,9 +329,12 @@ check('each chapter: predict, then it explains, with figures of this server', as
   }
   assert.equal(await page.getAttribute('#chapter > .verdict', 'data-kind'), 'bad');
   await page.reload();
-  await until(() => page.isEnabled('#chapter > .primary'), 'the prediction is kept');
+  await explain(page);
+  await until(() => page.$$eval('.explanation p', (all) => all.length), 'the prediction is kept');
   await page.click('#reset');
-  await until(() => page.isDisabled('#chapter > .primary'), 'the reset forgets predictions');
+  await until(() => page.$$eval('.explanation p', (all) => !all.length), 'the chapter begins anew');
+  await explain(page);
+  assert.match(await text(page, '#chapter > .verdict'), /first/, 'the reset forgets predictions');
 });
 
 check('chapter 1 by keyboard alone', async (bench) => {
@@ -341,7 +345,7 @@ check('chapter 1 by keyboard alone', async (bench) => {
   await page.keyboard.press('Space');
   await page.keyboard.press('ArrowDown');
   await page.keyboard.press('Enter');
-  await until(() => page.isEnabled('#chapter > .primary'), 'the prediction is taken');
+  await until(() => text(page, '.verdict'), 'the prediction is taken');
   await page.focus('#chapter > .primary');
   await page.keyboard.press('Enter');
   await until(() => page.$$eval('.explanation p', (all) => all.length), 'the explanation');
@@ -371,9 +375,13 @@ check('projector and language are kept', async (bench) => {
   const before = await size();
   await page.click('#projector');
   assert.ok(await size() > before * 1.2);
+  // The place as well, also where a link led there that names no chapter.
+  await page.click('#chapters li:nth-child(3) a');
+  await page.click('.views a[href="#compare"]');
+  await page.click('.views a[href="#learn"]');
   await page.click('#language button[lang=de]');
   await until(() => page.evaluate(() => document.documentElement.lang === 'de'), 'German');
-  assert.match(await page.url(), /#learn/);
+  assert.match(await text(page, '#chapter h2'), /^3\. /);
   const again = await bench.page('', { context: page.context() });
   assert.equal(await again.evaluate(() => document.documentElement.lang), 'de');
   assert.ok(await again.evaluate(() => document.documentElement.classList.contains('projector')));
