@@ -127,9 +127,8 @@ mod polling {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Mutex, PoisonError, Weak};
 
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
     use super::{Arc, POLL_INTERVAL, TcpStream, io};
+    use crate::os::send::is_readable;
 
     #[derive(Default)]
     pub struct Set {
@@ -174,10 +173,8 @@ mod polling {
 
     /// Whether reading would give the end of the stream, or an error.
     fn has_hung_up(socket: &TcpStream) -> bool {
-        let mut fds = [PollFd::new(socket, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // `poll` first: `peek` alone would wait for a client that says nothing.
-        matches!(poll(&mut fds, Some(&now)), Ok(1)) && !matches!(socket.peek(&mut [0]), Ok(1..))
+        // `peek` alone would wait for a client that says nothing.
+        is_readable(socket) && !matches!(socket.peek(&mut [0]), Ok(1..))
     }
 }
 

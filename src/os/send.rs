@@ -58,8 +58,13 @@ pub fn wait_writable(stream: &TcpStream, deadline: Instant) -> io::Result<bool> 
 
 /// Whether the socket can be written now: its buffer has room, or the next `send` says what is wrong.
 pub fn is_writable(stream: &impl AsFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&now)) != Ok(0)
+    is_ready(stream, PollFlags::OUT)
+}
+
+/// Whether the socket can be read now: there is something, or the stream has ended.
+#[cfg(any(test, not(target_os = "linux")))]
+pub fn is_readable(stream: &impl AsFd) -> bool {
+    is_ready(stream, PollFlags::IN)
 }
 
 /// Waits until there is something to read, or the stream has ended; returns whether that is so
@@ -119,6 +124,11 @@ pub fn read_out(stream: &TcpStream, bounds: ReadBounds, mut is_last: impl FnMut(
             Ok(_) | Err(_) => return,
         }
     }
+}
+
+fn is_ready(stream: &impl AsFd, flags: PollFlags) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(stream, flags)], Some(&now)) == Ok(1)
 }
 
 /// Waits in `poll`; returns whether what was waited for is there (false at the deadline).

@@ -159,13 +159,24 @@ impl Model {
             Happening::Offer(size) => {
                 let message = self.message(size);
                 let payload = Payload::own(message.clone());
-                let stream = self.outbox.link().stream();
-                let has_room = self.outbox.lock().queue.has_room(&payload, || is_writable(stream));
-                let is_idle = self.name() == Name::Idle;
+                let (messages, bytes) = self.outbox.queued();
+                let bytes_fit = messages == 0 || bytes + message.len() <= LIMITS.bytes;
+                let messages_fit = messages == 0 || messages < LIMITS.events;
+                // While nobody sends, the socket only gets emptier: what holds before the offer or after it
+                // held at that moment.
+                let was_writable = is_writable(self.outbox.link().stream());
                 self.outbox.offer(&payload, now);
-                match (is_open, is_idle || has_room) {
-                    (true, true) => self.accept(message),
-                    (true, false) => self.drop_waiting(TOO_SLOW),
+                let is_taken = self.outbox.close_reason().is_none();
+                match (is_open, is_taken) {
+                    (true, true) => {
+                        let is_writable = || is_writable(self.outbox.link().stream());
+                        assert!(bytes_fit && (messages_fit || is_writable()), "too much is taken");
+                        self.accept(message);
+                    }
+                    (true, false) => {
+                        assert!(!bytes_fit || !(messages_fit || was_writable), "there was room");
+                        self.drop_waiting(TOO_SLOW);
+                    }
                     (false, _) => {}
                 }
             }
